@@ -1,0 +1,116 @@
+"""Routes of actions: list, get, put, invoke, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from visp.api import queries
+from visp.api.context import no_package
+from visp.api.errors import JSON, HttpAnswer, json_answer
+from visp.controller.invoke import Invocation
+from visp.controller.primitive import Accepted, Answer, Finished
+from visp.entitlement.rights import check_owner
+from visp.entity import action as actions
+from visp.entity.action import Action
+from visp.entity.activation import STATUS_WORDS, Status, render
+from visp.store.base import EntityQuery
+
+if TYPE_CHECKING:
+    from visp.api.context import Call
+
+COLLECTION = "actions"
+
+_STATUS_OF_OUTCOME = {
+    Status.SUCCESS: 200,
+    Status.APPLICATION_ERROR: 502,
+    Status.DEVELOPER_ERROR: 502,
+    Status.INTERNAL_ERROR: 500,
+}
+_HTTP_STATUS = tuple(_STATUS_OF_OUTCOME[Status(code)] for code in range(len(STATUS_WORDS)))
+
+
+async def list_actions(call: Call) -> HttpAnswer:
+    check_owner(call.identity, call.namespace, call.namespace)
+    page = queries.page(call.query, COLLECTION)
+    query = EntityQuery(collection=COLLECTION, namespace=call.namespace, skip=page.skip, limit=page.limit)
+    if page.is_count:
+        return json_answer({COLLECTION: await call.services.crud.count(query)})
+    return json_answer([actions.render_summary(action) for action in await call.services.crud.list(Action, query)])
+
+
+async def get_action(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    has_code = queries.boolean(call.query, "code", default=True)
+    no_package(name)
+    crud = call.services.crud
+    action = await crud.get(Action, name)
+    return json_answer(actions.render(action, await crud.code_of(action) if has_code else None))
+
+
+async def put_action(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    overwrite = queries.boolean(call.query, "overwrite")
+    body = await call.body()
+    no_package(name)
+    crud = call.services.crud
+    action = await crud.put_action(call.identity, name, body, overwrite=overwrite)
+    return json_answer(actions.render(action, await crud.code_of(action)))
+
+
+async def delete_action(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    no_package(name)
+    crud = call.services.crud
+    action = await crud.get(Action, name)
+    code = await crud.code_of(action)
+    await crud.delete_action(name)
+    return json_answer(actions.render(action, code))
+
+
+async def invoke_action(call: Call) -> HttpAnswer:
+    """The slow way into the same controller functions that the door calls; it fills the caches for the door."""
+    name = call.name()
+    invoke = call.services.invoke
+    invoke.charge(call.identity)
+    invoke.check_rights(call.identity, name)
+    announced = call.request.headers.get("content-length", "")
+    if announced.isdigit():
+        invoke.check_size(call.identity, int(announced))
+    is_blocking = queries.boolean(call.query, "blocking")
+    is_result = queries.boolean(call.query, "result")
+    wait_ms = queries.wait_ms(call.query, call.services.settings.limits.blocking_wait_ms)
+    body = await call.body()
+    no_package(name)
+    action = await call.services.crud.get(Action, name)
+    invoke.check_size(call.identity, len(body))
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def settle(answer: Answer) -> None:
+        if not answered.done():  # the caller may have gone
+            answered.set_result(answer)
+
+    invocation = Invocation(
+        identity=call.identity,
+        action=action,
+        body=body,
+        transid=call.transid,
+        received_ms=call.received_ms,
+        wait_s=wait_ms / 1000 if is_blocking else None,
+    )
+    invoke.start(invocation, settle)
+    return http_answer(await answered, is_result=is_result)
+
+
+def http_answer(answer: Answer, *, is_result: bool) -> HttpAnswer:
+    """What the caller of an invoke or fire is sent; raises what a `Refused` carries."""
+    if isinstance(answer, Finished):
+        head, result = answer.head, answer.result
+        body = result if is_result or result[:1] == b"[" else render(head, result, answer.logs)
+        return HttpAnswer(_HTTP_STATUS[head.status], body, JSON, activation_id=head.id)
+    if isinstance(answer, Accepted):
+        return HttpAnswer(202, b'{"activationId":"%b"}' % answer.id.encode(), JSON, activation_id=answer.id)
+    raise answer.error

@@ -1,0 +1,53 @@
+"""Who calls, from the head of a request."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from visp import wording
+from visp.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from visp.controller.identities import Identities
+    from visp.entity.subject import Identity
+
+
+async def identify(identities: Identities, headers: Mapping[str, str], peer: str | None) -> Identity:
+    """The caller; `headers` by lower-case name, `peer` the address it connects from. Raises `Unauthorized`."""
+    header = headers.get("authorization")
+    identity = await identities.identify(None if header is None else header.encode("latin-1"))
+    if identity.is_loopback_only and not is_local(peer, headers.get("host"), headers.get("origin")):
+        raise Unauthorized(wording.AUTH_INVALID)
+    return identity
+
+
+def is_local(peer: str | None, host: str | None, origin: str | None) -> bool:
+    """Whether the well-known key may be used.
+
+    Peer and `Host` must be loopback, and so must an `Origin`: else any web page open in a browser on this machine could
+    deploy code, by a request of its own or through a name that it made to resolve to 127.0.0.1.
+    """
+    if peer is None or not is_loopback(peer):
+        return False
+    if host is not None and not is_loopback(host_of(host)):
+        return False
+    return origin is None or is_loopback(urlsplit(origin).hostname or "")
+
+
+def host_of(authority: str) -> str:
+    """The host of `host[:port]`."""
+    return urlsplit("//" + authority).hostname or ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

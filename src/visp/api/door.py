@@ -1,0 +1,441 @@
+"""The front door: the hot routes answered on the bare protocol, everything else passed on to the application.
+
+An ASGI cycle costs three times what this does, and on the warm path nothing may cost that. What is decided here is
+decided at the head of a request: POST of an action or trigger whose caller and entity are in memory, with a body of a
+known and allowed length. It is then collected and handed to the same controller functions that the application's
+handlers call.
+
+On one connection answers leave in order: while one is in flight, later pipelined requests go the other way, which
+queues them and stops reading. The time-outs of head and body are kept here for all requests; the server library has
+none.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from visp.api import queries
+from visp.api.actions import http_answer
+from visp.api.auth import host_of, is_loopback
+from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
+from visp.controller.fire import Firing
+from visp.controller.invoke import Invocation
+from visp.entity.action import Action
+from visp.entity.names import CALLERS_NAMESPACE, is_name
+from visp.entity.trigger import Trigger
+from visp.errors import RequestError, VispError
+from visp.telemetry import transid
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from visp.api.context import Services
+    from visp.controller.fire import NothingToDo
+    from visp.controller.primitive import Answer
+    from visp.entity.subject import Identity
+
+HEAD_LIMIT_BYTES = 64 * 1024
+TARGETS_LIMIT = 10_000
+SWEEP_S = 1.0
+JOINED_BODY_BYTES = 64 * 1024
+
+_PREFIX = b"/api/v1/namespaces/"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a hot URL asks for. `wait_ms` is None where no result is waited for."""
+
+    namespace: str
+    is_trigger: bool
+    name: str
+    wait_ms: int | None
+    is_result: bool
+
+
+def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
+    """The target of a POST to an action of the default package or to a trigger; None for whatever is not plain.
+
+    What is malformed is None too: the application says what is wrong with it.
+    """
+    path, _, raw_query = url.partition(b"?")
+    if not path.startswith(_PREFIX) or b"%" in path or b"%" in raw_query or b"+" in raw_query:
+        return None
+    segments = path[len(_PREFIX) :].decode("latin-1").split("/")
+    if len(segments) != 3 or segments[1] not in ("actions", "triggers"):
+        return None
+    namespace, collection, name = segments
+    if not is_name(namespace) or not is_name(name):
+        return None
+    try:
+        query = queries.parse_query(raw_query)
+        is_blocking = queries.boolean(query, "blocking")
+        is_result = queries.boolean(query, "result")
+        wait_ms = queries.wait_ms(query, longest_wait_ms)
+    except RequestError:
+        return None
+    is_trigger = collection == "triggers"
+    return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result)
+
+
+class Gate:
+    """What all connections share: services, parsed URLs, and the sweep that closes the slow and the idle."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.targets: dict[bytes, Target | None] = {}
+        self.doors: set[Door] = set()
+        self.longest_wait_ms = services.settings.limits.blocking_wait_ms
+        self.http = services.settings.http
+
+    def target(self, url: bytes) -> Target | None:
+        """The parsed URL; the table is emptied when it is full."""
+        try:
+            return self.targets[url]
+        except KeyError:
+            if len(self.targets) >= TARGETS_LIMIT:
+                self.targets.clear()
+            target = self.targets[bytes(url)] = parse_target(url, self.longest_wait_ms)
+            return target
+
+    async def sweep(self) -> None:
+        """Closes connections whose head or body is late; runs as long as the server does."""
+        while True:
+            await self.services.clock.sleep(SWEEP_S)
+            now_s = self.services.clock.monotonic_s()
+            for door in [door for door in self.doors if door.late_at_s and now_s > door.late_at_s]:
+                door.give_up()
+
+    def protocol(self) -> type[HttpToolsProtocol]:
+        """The protocol class for the server, bound to this gate."""
+        return type("BoundDoor", (Door,), {"gate": self})
+
+
+class _Hot:
+    """A hot request in flight.
+
+    It stands where the base protocol expects its cycle, so that pipelined requests queue behind it. Identity and entity
+    are held from the head on: what is cached may change while the body comes.
+    """
+
+    __slots__ = (
+        "body",
+        "disconnected",
+        "entity",
+        "headers",
+        "identity",
+        "keep_alive",
+        "message_event",
+        "response_complete",
+        "target",
+        "transid",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        identity: Identity,
+        entity: Action | Trigger,
+        headers: dict[str, str],
+        id: str,
+        keep_alive: bool,
+    ) -> None:
+        self.target = target
+        self.identity = identity
+        self.entity = entity
+        self.headers = headers
+        self.transid = id
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = _NEVER
+
+
+class _Event:
+    """An event nobody waits for."""
+
+    def set(self) -> None:
+        pass
+
+
+_NEVER = _Event()
+
+
+class Door(HttpToolsProtocol):
+    """One connection."""
+
+    gate: Gate
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.late_at_s = 0.0
+        self._hot: _Hot | None = None
+        self._head_bytes = 0
+        self._is_local_peer = False
+        self._is_in_message = False
+        self._is_in_head = False
+
+    # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        gate = self.gate
+        if len(gate.doors) >= gate.http.connections:
+            transport.close()
+            return
+        gate.doors.add(self)
+        self._is_local_peer = self.client is not None and is_loopback(self.client[0])
+        self.late_at_s = gate.services.clock.monotonic_s() + gate.http.head_timeout_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gate.doors.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_in_message:
+            self.late_at_s = 0.0
+            self._head_bytes = 0
+        if self._is_in_head or not self._is_in_message:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if not self._is_in_message or self.parser is None:
+            return
+        if not self.late_at_s:  # the rest of the request is still to come
+            gate = self.gate
+            wait_s = gate.http.head_timeout_s if self._is_in_head else gate.http.body_timeout_s
+            self.late_at_s = gate.services.clock.monotonic_s() + wait_s
+        if self._is_in_head and self._head_bytes > HEAD_LIMIT_BYTES:
+            self._refuse(431, f"The head of the request is longer than allowed: {HEAD_LIMIT_BYTES} bytes.")
+
+    def give_up(self) -> None:
+        """The client is too slow: the connection ends."""
+        self.late_at_s = 0.0
+        self._refuse(408, "The request did not arrive in time.")
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        id = transid.new()
+        if self._is_in_message:
+            self._send(error_answer(status, sentence, id, is_routed=False), id, keep_alive=False)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg)
+
+    # ── the head ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._is_in_message = self._is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        if self.late_at_s:  # the head came in pieces, in time: the body has its own time
+            gate = self.gate
+            self.late_at_s = gate.services.clock.monotonic_s() + gate.http.body_timeout_s
+        hot = self._decide()
+        if hot is not None:
+            self.cycle = hot  # type: ignore[assignment]
+            self._hot = hot
+            return
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = any(name == b"expect" for name, _ in headers)
+        super().on_headers_complete()
+
+    def _decide(self) -> _Hot | None:
+        """The hot request that begins, or None: then it is the application's."""
+        if self.parser.get_method() != b"POST":
+            return None
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return None  # an answer is in flight on this connection
+        gate = self.gate
+        target = gate.target(self.url)
+        if target is None or self.parser.get_http_version() != "1.1":
+            return None
+        headers = dict(self.headers)
+        identity = gate.services.identities.peek(headers.get(b"authorization", b""))
+        if identity is None or not self._is_plain(headers, identity):
+            return None
+        namespace = target.namespace
+        if namespace != identity.namespace and namespace != CALLERS_NAMESPACE:
+            return None
+        entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
+        if target.is_trigger:
+            if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(entity):
+                return None
+        elif not isinstance(entity, Action):
+            return None
+        shown = {}
+        if target.is_trigger:
+            shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
+        id = transid.of_request(headers.get(b"x-request-id"))
+        return _Hot(target, identity, entity, shown, id, self.parser.should_keep_alive())
+
+    def _is_plain(self, headers: dict[bytes, bytes], identity: Identity) -> bool:
+        """Whether the rest of the head asks for nothing special, and its body may be taken."""
+        if b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers:
+            return False
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > identity.limits.payload_bytes:
+            return False
+        if length != b"0" and headers.get(b"content-type", b"").partition(b";")[0] != b"application/json":
+            return False
+        if not identity.is_loopback_only:
+            return True
+        origin = headers.get(b"origin")
+        if not self._is_local_peer:
+            return False
+        return _is_local_host(headers.get(b"host", b"")) if origin is None else False
+
+    # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_body(self, body: bytes) -> None:
+        if self._hot is not None:
+            self._hot.body.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_in_message = False
+        self.late_at_s = 0.0
+        hot, self._hot = self._hot, None
+        if hot is None:
+            super().on_message_complete()
+            return
+        parts = hot.body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        hot.body = []
+        self._begin(hot, body)
+
+    def _begin(self, hot: _Hot, body: bytes) -> None:
+        """Hands a complete request to the controller, whose answer comes back once, later."""
+        target = hot.target
+
+        def settle(answer: Answer) -> None:
+            try:
+                self._finish(hot, http_answer(answer, is_result=target.is_result))
+            except VispError as error:
+                self._finish(hot, render(error, hot.transid))
+
+        try:
+            if target.is_trigger:
+                if self._fire(hot, body, settle) is not None:
+                    self._finish(hot, HttpAnswer(204))
+            else:
+                self._invoke(hot, body, settle)
+        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+            self._finish(hot, render(error, hot.transid))
+
+    def _invoke(self, hot: _Hot, body: bytes, settle: Callable[[Answer], None]) -> None:
+        services, wait_ms = self.gate.services, hot.target.wait_ms
+        assert isinstance(hot.entity, Action)
+        services.invoke.charge(hot.identity)
+        services.invoke.start(
+            Invocation(
+                identity=hot.identity,
+                action=hot.entity,
+                body=body,
+                transid=hot.transid,
+                received_ms=services.clock.now_ms(),
+                wait_s=None if wait_ms is None else wait_ms / 1000,
+            ),
+            settle,
+        )
+
+    def _fire(self, hot: _Hot, body: bytes, settle: Callable[[Answer], None]) -> NothingToDo | None:
+        services = self.gate.services
+        assert isinstance(hot.entity, Trigger)
+        services.fire.charge(hot.identity)
+        firing = Firing(
+            identity=hot.identity,
+            trigger=hot.entity,
+            body=body,
+            headers=hot.headers,
+            transid=hot.transid,
+            received_ms=services.clock.now_ms(),
+        )
+        return services.fire.start(firing, settle)
+
+    # ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _finish(self, hot: _Hot, answer: HttpAnswer) -> None:
+        """Sends the answer, if the client is still there, and lets the connection's next request begin."""
+        hot.response_complete = True
+        if hot.disconnected or self.transport.is_closing():
+            return
+        self._send(answer, hot.transid, keep_alive=hot.keep_alive)
+        if not hot.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif not self._is_in_message:  # the sweep closes an idle connection: no timer for each request
+            self.late_at_s = self.gate.services.clock.monotonic_s() + self.gate.http.keep_alive_s
+
+    def _send(self, answer: HttpAnswer, id: str, *, keep_alive: bool) -> None:
+        """One write: head and body together, unless the body is large enough that a copy would cost more."""
+        body = answer.body
+        parts = [STATUS_LINE[answer.status], *_lines(self.server_state.default_headers), b"X-Request-ID: ", id.encode()]
+        if answer.is_routed:
+            parts.append(_CORS_LINES)
+        if answer.activation_id is not None:
+            parts += (_ACTIVATION_LINE, answer.activation_id.encode())
+        if answer.content_type is not None:
+            parts += (b"\r\nContent-Type: ", answer.content_type.encode())
+        for name, value in answer.headers:
+            parts.append(f"\r\n{name}: {value}".encode("latin-1"))
+        if not keep_alive:
+            parts.append(b"\r\nConnection: close")
+        if answer.status != 204:
+            parts.append(b"\r\nContent-Length: %d" % len(body))
+        parts.append(b"\r\n\r\n")
+        if len(body) < JOINED_BODY_BYTES:
+            parts.append(body)
+            self.transport.write(b"".join(parts))
+        else:
+            self.transport.writelines((b"".join(parts), body))
+
+
+_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in CORS)
+_ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()
+
+
+def _lines(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """The server's own headers (the date), each with its line end."""
+    return [b"%b: %b\r\n" % header for header in headers]
+
+
+@lru_cache(maxsize=100)
+def _is_local_host(header: bytes) -> bool:
+    return is_loopback(host_of(header.decode("latin-1"))) if header else True

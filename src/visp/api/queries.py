@@ -1,0 +1,121 @@
+"""Query parameters: parsed once, with OpenWhisk's words for what is wrong with them. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from visp import wording
+from visp.entity.limits import LIST_DEFAULT, LIST_MAXIMUM
+from visp.entity.names import is_name
+from visp.errors import BadQuery, BadRequest
+from visp.store.base import ActivationQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TRUE = frozenset({"true", "yes", "on", "1"})
+FALSE = frozenset({"false", "no", "off", "0"})
+FIELDS_LIMIT = 100
+
+
+def parse_query(raw: bytes) -> dict[str, str]:
+    """Fields by name, the first of each; raises `BadRequest` for more than 100 of them."""
+    try:
+        pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=FIELDS_LIMIT)
+    except ValueError:
+        raise BadRequest(f"more than {FIELDS_LIMIT} query parameters") from None
+    out: dict[str, str] = {}
+    for name, value in pairs:
+        out.setdefault(name, value)
+    return out
+
+
+def boolean(query: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """`true/yes/on/1` and `false/no/off/0` in any case; empty is the default. Raises `BadQuery`."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    if text.lower() in TRUE:
+        return True
+    if text.lower() in FALSE:
+        return False
+    raise BadQuery(name, wording.not_boolean(text))
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which part of a list is wanted, or only how many entries there are."""
+
+    skip: int
+    limit: int
+    is_count: bool
+
+
+def page(query: Mapping[str, str], collection: str) -> Page:
+    """`limit` (0 to 200, where 0 means 200), `skip` and `count` of a list; raises `BadQuery`."""
+    skip = _integer(query, "skip", 0, collection)
+    limit = _integer(query, "limit", LIST_DEFAULT, collection)
+    if skip < 0:
+        raise BadQuery("skip", wording.skip_out_of_range(skip, collection))
+    if not 0 <= limit <= LIST_MAXIMUM:
+        raise BadQuery("limit", wording.limit_out_of_range(limit, LIST_MAXIMUM, collection))
+    return Page(skip, limit or LIST_MAXIMUM, boolean(query, "count"))
+
+
+def _integer(query: Mapping[str, str], name: str, default: int, collection: str) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise BadQuery(name, wording.not_integer(text, collection))
+    return int(text)
+
+
+def wait_ms(query: Mapping[str, str], maximum_ms: int) -> int:
+    """`timeout` of a blocking invocation: 1 to the longest wait; raises `BadQuery`."""
+    text = query.get("timeout")
+    if text is None:
+        return maximum_ms
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum_ms):
+        raise BadQuery("timeout", wording.bad_wait(maximum_ms))
+    return int(text)
+
+
+def activations(query: Mapping[str, str], namespace: str) -> tuple[ActivationQuery, Page, bool]:
+    """A list of activations: what is asked for, the page, and whether whole records are wanted. Raises `BadQuery`."""
+    wanted = page(query, "activations")
+    has_docs = boolean(query, "docs")
+    if wanted.is_count and has_docs:
+        raise BadRequest(wording.DOCS_WITH_COUNT)
+    built = ActivationQuery(
+        namespace=namespace,
+        name=_name_filter(query),
+        since_ms=_epoch(query, "since"),
+        upto_ms=_epoch(query, "upto"),
+        skip=wanted.skip,
+        limit=wanted.limit,
+    )
+    return built, wanted, has_docs
+
+
+def _epoch(query: Mapping[str, str], name: str) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+        raise BadQuery(name, wording.bad_epoch(text))
+    return int(text)
+
+
+def _name_filter(query: Mapping[str, str]) -> str | None:
+    text = query.get("name", "")
+    if not text:
+        return None
+    segments = text.split("/")
+    if len(segments) > 2 or not all(is_name(segment) for segment in segments):
+        raise BadQuery("name", wording.bad_name_filter(text))
+    return text

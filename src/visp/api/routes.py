@@ -1,0 +1,217 @@
+"""The whole surface as one table, and the application that walks it.
+
+Paths are matched before they are percent-decoded, so that an encoded slash cannot change the route. Under `/api/v1`
+authentication comes first, then the route: an unknown path is 401 without a key. As in OpenWhisk's assembled server a
+known path with a verb it lacks is 404, and outside of the API everything unknown is 405 with `Allow: OPTIONS`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+
+from visp import wording
+from visp.api import actions, activations, auth, info, namespaces, queries, rules, triggers
+from visp.api.context import Call, Services
+from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
+from visp.entity.activation import parse_id
+from visp.errors import UnknownRoute, VispError
+from visp.telemetry import log, transid
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    Open = Callable[[Request, Services], Awaitable[HttpAnswer]]
+    Guarded = Callable[[Call], Awaitable[HttpAnswer]]
+
+API = "/api/v1"
+URI_LIMIT_BYTES = 8 * 1024
+
+OPEN: tuple[tuple[str, str, Open], ...] = (
+    ("GET", "/", info.root),
+    ("GET", "/ping", info.ping),
+    ("GET", "/ready", info.ready),
+    ("GET", "/invokers", info.invokers),
+    ("GET", "/invokers/healthy/count", info.healthy_invokers),
+    ("GET", "/invokers/ready", info.invokers_ready),
+    ("GET", "/activation/count", info.in_flight),
+    ("GET", "/api/v1", info.api),
+    ("GET", "/api/v1/", info.api),
+    ("GET", "/api/v1/docs", info.docs),
+)
+"""Without authentication."""
+
+_NS = "/api/v1/namespaces/{namespace}"
+
+GUARDED: tuple[tuple[str, str, Guarded], ...] = (
+    ("GET", "/api/v1/namespaces", namespaces.list_namespaces),
+    ("GET", "/api/v1/namespaces/", namespaces.list_namespaces),
+    ("GET", f"{_NS}/limits", namespaces.get_limits),
+    ("GET", f"{_NS}/limits/{{name}}", namespaces.get_limit),
+    ("GET", f"{_NS}/packages", namespaces.list_packages),
+    ("GET", f"{_NS}/packages/", namespaces.list_packages),
+    ("GET", f"{_NS}/actions", actions.list_actions),
+    ("GET", f"{_NS}/actions/", actions.list_actions),
+    ("GET", f"{_NS}/actions/{{name}}", actions.get_action),
+    ("PUT", f"{_NS}/actions/{{name}}", actions.put_action),
+    ("POST", f"{_NS}/actions/{{name}}", actions.invoke_action),
+    ("DELETE", f"{_NS}/actions/{{name}}", actions.delete_action),
+    ("GET", f"{_NS}/actions/{{package}}/{{name}}", actions.get_action),
+    ("PUT", f"{_NS}/actions/{{package}}/{{name}}", actions.put_action),
+    ("POST", f"{_NS}/actions/{{package}}/{{name}}", actions.invoke_action),
+    ("DELETE", f"{_NS}/actions/{{package}}/{{name}}", actions.delete_action),
+    ("GET", f"{_NS}/triggers", triggers.list_triggers),
+    ("GET", f"{_NS}/triggers/", triggers.list_triggers),
+    ("GET", f"{_NS}/triggers/{{name}}", triggers.get_trigger),
+    ("PUT", f"{_NS}/triggers/{{name}}", triggers.put_trigger),
+    ("POST", f"{_NS}/triggers/{{name}}", triggers.fire_trigger),
+    ("DELETE", f"{_NS}/triggers/{{name}}", triggers.delete_trigger),
+    ("GET", f"{_NS}/rules", rules.list_rules),
+    ("GET", f"{_NS}/rules/", rules.list_rules),
+    ("GET", f"{_NS}/rules/{{name}}", rules.get_rule),
+    ("PUT", f"{_NS}/rules/{{name}}", rules.put_rule),
+    ("POST", f"{_NS}/rules/{{name}}", rules.set_rule_status),
+    ("DELETE", f"{_NS}/rules/{{name}}", rules.delete_rule),
+    ("GET", f"{_NS}/activations", activations.list_activations),
+    ("GET", f"{_NS}/activations/", activations.list_activations),
+    ("GET", f"{_NS}/activations/{{id}}", activations.get_activation),
+    ("GET", f"{_NS}/activations/{{id}}/result", activations.get_result),
+    ("GET", f"{_NS}/activations/{{id}}/logs", activations.get_logs),
+)
+"""With a key."""
+
+
+class Site:
+    """The ASGI application: everything that the door does not answer itself."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open = {(method, path): handler for method, path, handler in OPEN}
+        self._guarded = [(method, compile_path(path)[0], handler) for method, path, handler in GUARDED]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        id = transid.of_request(request.headers.get("x-request-id", "").encode("latin-1", "replace") or None)
+        try:
+            answer = await self._answer(request, id)
+        except ClientDisconnect:
+            return
+        except VispError as error:
+            answer = render(error, id)
+        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+            answer = render(error, id)
+        await respond(answer, id, scope, receive, send)
+
+    async def _answer(self, request: Request, id: str) -> HttpAnswer:
+        path: str = request.scope["raw_path"].decode("latin-1")
+        if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
+            return error_answer(414, f"The URI is longer than allowed: {URI_LIMIT_BYTES} bytes.", id, is_routed=False)
+        is_api = path == API or path.startswith(API + "/")
+        if request.method == "OPTIONS":
+            return _options(is_api)
+        handler = self._open.get((request.method, path))
+        if handler is not None:
+            return await handler(request, self._services)
+        if path == API + "/api-docs" and request.method == "GET":
+            return json_answer(swagger())
+        if not is_api:
+            return _only_options(id)
+        return await self._guarded_answer(request, path, id)
+
+    async def _guarded_answer(self, request: Request, path: str, id: str) -> HttpAnswer:
+        services = self._services
+        peer = request.client.host if request.client else None
+        identity = await auth.identify(services.identities, request.headers, peer)
+        found = self._match(request.method, path)
+        if found is None:
+            raise UnknownRoute()
+        handler, request.scope["path_params"] = found
+        call = Call(
+            request=request,
+            services=services,
+            identity=identity,
+            transid=id,
+            query=queries.parse_query(request.scope["query_string"]),
+            received_ms=services.clock.now_ms(),
+        )
+        _check_names(call)
+        return await handler(call)
+
+    def _match(self, method: str, path: str) -> tuple[Guarded, Mapping[str, str]] | None:
+        for verb, pattern, handler in self._guarded:
+            if verb == method and (match := _fullmatch(pattern, path)) is not None:
+                return handler, match
+        return None
+
+
+def _fullmatch(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
+    match = pattern.match(path)
+    return None if match is None else match.groupdict()
+
+
+def _check_names(call: Call) -> None:
+    """Names are validated before rights and everything else; raises `BadName`."""
+    params = call.request.path_params
+    if "namespace" in params:
+        _ = call.namespace
+    if "name" in params and "limits" not in call.request.scope["raw_path"].decode("latin-1").split("/")[5:6]:
+        call.name()
+    if "id" in params:
+        parse_id(call.segment("id"))
+
+
+def _options(is_api: bool) -> HttpAnswer:
+    if is_api:
+        return HttpAnswer(200, b"OK", TEXT)
+    allowed = (CORS[0], CORS[1], ("Access-Control-Allow-Methods", "OPTIONS, GET, POST"))
+    return HttpAnswer(200, b"OK", TEXT, is_routed=False, headers=allowed)
+
+
+def _only_options(id: str) -> HttpAnswer:
+    return error_answer(405, wording.ONLY_OPTIONS, id, is_routed=False, headers=(("Allow", "OPTIONS"),))
+
+
+def swagger() -> dict[str, object]:
+    """The API as a Swagger 2.0 document, made from the table."""
+    paths: dict[str, dict[str, object]] = {}
+    for method, path, handler in GUARDED:
+        if path.endswith("/"):
+            continue
+        template = path.removeprefix(API)
+        names = [part[1:-1] for part in template.split("/") if part.startswith("{")]
+        paths.setdefault(template, {})[method.lower()] = {
+            "operationId": handler.__name__,
+            "summary": (handler.__doc__ or handler.__name__.replace("_", " ")).strip().split("\n")[0],
+            "parameters": [{"name": name, "in": "path", "required": True, "type": "string"} for name in names],
+            "responses": {"default": {"description": "the entity, or an error {error, code}"}},
+        }
+    return {
+        "swagger": "2.0",
+        "info": {"title": "OpenWhisk REST API", "version": "1.0.0"},
+        "basePath": API,
+        "schemes": ["http", "https"],
+        "consumes": ["application/json"],
+        "produces": ["application/json"],
+        "securityDefinitions": {"basicAuth": {"type": "basic"}},
+        "security": [{"basicAuth": []}],
+        "paths": paths,
+    }
+
+
+async def respond(answer: HttpAnswer, id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends an answer; the response to HEAD has its head alone."""
+    response = Response(answer.body, answer.status)
+    del response.headers["content-length"]
+    for name, value in answer.all_headers(id):
+        response.headers.append(name, value)
+    if answer.status not in (204, 304):
+        response.headers["content-length"] = str(len(answer.body))
+    if log.is_on("debug"):
+        log.debug("api.answered", transid=id, method=scope["method"], path=scope["path"], status=answer.status)
+    await response(scope, receive, send)

@@ -1,0 +1,84 @@
+"""Routes of triggers: list, get, put, fire, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from visp.api import queries
+from visp.api.actions import http_answer
+from visp.api.errors import HttpAnswer, json_answer
+from visp.controller.fire import Firing
+from visp.entitlement.rights import check_owner
+from visp.entity import trigger as triggers
+from visp.entity.trigger import Trigger
+from visp.store.base import EntityQuery
+
+if TYPE_CHECKING:
+    from visp.api.context import Call
+    from visp.controller.primitive import Answer
+
+COLLECTION = "triggers"
+
+
+async def list_triggers(call: Call) -> HttpAnswer:
+    check_owner(call.identity, call.namespace, call.namespace)
+    page = queries.page(call.query, COLLECTION)
+    query = EntityQuery(collection=COLLECTION, namespace=call.namespace, skip=page.skip, limit=page.limit)
+    if page.is_count:
+        return json_answer({COLLECTION: await call.services.crud.count(query)})
+    return json_answer([triggers.render_summary(entry) for entry in await call.services.crud.list(Trigger, query)])
+
+
+async def get_trigger(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    return json_answer(triggers.render(await call.services.crud.get(Trigger, name)))
+
+
+async def put_trigger(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    overwrite = queries.boolean(call.query, "overwrite")
+    body = await call.body()
+    return json_answer(
+        triggers.render(await call.services.crud.put_trigger(call.identity, name, body, overwrite=overwrite))
+    )
+
+
+async def delete_trigger(call: Call) -> HttpAnswer:
+    name = call.name()
+    check_owner(call.identity, name.namespace, name.id)
+    return json_answer(triggers.render(await call.services.crud.delete_trigger(name)))
+
+
+async def fire_trigger(call: Call) -> HttpAnswer:
+    """202 with the activation's id, 204 when no rule is active."""
+    name = call.name()
+    fire = call.services.fire
+    fire.charge(call.identity)
+    check_owner(call.identity, name.namespace, name.id)
+    announced = call.request.headers.get("content-length", "")
+    if announced.isdigit():
+        call.services.invoke.check_size(call.identity, int(announced))
+    body = await call.body()
+    trigger = await call.services.crud.get(Trigger, name)
+    call.services.invoke.check_size(call.identity, len(body))
+    await fire.load(trigger)
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def settle(answer: Answer) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    firing = Firing(
+        identity=call.identity,
+        trigger=trigger,
+        body=body,
+        headers=dict(call.request.headers.items()),
+        transid=call.transid,
+        received_ms=call.received_ms,
+    )
+    if fire.start(firing, settle) is not None:
+        return HttpAnswer(204)
+    return http_answer(await answered, is_result=False)

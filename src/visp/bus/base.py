@@ -1,0 +1,30 @@
+"""What visp asks of the bus between its roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from visp.bus.messages import Message
+
+Handler = Callable[[Message], None]
+Unsubscribe = Callable[[], None]
+
+ACKS = "acks"
+PINGS = "pings"
+ENTITIES = "entities"
+
+
+def invoker_topic(invoker: int) -> str:
+    """Where the activations for one invoker go."""
+    return f"invoker{invoker}"
+
+
+class Bus(Protocol):
+    """Publish and subscribe. A subscriber never raises into its publisher."""
+
+    def publish(self, topic: str, message: Message) -> None:
+        """Synchronous and bounded; raises `Overloaded` when a network bus's outbox is full."""
+        ...
+
+    def subscribe(self, topic: str, handler: Handler) -> Unsubscribe: ...

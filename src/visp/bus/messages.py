@@ -1,0 +1,90 @@
+"""What roles say to one another. Frozen, small, encodable; the memory bus passes them as they are."""
+
+from __future__ import annotations
+
+import msgspec
+
+from visp.entity.activation import ActivationHead
+
+
+class ActivationMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Run this action once.
+
+    `action` is the id `ns[/pkg]/name` of the action that runs (a binding already resolved), `revision` the stored
+    revision at acceptance: the invoker runs the newest. `content` is the merged argument, JSON on one line.
+    `received_ms` is when the request came, or when a component was dispatched. `is_accepted`: the ledger holds it, so
+    its `started` must be synced before the run line goes out.
+    """
+
+    id: str
+    transid: str
+    namespace: str
+    namespace_uuid: str
+    subject: str
+    action: str
+    revision: int
+    content: bytes
+    received_ms: int
+    is_accepted: bool = False
+    is_blocking: bool = False
+    cause: str | None = None
+    binding: str | None = None
+
+
+class ResultAck(msgspec.Struct, frozen=True, array_like=True):
+    """The outcome of an activation; its record is in the ledger.
+
+    `error`, when set, says that the record could *not* be written (disk full): the caller must not be given the id.
+    """
+
+    head: ActivationHead
+    result: bytes
+    error: str | None = None
+
+
+class CompletionAck(msgspec.Struct, frozen=True, array_like=True):
+    """The activation has left the invoker, logs included: its place is free."""
+
+    id: str
+
+
+class Detached(msgspec.Struct, frozen=True, array_like=True):
+    """The caller of this activation stopped waiting and was given its id: from now on it is accepted work.
+
+    Its `accepted` entry is in the ledger's buffer already; an invoker that has sent the run line writes `started`
+    behind it.
+    """
+
+    id: str
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True):
+    """An invoker lives: its id, its memory for containers, what of it is in use, and how many activations wait."""
+
+    invoker: int
+    memory_mb: int
+    used_mb: int
+    waiting: int
+
+
+class EntityChanged(msgspec.Struct, frozen=True, array_like=True):
+    """The document `id` was written (`revision`) or deleted (0): caches drop what they hold of it."""
+
+    id: str
+    revision: int
+
+
+Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(ActivationMessage)
+
+
+def encode_activation(message: ActivationMessage) -> bytes:
+    """The form that the ledger and a network bus carry."""
+    return _encoder.encode(message)
+
+
+def decode_activation(data: bytes) -> ActivationMessage:
+    """Raises `msgspec.DecodeError` for what `encode_activation` did not make."""
+    return _decoder.decode(data)

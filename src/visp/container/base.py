@@ -1,0 +1,131 @@
+"""What visp asks of a container driver.
+
+A driver makes containers; a container is one sandboxed process tree that serves one namespace and one action revision
+in its life. Drivers stay naive: `guard.Guarded` wraps every container and makes it idempotent, bounded and dead-safe.
+
+Order: `Driver.start` once, `reap` once after it, then `create` any number of times at once, `close` at the end. A
+container's `destroy` may be called at any time after `create` returned, `pause` and `resume` alternate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A host path shown read-only inside. Both are absolute."""
+
+    host: str
+    inside: str
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start.
+
+    `id` is unique in the life of the data directory, `[a-z0-9-]{1,48}`. `argv` is the command inside. `env` is its
+    whole environment, laid over the driver's own (PATH, HOME, LANG). `memory_mb` bounds the whole tree. `code_folder`
+    is a host folder to be seen read-only at `/action`; None gives an empty folder of the container's own, into which
+    `Container.add_code` can put a tree later.
+    """
+
+    id: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    memory_mb: int
+    mounts: tuple[Mount, ...] = ()
+    code_folder: str | None = None
+
+
+class Pipes(msgspec.Struct, frozen=True):
+    """How a local container is spoken to: descriptors on our side, all non-blocking, closed by `destroy`.
+
+    JSON lines go to `stdin` and come back on `replies` (descriptor 3 inside); `stdout` and `stderr` are the logs.
+    """
+
+    stdin: int
+    replies: int
+    stdout: int
+    stderr: int
+
+
+class Address(msgspec.Struct, frozen=True):
+    """How a container that speaks HTTP (`/init`, `/run`) is reached."""
+
+    host: str
+    port: int
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a container ended: exit status (negative: the signal), and whether the kernel killed it for its memory."""
+
+    status: int
+    is_out_of_memory: bool = False
+
+
+class Container(Protocol):
+    """One running container."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def wire(self) -> Pipes | Address: ...
+
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        """Done when the container's first process has ended, by itself or by `destroy`.
+
+        Never cancelled, never raises.
+        """
+        ...
+
+    async def add_code(self, folder: str) -> None:
+        """Makes the tree of `folder` visible at `/action`; only for a container created without `code_folder`.
+
+        Raises `StartFailed` when the tree is too large for that (`can_add_code` tells beforehand).
+        """
+        ...
+
+    async def pause(self) -> None:
+        """Stops every process of the container; it uses no CPU until `resume`."""
+        ...
+
+    async def resume(self) -> None: ...
+
+    async def destroy(self) -> None:
+        """Ends every process (those that were double-forked too) and removes folder, cgroup and descriptors.
+
+        Within 1 s.
+        """
+        ...
+
+
+class Driver(Protocol):
+    """A way to make containers."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Checks that the driver works here.
+
+        Raises `StartFailed` with a sentence that says what is missing and how to mend it.
+        """
+        ...
+
+    async def reap(self) -> int:
+        """Removes what a server that was killed left behind (processes, cgroups, mounts, folders).
+
+        How many containers.
+        """
+        ...
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        """A running container, its first process started; raises `StartFailed`."""
+        ...
+
+    async def close(self) -> None:
+        """Destroys every container that is left."""
+        ...

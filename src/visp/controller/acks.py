@@ -1,0 +1,89 @@
+"""Who waits for which activation: from acceptance to the completion ack.
+
+One table holds every activation in flight: it bounds them, counts them for the concurrency throttle, and settles each
+waiter once. A waiter is registered before its message is published; the ledger never answers from inside a call, so no
+ack arrives from inside `publish`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import wording
+from visp.bus import base as bus
+from visp.bus.messages import CompletionAck, ResultAck
+from visp.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.bus.messages import Message
+    from visp.entitlement.throttle import Throttle
+    from visp.settings import Queue
+
+    OnResult = Callable[[ResultAck], None]
+
+
+class _Entry(msgspec.Struct, gc=False):
+    namespace_uuid: str
+    payload_bytes: int
+    on_result: OnResult | None
+
+
+class Acks:
+    """Settles waiters; the only owner of what is in flight."""
+
+    def __init__(self, throttle: Throttle, limits: Queue, transport: bus.Bus) -> None:
+        self._throttle = throttle
+        self._limits = limits
+        self._entries: dict[str, _Entry] = {}
+        self._payload_bytes = 0
+        self._on_empty: Callable[[], None] | None = None
+        transport.subscribe(bus.ACKS, self._heard)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def check_room(self) -> None:
+        """Raises `Overloaded` when no further activation may be in flight."""
+        limits = self._limits
+        if len(self._entries) >= limits.activations or self._payload_bytes >= limits.payload_bytes:
+            raise Overloaded(wording.in_flight_full(limits.activations))
+
+    def register(self, id: str, namespace_uuid: str, payload_bytes: int, on_result: OnResult | None) -> None:
+        """The activation is in flight from now on; `on_result` is called at most once."""
+        self._entries[id] = _Entry(namespace_uuid, payload_bytes, on_result)
+        self._payload_bytes += payload_bytes
+        self._throttle.enter(namespace_uuid)
+
+    def forget(self, id: str) -> None:
+        """The waiter is gone; the run goes on."""
+        entry = self._entries.get(id)
+        if entry is not None:
+            entry.on_result = None
+
+    def complete(self, id: str) -> None:
+        """The activation is over: of a composite, which no invoker runs, its controller says so."""
+        entry = self._entries.pop(id, None)
+        if entry is not None:
+            self._payload_bytes -= entry.payload_bytes
+            self._throttle.leave(entry.namespace_uuid)
+        if not self._entries and self._on_empty is not None:
+            self._on_empty()
+
+    def when_empty(self, then: Callable[[], None]) -> None:
+        """Calls `then` once nothing is in flight; at once, if nothing is."""
+        self._on_empty = then
+        if not self._entries:
+            then()
+
+    def _heard(self, message: Message) -> None:
+        if isinstance(message, ResultAck):
+            entry = self._entries.get(message.head.id)
+            if entry is not None and entry.on_result is not None:
+                on_result, entry.on_result = entry.on_result, None
+                on_result(message)
+        elif isinstance(message, CompletionAck):
+            self.complete(message.id)

@@ -1,0 +1,207 @@
+"""A trigger fires: its record, and one activation for each active rule, accepted together or not at all.
+
+Source: OpenWhisk's trigger firing: 204 and no record without an active rule; each rule's action is invoked as the
+caller, as by a POST, with trigger parameters < `__ow_headers` < event payload; the record's logs tell what each rule
+came to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import wording
+from visp.bus.messages import encode_activation
+from visp.controller.invoke import Invocation
+from visp.controller.primitive import Accepted, Answer, Order, Refused, message_of, refusal
+from visp.entitlement import rights
+from visp.entity import payload as payloads
+from visp.entity.action import Action
+from visp.entity.activation import ActivationHead, ActivationRecord, Status, new_id
+from visp.entity.execs import SequenceExec
+from visp.entity.parameters import values
+from visp.entity.trigger import RuleStatus
+from visp.errors import NotFound, RequestError, ServiceError, VispError
+from visp.store.base import Work
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from visp.clock import Clock
+    from visp.controller.invoke import Invoke
+    from visp.controller.primitive import Primitive
+    from visp.controller.sequence import Sequences
+    from visp.entitlement.throttle import Throttle
+    from visp.entity.payload import JsonObject
+    from visp.entity.subject import Identity
+    from visp.entity.trigger import RuleLink, Trigger
+    from visp.store.base import Ledger
+    from visp.store.cache import EntityCache
+
+# headers of the fire request that actions are not shown: the caller's key, and what describes the transport
+WITHHELD_HEADERS = frozenset({"authorization", "connection", "content-length", "cookie", "transfer-encoding"})
+
+
+class NothingToDo(msgspec.Struct, frozen=True):
+    """No active rule: 204, nothing is recorded."""
+
+
+class Firing(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to fire a trigger. `headers` are those of the request, names in lower case."""
+
+    identity: Identity
+    trigger: Trigger
+    body: bytes
+    headers: Mapping[str, str]
+    transid: str
+    received_ms: int
+
+
+class Fire:
+    """Fires triggers."""
+
+    def __init__(
+        self,
+        *,
+        throttle: Throttle,
+        invoke: Invoke,
+        primitive: Primitive,
+        sequences: Sequences,
+        entities: EntityCache,
+        ledger: Ledger,
+        clock: Clock,
+    ) -> None:
+        self._throttle = throttle
+        self._invoke = invoke
+        self._primitive = primitive
+        self._sequences = sequences
+        self._entities = entities
+        self._ledger = ledger
+        self._clock = clock
+
+    def charge(self, identity: Identity) -> None:
+        """Counts one fire; raises `Throttled`."""
+        self._throttle.charge_fire(identity)
+
+    def check_rights(self, identity: Identity, namespace: str, id: str) -> None:
+        """Raises `Forbidden`."""
+        rights.check_owner(identity, namespace, id)
+
+    def has_all_in_memory(self, trigger: Trigger) -> bool:
+        """Whether every action that would be invoked is cached, so that `start` need not read."""
+        return all(
+            self._entities.peek(link.action.id) is not None
+            for link in (trigger.rules or {}).values()
+            if link.status is RuleStatus.ACTIVE
+        )
+
+    async def load(self, trigger: Trigger) -> None:
+        """Brings the actions of active rules into the cache; those that are gone stay absent."""
+        for link in (trigger.rules or {}).values():
+            if link.status is RuleStatus.ACTIVE:
+                try:
+                    await self._entities.get(link.action.id)
+                except VispError as error:
+                    log.warning("fire.action_unreadable", action=link.action.id, reason=str(error))
+
+    def start(self, firing: Firing, then: Callable[[Answer], None]) -> NothingToDo | None:
+        """Fires; `then` hears `Accepted` once the ledger holds it all. Raises `RequestError` and `ServiceError`."""
+        payload = payloads.parse_object(firing.body)
+        rules = firing.trigger.rules or {}
+        if not any(link.status is RuleStatus.ACTIVE for link in rules.values()):
+            return NothingToDo()
+        self._primitive.check_room()
+        event = payloads.merge({}, payload)
+        body = payloads.encode(_argument(firing, payload))
+        orders: list[Order] = []
+        logs = tuple(self._activate(firing, rule, link, body, orders) for rule, link in rules.items())
+        record = _record(firing, event, logs, self._clock.now_ms())
+        works = [Work(order.id, encode_activation(message_of(order, is_accepted=True))) for order in orders]
+
+        def accepted(error: Exception | None) -> None:
+            then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
+
+        self._ledger.accept(works, record, accepted)
+        for order in orders:
+            self._publish(order)
+        return None
+
+    def _publish(self, order: Order) -> None:
+        """The ledger holds it already: what cannot be published now runs at the next start."""
+        try:
+            if isinstance(order.action.exec, SequenceExec):
+                self._sequences.resume(order)
+            else:
+                self._primitive.publish_accepted(order)
+        except ServiceError as error:
+            log.error("fire.not_published", transid=order.transid, activation=order.id, reason=str(error))
+
+    def _activate(self, firing: Firing, rule: str, link: RuleLink, body: bytes, orders: list[Order]) -> str:
+        """Decides about one rule; an order is added if its action is to run. Returns the log entry."""
+        if link.status is not RuleStatus.ACTIVE:
+            return _entry(rule, link, error=wording.rule_inactive(rule, link.action.id))
+        try:
+            order = self._order(firing, link, body)
+        except RequestError as error:
+            return _entry(rule, link, error=error.sentence)
+        except VispError:
+            return _entry(rule, link, error=wording.INTERNAL, status=Status.INTERNAL_ERROR)
+        orders.append(order)
+        return _entry(rule, link, activation_id=order.id)
+
+    def _order(self, firing: Firing, link: RuleLink, body: bytes) -> Order:
+        """The same checks as a POST of the action by the caller."""
+        identity = firing.identity
+        self._invoke.charge(identity)
+        self._invoke.check_rights(identity, link.action)
+        action = self._entities.peek(link.action.id)
+        if not isinstance(action, Action):
+            raise NotFound()
+        self._invoke.check_size(identity, len(body))
+        return self._invoke.order(
+            Invocation(
+                identity=identity,
+                action=action,
+                body=body,
+                transid=firing.transid,
+                received_ms=firing.received_ms,
+            )
+        )
+
+
+def _argument(firing: Firing, payload: JsonObject) -> JsonObject:
+    headers = {name: value for name, value in firing.headers.items() if name not in WITHHELD_HEADERS}
+    return values(firing.trigger.parameters) | {"__ow_headers": msgspec.Raw(payloads.encode(headers))} | payload
+
+
+def _record(firing: Firing, event: bytes, logs: tuple[str, ...], now_ms: int) -> ActivationRecord:
+    trigger = firing.trigger
+    head = ActivationHead(
+        id=new_id(now_ms),
+        namespace=firing.identity.namespace,
+        subject=firing.identity.subject,
+        name=trigger.name.name,
+        version=trigger.version,
+        start_ms=now_ms,
+    )
+    return ActivationRecord(head=head, result=event, logs=logs)
+
+
+def _entry(
+    rule: str,
+    link: RuleLink,
+    *,
+    activation_id: str | None = None,
+    error: str | None = None,
+    status: Status = Status.APPLICATION_ERROR,
+) -> str:
+    """One log entry of a trigger's record: compact JSON."""
+    entry: dict[str, object] = {"statusCode": int(status if error else Status.SUCCESS), "success": error is None}
+    if activation_id is not None:
+        entry["activationId"] = activation_id
+    entry |= {"rule": rule, "action": link.action.id}
+    if error is not None:
+        entry["error"] = error
+    return payloads.encode(entry).decode()

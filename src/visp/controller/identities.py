@@ -1,0 +1,194 @@
+"""From a presented key to an identity, and from a namespace back to its key.
+
+Look-ups are cached by the raw header; the cache is dropped whole when a key or limit changes. The well-known guest key
+is not stored: it exists only while the server listens on loopback, and then only for callers on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import wording
+from visp.entity.limits import LimitRanges, Range
+from visp.entity.subject import (
+    GUEST,
+    GUEST_KEY,
+    GUEST_UUID,
+    AuthKey,
+    Identity,
+    UserLimits,
+    digest,
+    is_same,
+    new_key,
+    parse_authorization,
+)
+from visp.errors import Unauthorized
+from visp.store.base import KeyRecord
+
+if TYPE_CHECKING:
+    from visp.settings import Limits
+    from visp.store.base import SubjectStore
+
+CACHED_HEADERS = 10_000
+NONCE_BYTES = 12
+
+
+class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
+    """What an operator may set for a namespace (OpenWhisk's names); None leaves the platform's value."""
+
+    invocations_per_minute: int | None = None
+    fires_per_minute: int | None = None
+    concurrent_invocations: int | None = None
+    min_action_memory: int | None = None
+    max_action_memory: int | None = None
+    min_action_timeout: int | None = None
+    max_action_timeout: int | None = None
+    min_action_logs: int | None = None
+    max_action_logs: int | None = None
+    allowed_kinds: tuple[str, ...] = ()
+
+
+class Identities:
+    """The one place that knows keys."""
+
+    def __init__(self, subjects: SubjectStore, secret: bytes, limits: Limits, *, is_loopback: bool) -> None:
+        self._subjects = subjects
+        self._secret = secret
+        self._limits = limits
+        self._is_loopback = is_loopback
+        self._cache: dict[bytes, Identity] = {}
+
+    def peek(self, header: bytes) -> Identity | None:
+        """The identity behind a header that was seen before."""
+        return self._cache.get(header)
+
+    async def identify(self, header: bytes | None) -> Identity:
+        """Raises `Unauthorized` for no, malformed, unknown and blocked credentials."""
+        known = self._cache.get(header or b"")
+        if known is not None:
+            return known
+        auth = parse_authorization(header)
+        identity = await self._look_up(auth)
+        if len(self._cache) >= CACHED_HEADERS:
+            self._cache.clear()
+        self._cache[header or b""] = identity
+        return identity
+
+    def forget(self) -> None:
+        """Drops what is cached: a key, a block or a limit changed."""
+        self._cache.clear()
+
+    async def _look_up(self, auth: AuthKey) -> Identity:
+        presented = digest(auth, self._secret)
+        record = await self._subjects.key(auth.uuid)
+        is_guest = auth.uuid == GUEST_UUID and self._is_loopback
+        expected = digest(AuthKey(GUEST_UUID, GUEST_KEY), self._secret) if is_guest else b"\0" * len(presented)
+        if record is not None and not is_guest:
+            expected = record.digest
+        if not is_same(presented, expected) or (record is None and not is_guest):
+            raise Unauthorized(wording.AUTH_INVALID)
+        if is_guest:
+            return Identity(
+                subject=GUEST,
+                namespace=GUEST,
+                namespace_uuid=GUEST_UUID,
+                limits=await self._limits_of(GUEST),
+                is_loopback_only=True,
+            )
+        assert record is not None
+        if record.is_blocked:
+            raise Unauthorized(wording.AUTH_INVALID)
+        return Identity(
+            subject=record.subject,
+            namespace=record.namespace,
+            namespace_uuid=record.uuid,
+            limits=await self._limits_of(record.namespace),
+        )
+
+    async def by_uuid(self, namespace_uuid: str) -> Identity | None:
+        """The identity for accepted work, which carries no key."""
+        if namespace_uuid == GUEST_UUID and self._is_loopback:
+            return await self._look_up(AuthKey(GUEST_UUID, GUEST_KEY))
+        record = await self._subjects.key(namespace_uuid)
+        if record is None:
+            return None
+        return Identity(
+            subject=record.subject,
+            namespace=record.namespace,
+            namespace_uuid=record.uuid,
+            limits=await self._limits_of(record.namespace),
+        )
+
+    async def key_of(self, namespace_uuid: str) -> str | None:
+        """The joined key pair of a namespace, for actions that are given it."""
+        if namespace_uuid == GUEST_UUID and self._is_loopback:
+            return f"{GUEST_UUID}:{GUEST_KEY}"
+        record = await self._subjects.key(namespace_uuid)
+        return None if record is None else f"{record.uuid}:{unseal(record.sealed, self._secret)}"
+
+    async def ensure(self, namespace: str) -> AuthKey | None:
+        """Makes a key for a built-in namespace that has none yet, and returns it; None when there was one."""
+        if await self._subjects.keys_of(namespace):
+            return None
+        auth = new_key()
+        await self._subjects.put_key(
+            KeyRecord(
+                uuid=auth.uuid,
+                digest=digest(auth, self._secret),
+                sealed=seal(auth.key, self._secret),
+                subject=namespace,
+                namespace=namespace,
+            )
+        )
+        return auth
+
+    async def _limits_of(self, namespace: str) -> UserLimits:
+        stored = await self._subjects.limits(namespace)
+        try:
+            own = msgspec.json.decode(stored, type=NamespaceLimits) if stored else NamespaceLimits()
+        except msgspec.DecodeError:
+            own = NamespaceLimits()  # a malformed record as a whole falls back to the defaults, as in OpenWhisk
+        system = LimitRanges()
+        return UserLimits(
+            invocations_per_minute=_or(own.invocations_per_minute, self._limits.invocations_per_minute),
+            fires_per_minute=_or(own.fires_per_minute, self._limits.fires_per_minute),
+            concurrent_invocations=_or(own.concurrent_invocations, self._limits.concurrent_invocations),
+            ranges=LimitRanges(
+                timeout_ms=_narrow(system.timeout_ms, own.min_action_timeout, own.max_action_timeout),
+                memory_mb=_narrow(system.memory_mb, own.min_action_memory, own.max_action_memory),
+                logs_mb=_narrow(system.logs_mb, own.min_action_logs, own.max_action_logs),
+            ),
+            allowed_kinds=frozenset(own.allowed_kinds),
+        )
+
+
+def _or(own: int | None, default: int) -> int:
+    return default if own is None else own
+
+
+def _narrow(system: Range, low: int | None, high: int | None) -> Range:
+    """A namespace's range lies within the system's."""
+    return Range(max(system.low, _or(low, system.low)), min(system.high, _or(high, system.high)), system.default)
+
+
+def seal(key: str, secret: bytes) -> bytes:
+    """The key encrypted (AES-256-GCM) under the server's secret: nonce, then ciphertext and tag."""
+    import secrets
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return nonce + AESGCM(_sealing_key(secret)).encrypt(nonce, key.encode(), b"visp-key")
+
+
+def unseal(sealed: bytes, secret: bytes) -> str:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(_sealing_key(secret)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], b"visp-key").decode()
+
+
+def _sealing_key(secret: bytes) -> bytes:
+    return hashlib.sha256(b"seal:" + secret).digest()

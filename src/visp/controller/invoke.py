@@ -1,0 +1,131 @@
+"""The one door of every activation: check, charge, choose by kind of exec.
+
+Order of the checks, as OpenWhisk makes them: throttle, rights, payload, the action's own. The caller has found the
+action.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import wording
+from visp.controller.primitive import Answer, Order
+from visp.entitlement import rights
+from visp.entity import payload as payloads
+from visp.entity.activation import new_id
+from visp.entity.execs import CodeExec, SequenceExec
+from visp.entity.parameters import Parameters, is_true, values
+from visp.errors import BadRequest, TooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.clock import Clock
+    from visp.controller.primitive import Primitive
+    from visp.controller.sequence import Sequences
+    from visp.entitlement.throttle import Throttle
+    from visp.entity.action import Action
+    from visp.entity.names import FullyQualifiedName
+    from visp.entity.payload import JsonObject
+    from visp.entity.runtime_manifest import Manifest
+    from visp.entity.subject import Identity
+
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to run an action. `body` is the payload as it was sent; `wait_s` None asks for no result."""
+
+    identity: Identity
+    action: Action
+    body: bytes
+    transid: str
+    received_ms: int
+    wait_s: float | None = None
+
+
+class Invoke:
+    """Every way to activate something ends here."""
+
+    def __init__(
+        self, *, throttle: Throttle, primitive: Primitive, sequences: Sequences, manifest: Manifest, clock: Clock
+    ) -> None:
+        self._throttle = throttle
+        self._primitive = primitive
+        self._sequences = sequences
+        self._deprecated = frozenset(kind.kind for kind in manifest.kinds() if kind.deprecated)
+        self._clock = clock
+
+    def charge(self, identity: Identity) -> None:
+        """Counts one invocation; raises `Throttled`. Before anything is known of the action."""
+        self._throttle.charge_invocation(identity)
+
+    def check_rights(self, identity: Identity, name: FullyQualifiedName) -> None:
+        """Raises `Forbidden`, whether or not the action exists."""
+        rights.check_owner(identity, name.namespace, name.id)
+
+    def check_size(self, identity: Identity, size: int) -> None:
+        """Raises `TooLarge` for a payload over the namespace's limit, by its announced length."""
+        limit = identity.limits.payload_bytes
+        if size > limit:
+            raise TooLarge(wording.too_large("Request", size, limit))
+
+    def start(self, invocation: Invocation, then: Callable[[Answer], None]) -> str:
+        """Begins the activation and returns its id; `then` hears once, later, what the caller is told.
+
+        Raises `RequestError` and `ServiceError` for what is refused before anything was begun.
+        """
+        order = self.order(invocation)
+        wait_s = invocation.wait_s
+        if isinstance(order.action.exec, SequenceExec):
+            self._sequences.start(order, wait_s, then)
+        elif wait_s is None:
+            self._primitive.run_accepted(order, then)
+        else:
+            self._primitive.run_blocking(order, wait_s, then)
+        return order.id
+
+    def order(self, invocation: Invocation) -> Order:
+        """The checks that need the action and the payload; raises `RequestError` and `ServiceError`."""
+        identity, action = invocation.identity, invocation.action
+        payload = payloads.parse_object(invocation.body)
+        self.check_action(identity, action, payload)
+        self._primitive.check_room()
+        return Order(
+            id=new_id(self._clock.now_ms()),
+            identity=identity,
+            action=action,
+            content=argument(action, payload),
+            transid=invocation.transid,
+            received_ms=invocation.received_ms,
+        )
+
+    def check_action(self, identity: Identity, action: Action, payload: JsonObject) -> None:
+        """Deprecated kinds, final parameters, rights to a sequence's components."""
+        exec = action.exec
+        if isinstance(exec, CodeExec):
+            if exec.kind in self._deprecated:
+                raise BadRequest(wording.deprecated_kind(exec.kind))
+        elif isinstance(exec, SequenceExec):
+            rights.check_references(identity, exec.components)
+        if payload and action.parameters and overrides_final(action, payload):
+            raise BadRequest(wording.RESERVED_PARAMETERS)
+
+
+def overrides_final(action: Action, payload: JsonObject) -> bool:
+    """Whether the payload sets a parameter that the action declares final and has a value for."""
+    if not is_true(action.annotations, "final"):
+        return False
+    return any(is_defined(action.parameters, key) for key in payload)
+
+
+def is_defined(parameters: Parameters, key: str) -> bool:
+    parameter = parameters.get(key)
+    return parameter is not None and bytes(parameter.value).strip() != b"null"
+
+
+def argument(action: Action, payload: JsonObject) -> bytes:
+    """The action's argument: its parameters under the payload. A sequence's own parameters are not fed to its parts."""
+    if not action.parameters or isinstance(action.exec, SequenceExec):
+        return payloads.merge({}, payload)
+    return payloads.merge(values(action.parameters), payload)

@@ -1,0 +1,207 @@
+"""One action: merge its parameters, choose an invoker, publish, and answer when there is something to say.
+
+The warm path is plain calls: everything here ends in a callback. Three ways to run:
+
+- blocking: the answer is the outcome; at the deadline the activation becomes accepted work and the answer is its id;
+- accepted: the answer is the id, as soon as the ledger holds the message on disk;
+- as a part of a composite: the outcome goes to the composite, nothing is accepted on its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.bus.base import invoker_topic
+from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_activation
+from visp.entity.activation import ActivationHead, new_id
+from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
+from visp.scheduler.placement import place
+from visp.store.base import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.bus.base import Bus
+    from visp.clock import Clock
+    from visp.controller.acks import Acks
+    from visp.entity.action import Action
+    from visp.entity.subject import Identity
+    from visp.scheduler.fleet import Fleet
+    from visp.store.base import Ledger
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The activation will run, or runs, whatever happens: 202."""
+
+    id: str
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The activation is over and its record is in the ledger; `logs` only of composites, whose entries are ids."""
+
+    head: ActivationHead
+    result: bytes
+    logs: tuple[str, ...] = ()
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Nothing was accepted; why."""
+
+    error: Exception
+
+
+Answer = Accepted | Finished | Refused
+
+Then = "Callable[[Answer], None]"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One activation to be made: who asks for what, with which argument (merged, one line of JSON)."""
+
+    id: str
+    identity: Identity
+    action: Action
+    content: bytes
+    transid: str
+    received_ms: int
+    cause: str | None = None
+    binding: str | None = None
+
+
+class Primitive:
+    """Publishes activations and hears of their outcomes."""
+
+    def __init__(self, *, acks: Acks, bus: Bus, ledger: Ledger, fleet: Fleet, clock: Clock) -> None:
+        self._acks = acks
+        self._bus = bus
+        self._ledger = ledger
+        self._fleet = fleet
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+
+    def new_id(self) -> str:
+        return new_id(self._clock.now_ms())
+
+    def check_room(self) -> None:
+        """Raises `StoreFull` or `Overloaded` when no new work may be taken."""
+        self._acks.check_room()
+        self._ledger.check_room()
+
+    def topic(self, order: Order) -> str:
+        """Where the activation goes; raises `Overloaded` when no invoker is up."""
+        action = order.action
+        invoker = place(self._fleet.view(), order.identity.namespace, action.name.id, action.limits.memory_mb)
+        if invoker is None:
+            raise Overloaded()
+        return invoker_topic(invoker)
+
+    def run_blocking(self, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
+        """Answers `Finished`, or `Accepted` once `wait_s` has passed; raises `Overloaded`."""
+        topic = self.topic(order)
+        waiting = _Waiting(self, order, topic, then)
+        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
+        waiting.timer = self._loop.call_later(wait_s, waiting.on_deadline)
+        self._bus.publish(topic, message_of(order, is_blocking=True))
+
+    def run_accepted(self, order: Order, then: Callable[[Answer], None]) -> None:
+        """Answers `Accepted` when the ledger holds the work; raises `Overloaded`."""
+        topic = self.topic(order)
+        message = message_of(order, is_accepted=True)
+
+        def accepted(error: Exception | None) -> None:
+            then(Accepted(order.id) if error is None else Refused(refusal(error)))
+
+        self._ledger.accept([Work(order.id, encode_activation(message))], None, accepted)
+        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
+        self._bus.publish(topic, message)  # in the same loop turn: a free container's `started` shares the sync
+
+    def run_part(self, order: Order, then: Callable[[Answer], None]) -> None:
+        """Runs a part of a composite: answers `Finished`; raises `Overloaded`."""
+        topic = self.topic(order)
+        self._acks.register(
+            order.id, order.identity.namespace_uuid, len(order.content), lambda ack: then(answer_of(ack))
+        )
+        self._bus.publish(topic, message_of(order))
+
+    def publish_accepted(self, order: Order) -> None:
+        """Publishes work that the ledger holds already: a fire's children, or what is found at start.
+
+        Raises `Overloaded`.
+        """
+        topic = self.topic(order)
+        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
+        self._bus.publish(topic, message_of(order, is_accepted=True))
+
+    def detach(self, order: Order, topic: str, then: Callable[[Exception | None], None]) -> None:
+        """Turns a running blocking activation into accepted work."""
+        message = message_of(order, is_accepted=True)
+        self._ledger.accept([Work(order.id, encode_activation(message))], None, then)
+        self._bus.publish(topic, Detached(order.id))
+
+
+class _Waiting:
+    """A blocking caller: settled once, by the result or by the deadline."""
+
+    __slots__ = ("_order", "_primitive", "_then", "_topic", "timer")
+
+    def __init__(self, primitive: Primitive, order: Order, topic: str, then: Callable[[Answer], None]) -> None:
+        self._primitive = primitive
+        self._order = order
+        self._topic = topic
+        self._then: Callable[[Answer], None] | None = then
+        self.timer: asyncio.TimerHandle | None = None
+
+    def on_result(self, ack: ResultAck) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        self._settle(answer_of(ack))
+
+    def on_deadline(self) -> None:
+        self.timer = None
+        self._primitive.detach(self._order, self._topic, self._on_accepted)
+
+    def _on_accepted(self, error: Exception | None) -> None:
+        if error is None:
+            self._settle(Accepted(self._order.id))
+        else:
+            self._settle(Refused(refusal(error)))
+
+    def _settle(self, answer: Answer) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(answer)
+
+
+def answer_of(ack: ResultAck) -> Answer:
+    """What an ack means for whoever waits."""
+    if ack.error is not None:
+        return Refused(StoreFull())
+    return Finished(ack.head, ack.result)
+
+
+def refusal(error: Exception) -> Exception:
+    """Why work was not accepted, as the caller may know it."""
+    return error if isinstance(error, ServiceError) else StoreUnavailable()
+
+
+def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = False) -> ActivationMessage:
+    """The message that runs an order."""
+    identity, action = order.identity, order.action
+    return ActivationMessage(
+        id=order.id,
+        transid=order.transid,
+        namespace=identity.namespace,
+        namespace_uuid=identity.namespace_uuid,
+        subject=identity.subject,
+        action=action.name.id,
+        revision=action.revision,
+        content=order.content,
+        received_ms=order.received_ms,
+        is_accepted=is_accepted,
+        is_blocking=is_blocking,
+        cause=order.cause,
+        binding=order.binding,
+    )

@@ -1,0 +1,75 @@
+"""How much a namespace may ask: per minute, and at once.
+
+Source: OpenWhisk's rate throttlers: a window of one wall-clock minute, each attempt counted even when it is refused,
+the first counted as 1; and the activations in flight, counted until their logs are collected.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from visp import wording
+from visp.errors import Throttled
+
+if TYPE_CHECKING:
+    from visp.clock import Clock
+    from visp.entity.subject import Identity
+
+NAMESPACES_LIMIT = 100_000
+
+
+class RateThrottle:
+    """Attempts of each namespace in the current minute.
+
+    The table is emptied when the minute changes, which bounds it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._minute = 0
+        self._counts: dict[str, int] = {}
+
+    def charge(self, namespace_uuid: str, limit: int) -> None:
+        """Counts one attempt; raises `Throttled` beyond the limit."""
+        minute = self._clock.now_ms() // 60_000
+        if minute != self._minute:
+            self._minute = minute
+            self._counts.clear()
+        count = self._counts.get(namespace_uuid, 0) + 1
+        self._counts[namespace_uuid] = count
+        if count > limit:
+            raise Throttled(wording.too_many_per_minute(count, limit))
+
+
+class Throttle:
+    """The three checks of a request that activates something."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._invocations = RateThrottle(clock)
+        self._fires = RateThrottle(clock)
+        self._in_flight: dict[str, int] = {}
+
+    def charge_invocation(self, identity: Identity) -> None:
+        """Rate first, then concurrency; raises `Throttled`. `enter` counts what is then begun."""
+        self._invocations.charge(identity.namespace_uuid, identity.limits.invocations_per_minute)
+        in_flight = self._in_flight.get(identity.namespace_uuid, 0)
+        if in_flight >= identity.limits.concurrent_invocations:
+            raise Throttled(wording.too_many_in_flight(in_flight, identity.limits.concurrent_invocations))
+
+    def charge_fire(self, identity: Identity) -> None:
+        """Raises `Throttled`."""
+        self._fires.charge(identity.namespace_uuid, identity.limits.fires_per_minute)
+
+    def enter(self, namespace_uuid: str) -> None:
+        """One more activation of the namespace is in flight."""
+        self._in_flight[namespace_uuid] = self._in_flight.get(namespace_uuid, 0) + 1
+
+    def leave(self, namespace_uuid: str) -> None:
+        left = self._in_flight[namespace_uuid] - 1
+        if left:
+            self._in_flight[namespace_uuid] = left
+        else:
+            del self._in_flight[namespace_uuid]
+
+    def in_flight(self, namespace_uuid: str) -> int:
+        return self._in_flight.get(namespace_uuid, 0)

@@ -1,0 +1,175 @@
+"""What an action executes (`exec` on the wire): code of a kind, an image, or a sequence of other actions.
+
+Source: the exec documents of Apache OpenWhisk; `binary` is computed from the code, never taken from the caller.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from visp import wording
+from visp.entity.names import FullyQualifiedName, parse_qualified
+from visp.entity.payload import encode
+from visp.entity.runtime_manifest import Manifest
+from visp.errors import Malformed, TooLarge
+
+INLINE_CODE_BYTES = 16 * 1024
+"""Code up to this size stands in the document; larger code is a blob."""
+
+SEQUENCE = "sequence"
+BLACKBOX = "blackbox"
+
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)\Z")
+_IMAGE = re.compile(
+    r"(?:(?P<registry>[\w.-]+(?:\.[\w.-]+)+(?::\d+)?|[\w.-]+:\d+|localhost)/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?\Z"
+)
+
+
+class Code(msgspec.Struct, frozen=True):
+    """An action's code: text, or base64 of an archive or program.
+
+    Exactly one of `inline` and `blob` is set; `blob` is the SHA-256 (hex) under which the store keeps the same text.
+    """
+
+    is_binary: bool
+    inline: str | None = None
+    blob: str | None = None
+
+
+class CodeExec(msgspec.Struct, frozen=True, tag="code"):
+    """Code for one of the manifest's kinds."""
+
+    kind: str
+    code: Code
+    main: str | None = None
+
+
+class BlackboxExec(msgspec.Struct, frozen=True, tag="blackbox"):
+    """An image that obeys the container contract, and perhaps code for it."""
+
+    image: str
+    code: Code | None = None
+    main: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return BLACKBOX
+
+
+class SequenceExec(msgspec.Struct, frozen=True, tag="sequence"):
+    """Other actions, run one after the other."""
+
+    components: tuple[FullyQualifiedName, ...]
+
+    @property
+    def kind(self) -> str:
+        return SEQUENCE
+
+    @property
+    def code(self) -> None:
+        return None
+
+
+Exec = CodeExec | BlackboxExec | SequenceExec
+
+
+def is_base64(code: str) -> bool:
+    """Whether OpenWhisk takes this text for base64, and so for binary code."""
+    stripped = code.strip()
+    return bool(stripped) and len(stripped) % 4 == 0 and _BASE64.match(stripped) is not None
+
+
+def parse_exec(value: Any, manifest: Manifest, namespace: str) -> Exec | None:
+    """`exec` of a PUT body; None when absent. `_` in components becomes `namespace`.
+
+    Raises `Malformed` with OpenWhisk's reason.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Malformed(wording.object_expected_in("exec"))
+    given = value.get("kind")
+    if not isinstance(given, str):
+        raise Malformed(wording.KIND_NOT_STRING)
+    kind = given.strip().lower()
+    if kind == SEQUENCE:
+        return _parse_sequence(value, namespace)
+    if kind == BLACKBOX:
+        return _parse_blackbox(value)
+    entry = manifest.resolve(kind)
+    code = value.get("code")
+    if code is None:
+        raise Malformed(wording.code_missing(entry.kind))
+    main = _optional_text(value.get("main"))
+    if entry.require_main and main is None:
+        raise Malformed(wording.main_missing(entry.kind))
+    return CodeExec(entry.kind, _code(code), main)
+
+
+def _parse_sequence(value: dict[str, Any], namespace: str) -> SequenceExec:
+    components = value.get("components")
+    if components is None:
+        raise Malformed(wording.COMPONENTS_MISSING)
+    if not isinstance(components, list):
+        raise Malformed(wording.COMPONENTS_NOT_ARRAY)
+    return SequenceExec(tuple(parse_qualified(item).resolve(namespace) for item in components))
+
+
+def _parse_blackbox(value: dict[str, Any]) -> BlackboxExec:
+    image = value.get("image")
+    if not isinstance(image, str):
+        raise Malformed(wording.IMAGE_NOT_STRING)
+    if not _IMAGE.match(image.strip()):
+        raise Malformed(wording.IMAGE_UNPARSABLE)
+    code = value.get("code")
+    is_blank = code is None or (isinstance(code, str) and not code.strip())
+    return BlackboxExec(image.strip(), None if is_blank else _code(code), _optional_text(value.get("main")))
+
+
+def _code(value: Any) -> Code:
+    if not isinstance(value, str):
+        raise Malformed(wording.code_not_string(encode(value).decode()))
+    return Code(is_base64(value), inline=value)
+
+
+def _optional_text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def size_bytes(exec: Exec) -> int:
+    """What the code limit counts: the code's text, `main` and the image's name.
+
+    Only for an exec whose code is inline.
+    """
+    if isinstance(exec, SequenceExec):
+        return sum(len(component.id) for component in exec.components)
+    code = exec.code.inline or "" if exec.code else ""
+    image = exec.image if isinstance(exec, BlackboxExec) else ""
+    return sum(len(part.encode("utf-8", "surrogatepass")) for part in (code, exec.main or "", image))
+
+
+def check_size(exec: Exec, limit: int) -> None:
+    """Raises `TooLarge`."""
+    size = size_bytes(exec)
+    if size > limit:
+        raise TooLarge(wording.too_large("exec", size, limit))
+
+
+def render_exec(exec: Exec, code: str | None) -> dict[str, Any]:
+    """`exec` of an answer; `code` is the code's text, None to leave it out."""
+    if isinstance(exec, SequenceExec):
+        return {"kind": SEQUENCE, "components": ["/" + component.id for component in exec.components]}
+    out: dict[str, Any] = {"kind": exec.kind}
+    if isinstance(exec, BlackboxExec):
+        out["image"] = exec.image
+    if code is not None:
+        out["code"] = code
+    out["binary"] = exec.code is not None and exec.code.is_binary
+    if exec.main is not None:
+        out["main"] = exec.main
+    return out

@@ -1,0 +1,119 @@
+"""Who calls: subjects, their keys, and what their namespace may do.
+
+Source: OpenWhisk's identities: HTTP Basic with a uuid and a key of exactly 64 characters; the pair decides the
+namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import uuid
+
+import msgspec
+
+from visp import wording
+from visp.entity.limits import LimitRanges, PARAMETERS_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, RESULT_LIMIT_BYTES
+from visp.errors import Unauthorized
+
+KEY_LENGTH = 64
+
+GUEST = "guest"
+GUEST_UUID = "23bc46b1-71f6-4ed5-8c54-816aa4f8c502"
+GUEST_KEY = "123zO3xZCLrMN6v2BKK1dXYFpXlPkccOFqm12CdAsMgRU4VrNZ9lyGVCGuMDGIwP"
+"""OpenWhisk's public development key; here it exists only while visp listens on loopback."""
+
+SYSTEM = "whisk.system"
+
+
+class AuthKey(msgspec.Struct, frozen=True):
+    """A key pair; `str()` is the joined form that clients configure."""
+
+    uuid: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.uuid}:{self.key}"
+
+
+class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a namespace may do; the platform's defaults unless an operator set its own."""
+
+    invocations_per_minute: int
+    fires_per_minute: int
+    concurrent_invocations: int
+    ranges: LimitRanges = LimitRanges()
+    parameters_bytes: int = PARAMETERS_LIMIT_BYTES
+    payload_bytes: int = PAYLOAD_LIMIT_BYTES
+    result_bytes: int = RESULT_LIMIT_BYTES
+    allowed_kinds: frozenset[str] = frozenset()
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever presented a valid key: one subject, one namespace."""
+
+    subject: str
+    namespace: str
+    namespace_uuid: str
+    limits: UserLimits
+    is_loopback_only: bool = False
+    """The key is the well-known one: good only from this machine, and not through a browser's foreign page."""
+
+
+def new_key() -> AuthKey:
+    """A random pair."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+    return AuthKey(str(uuid.uuid4()), "".join(secrets.choice(alphabet) for _ in range(KEY_LENGTH)))
+
+
+def parse_authorization(header: bytes | None) -> AuthKey:
+    """The pair of a Basic `Authorization` header; raises `Unauthorized`.
+
+    Another scheme counts as no credentials, as in OpenWhisk; what is Basic and malformed is invalid.
+    """
+    scheme, _, value = (header or b"").strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        raise Unauthorized(wording.AUTH_MISSING)
+    try:
+        name, _, key = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Unauthorized(wording.AUTH_INVALID) from None
+    if not name or len(key) != KEY_LENGTH:
+        raise Unauthorized(wording.AUTH_INVALID)
+    return AuthKey(name, key)
+
+
+def digest(auth: AuthKey, secret: bytes) -> bytes:
+    """What is stored of a key for look-up: an HMAC under the server's secret."""
+    return hmac.new(secret, f"key:{auth}".encode(), hashlib.sha256).digest()
+
+
+def is_same(one: bytes, other: bytes) -> bool:
+    """Compares digests in constant time."""
+    return hmac.compare_digest(one, other)
+
+
+def render_limits(limits: UserLimits) -> dict[str, object]:
+    """`GET …/limits`."""
+    ranges = limits.ranges
+    out: dict[str, object] = {
+        "invocationsPerMinute": limits.invocations_per_minute,
+        "concurrentInvocations": limits.concurrent_invocations,
+        "firesPerMinute": limits.fires_per_minute,
+        "minActionMemory": ranges.memory_mb.low,
+        "maxActionMemory": ranges.memory_mb.high,
+        "minActionLogs": ranges.logs_mb.low,
+        "maxActionLogs": ranges.logs_mb.high,
+        "minActionTimeout": ranges.timeout_ms.low,
+        "maxActionTimeout": ranges.timeout_ms.high,
+        "minActionConcurrency": ranges.concurrency.low,
+        "maxActionConcurrency": ranges.concurrency.high,
+        "maxParameterSize": f"{limits.parameters_bytes} B",
+        "maxActionInstances": limits.concurrent_invocations,
+    }
+    if limits.allowed_kinds:
+        out["allowedKinds"] = sorted(limits.allowed_kinds)
+    return out

@@ -1,0 +1,214 @@
+"""The error tree: three families.
+
+::
+
+    VispError
+    ├── RequestError        the caller's fault; carries an HTTP status and the sentence the caller reads
+    │   ├── BadRequest 400 ─── Malformed, BadQuery, BadName
+    │   ├── Unauthorized 401
+    │   ├── Forbidden 403
+    │   ├── NotFound 404
+    │   ├── Conflict 409
+    │   ├── TooLarge 413
+    │   ├── WrongContentType 415
+    │   └── Throttled 429
+    ├── ServiceError        ours; 5xx; `is_retryable` says whether the same call may succeed later
+    │   ├── StoreUnavailable 503, StoreFull 507, Corrupt 500
+    │   └── Overloaded 503
+    └── ContainerError      never leaves the invoker: `activate` makes an outcome of it, or the plan goes elsewhere
+        ├── StartFailed     no container could be made
+        ├── ContainerGone   it ended, by itself or by the kernel, before it answered
+        └── ContainerLost   it ended before it was given anything to do: safe to try another
+
+A failing *action* is a value with one of four outcomes (`entity.activation`), never an exception.
+"""
+
+from __future__ import annotations
+
+from visp import wording
+
+
+class VispError(Exception):
+    """Root of everything visp raises on purpose."""
+
+
+# ── RequestError ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RequestError(VispError):
+    """What the caller did wrong.
+
+    `is_routed` is false where OpenWhisk rejects a request before a route has answered it: such answers carry no CORS
+    headers (observed: Pekko's rejection handler runs outside of the CORS directive).
+    """
+
+    status = 400
+    is_routed = True
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Headers beyond the usual ones that this answer carries."""
+        return ()
+
+
+class BadRequest(RequestError):
+    """A request that is understood and wrong."""
+
+
+class Malformed(BadRequest):
+    """A body that does not parse or has the wrong shape; the sentence is the reason alone."""
+
+    is_routed = False
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(wording.malformed_content(reason))
+        self.reason = reason
+
+
+class BadQuery(BadRequest):
+    """A query parameter that does not parse."""
+
+    is_routed = False
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(wording.malformed_query(name, reason))
+
+
+class BadName(BadRequest):
+    """A path segment that is no name, or no activation id."""
+
+    is_routed = False
+
+
+class Unauthorized(RequestError):
+    status = 401
+    is_routed = False
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (("WWW-Authenticate", wording.AUTH_CHALLENGE),)
+
+
+class Forbidden(RequestError):
+    status = 403
+
+
+class NotFound(RequestError):
+    status = 404
+
+    def __init__(self, sentence: str = wording.NOT_FOUND) -> None:
+        super().__init__(sentence)
+
+
+class UnknownRoute(NotFound):
+    """No such route under the API."""
+
+    is_routed = False
+
+    def __init__(self) -> None:
+        super().__init__(wording.UNKNOWN_ROUTE)
+
+
+class Conflict(RequestError):
+    status = 409
+
+
+class TooLarge(RequestError):
+    status = 413
+
+
+class WrongContentType(RequestError):
+    status = 415
+    is_routed = False
+
+    def __init__(self, given: str) -> None:
+        super().__init__(wording.wrong_content_type(given))
+
+
+class Throttled(RequestError):
+    status = 429
+
+
+# ── ServiceError ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ServiceError(VispError):
+    """What went wrong on our side."""
+
+    status = 500
+    is_retryable = False
+    retry_after_s: int | None = None
+
+    def __init__(self, sentence: str = wording.INTERNAL) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class Corrupt(ServiceError):
+    """A stored record cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__(wording.CORRUPT)
+
+
+class StoreUnavailable(ServiceError):
+    status = 503
+    is_retryable = True
+    retry_after_s = 1
+
+    def __init__(self, sentence: str = wording.UNAVAILABLE) -> None:
+        super().__init__(sentence)
+
+
+class StoreFull(ServiceError):
+    """The disk has no room: reads go on, new work is refused."""
+
+    status = 507
+    is_retryable = True
+    retry_after_s = 10
+
+    def __init__(self, sentence: str = wording.DISK_FULL) -> None:
+        super().__init__(sentence)
+
+
+class Overloaded(ServiceError):
+    """A bounded queue is full."""
+
+    status = 503
+    is_retryable = True
+    retry_after_s = 1
+
+    def __init__(self, sentence: str = wording.UNAVAILABLE) -> None:
+        super().__init__(sentence)
+
+
+# ── ContainerError ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class ContainerError(VispError):
+    """What went wrong with one container; stays inside the invoker."""
+
+
+class StartFailed(ContainerError):
+    """No container could be made. `sentence`, when given, is what the activation's record says."""
+
+    def __init__(self, reason: str, sentence: str | None = None, *, is_developer_error: bool = False) -> None:
+        super().__init__(reason)
+        self.sentence = sentence
+        self.is_developer_error = is_developer_error
+
+
+class ContainerGone(ContainerError):
+    """The container ended before it answered."""
+
+    def __init__(self, reason: str = "", *, is_out_of_memory: bool = False) -> None:
+        super().__init__(reason)
+        self.is_out_of_memory = is_out_of_memory
+
+
+class ContainerLost(ContainerError):
+    """A warm container ended before it was given this run: the run may go to another."""

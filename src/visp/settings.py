@@ -1,0 +1,288 @@
+"""Every setting: one frozen tree, read once at start.
+
+Read from `visp.toml`, then `VISP_*` variables, then flags; tables nest with two underscores (`[limits]
+invocations_per_minute` is `VISP_LIMITS__INVOCATIONS_PER_MINUTE`). Each leaf has a default, a unit in its name or
+description, and a sentence; `docs/settings.md` lists them all, and a test compares.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from visp.errors import VispError
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[queue]`: what may be under way at once on this server."""
+
+    activations: Annotated[
+        Positive, Meta(description="activations in flight (waiting and running); one more is refused with 503")
+    ] = 100_000
+    payload_bytes: Annotated[
+        Positive, Meta(description="bytes of arguments held for them; more is refused with 503")
+    ] = 1 << 30
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[limits]`: what a namespace may do unless an operator set its own; OpenWhisk's names."""
+
+    invocations_per_minute: Annotated[Count, Meta(description="action invocations a minute; more is 429")] = 6_000_000
+    fires_per_minute: Annotated[Count, Meta(description="trigger fires a minute; more is 429")] = 6_000_000
+    concurrent_invocations: Annotated[Count, Meta(description="activations in flight; more is 429")] = 100_000
+    blocking_wait_ms: Annotated[
+        Positive, Meta(description="longest wait of a blocking invocation before it falls back to 202")
+    ] = 60_000
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[pool]`: the containers of this server."""
+
+    memory_mb: Annotated[
+        Count, Meta(description="memory for containers, by their actions' limits; 0 takes half of the machine's")
+    ] = 0
+    pause_grace_s: Annotated[Seconds, Meta(description="a container idle for this long is paused")] = 10.0
+    idle_s: Annotated[Seconds, Meta(description="a container idle for this long is removed")] = 600.0
+    starts_at_once: Annotated[
+        Count, Meta(description="container starts under way at once; 0 takes the number of cores")
+    ] = 0
+    stem_cells: Annotated[
+        Count, Meta(description="warm containers without code kept for each kind that the manifest gives stem cells")
+    ] = 2
+    start_timeout_s: Annotated[
+        Seconds, Meta(description="a container whose launcher is not up by then has failed to start")
+    ] = 15.0
+
+
+class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[container]`: what one local container may use besides its memory."""
+
+    processes: Annotated[
+        Positive,
+        Meta(description="processes and threads; at most 1024 with a memory cgroup, else 64 is the safe bound"),
+    ] = 1024
+    processes_without_cgroup: Annotated[
+        Positive, Meta(description="the same where no memory cgroup can be written")
+    ] = 64
+    open_files: Annotated[Positive, Meta(description="open descriptors of each process")] = 1024
+    file_bytes: Annotated[Positive, Meta(description="size of one file, and of /tmp, in bytes")] = 64 * 1024 * 1024
+    tmp_inodes: Annotated[Positive, Meta(description="files and folders in /tmp")] = 65_536
+    network: Annotated[Literal["none"], Meta(description="network of containers: none")] = "none"
+    cells_dir: Annotated[
+        str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")
+    ] = ""
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[ledger]`: the log of accepted work and records."""
+
+    durability: Annotated[
+        Literal["power", "process"],
+        Meta(
+            description="accepted work is acknowledged after a sync (power: survives a power cut) "
+            "or after a write (process: survives kill -9)"
+        ),
+    ] = "power"
+    segment_bytes: Annotated[Positive, Meta(description="size of one segment file")] = 64 * 1024 * 1024
+    unindexed_records: Annotated[
+        Positive, Meta(description="records held in memory until they are indexed; beyond it new work is refused")
+    ] = 50_000
+    unindexed_bytes: Annotated[Positive, Meta(description="bytes of such records")] = 256 * 1024 * 1024
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[retention]`: how long activation records are kept."""
+
+    days: Annotated[
+        float, Meta(description="records older than this many days are removed; 0 keeps them whatever their age")
+    ] = 7.0
+    bytes: Annotated[
+        Count,
+        Meta(description="records are removed, oldest first, beyond this size of the index in bytes; 0 for no bound"),
+    ] = 10 << 30
+    every_s: Annotated[Seconds, Meta(description="seconds between two sweeps")] = 60.0
+
+
+class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[http]`: bounds of the front door, checked before anything is parsed."""
+
+    head_timeout_s: Annotated[Seconds, Meta(description="a request whose head is not complete by then is closed")] = (
+        10.0
+    )
+    body_timeout_s: Annotated[Seconds, Meta(description="a request whose body is not complete by then is closed")] = (
+        60.0
+    )
+    keep_alive_s: Annotated[Seconds, Meta(description="an idle connection is closed after this long")] = 75.0
+    connections: Annotated[Positive, Meta(description="open connections; one more is closed at once")] = 20_000
+    body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 50 * 1024 * 1024
+    shutdown_s: Annotated[
+        Seconds, Meta(description="how long SIGTERM lets running requests and activations finish")
+    ] = 10.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The root; its own leaves stand at the top of `visp.toml`."""
+
+    host: Annotated[
+        str, Meta(description="address to listen on; on anything but loopback the well-known guest key does not exist")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 lets the system choose")] = 3233
+    data_dir: Annotated[
+        str, Meta(description="folder of everything that is kept; empty: the platform's data folder of this user")
+    ] = ""
+    driver: Annotated[
+        str, Meta(description="container driver: auto, bwrap, process (needs trust_all_code), or module:Class")
+    ] = "auto"
+    trust_all_code: Annotated[
+        bool, Meta(description="allows the driver that isolates nothing; only where every action's author is trusted")
+    ] = False
+    manifest: Annotated[
+        str,
+        Meta(
+            description="runtimes manifest (JSON file in OpenWhisk's format with `local` parts); empty: the shipped one"
+        ),
+    ] = ""
+    secret_file: Annotated[
+        str, Meta(description="file with the secret that seals keys; empty: `secret` in the data folder")
+    ] = ""
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least level that is logged")
+    ] = "info"
+    queue: Queue = Queue()
+    limits: Limits = Limits()
+    pool: Pool = Pool()
+    container: Container = Container()
+    ledger: Ledger = Ledger()
+    retention: Retention = Retention()
+    http: Http = Http()
+
+
+class SettingsError(VispError):
+    """A setting that cannot be; the text names it, where it came from, and what would do."""
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """One setting as documentation and `visp config show` see it."""
+
+    path: tuple[str, ...]
+    sentence: str
+    default: Any
+
+    @property
+    def toml_name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def variable(self) -> str:
+        return "VISP_" + "__".join(part.upper() for part in self.path)
+
+
+def leaves() -> list[Leaf]:
+    """Every setting, in the order of the tree."""
+    return _leaves(Settings, Settings(), ())
+
+
+def _leaves(kind: type[Any], defaults: Any, path: tuple[str, ...]) -> list[Leaf]:
+    out: list[Leaf] = []
+    for field in msgspec.structs.fields(kind):
+        default = getattr(defaults, field.name)
+        if isinstance(default, msgspec.Struct):
+            out += _leaves(type(default), default, (*path, field.name))
+        else:
+            sentence = next((m.description or "" for m in field.type.__metadata__ if m.description), "")
+            out.append(Leaf((*path, field.name), sentence, default))
+    return out
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings in force, and for each leaf that is not its default, where it came from."""
+
+    settings: Settings
+    origins: dict[tuple[str, ...], str]
+
+
+def load(
+    *, config: Path | None = None, environ: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None
+) -> Loaded:
+    """Reads file, variables and flags, later over earlier. `flags` maps dotted names (`ledger.durability`) to values.
+
+    `config` None takes `VISP_CONFIG`, else `visp.toml` in the working directory if it is there. Raises `SettingsError`.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[tuple[str, ...], str] = {}
+    known = {leaf.path: leaf for leaf in leaves()}
+    file = config or (Path(environ["VISP_CONFIG"]) if environ.get("VISP_CONFIG") else None)
+    if file is None and Path("visp.toml").is_file():
+        file = Path("visp.toml")
+    if file is not None:
+        for path, value in _flatten(_read_toml(file)):
+            _set(tree, origins, known, path, value, str(file))
+    by_variable = {leaf.variable: leaf.path for leaf in known.values()}
+    for variable, text in environ.items():
+        if variable in by_variable:
+            _set(tree, origins, known, by_variable[variable], text, variable)
+        elif variable.startswith("VISP_") and "__" in variable:
+            raise SettingsError(f"{variable} is no setting; `visp config show` lists them all")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _set(tree, origins, known, tuple(name.split(".")), value, "--" + name.split(".")[-1].replace("_", "-"))
+    try:
+        return Loaded(msgspec.convert(tree, Settings, strict=False), origins)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(error, origins)) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is no TOML: {error}") from None
+
+
+def _flatten(table: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    out: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in table.items():
+        out += _flatten(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+    return out
+
+
+def _set(
+    tree: dict[str, Any],
+    origins: dict[tuple[str, ...], str],
+    known: dict[tuple[str, ...], Leaf],
+    path: tuple[str, ...],
+    value: Any,
+    origin: str,
+) -> None:
+    if path not in known:
+        raise SettingsError(f"{'.'.join(path)} in {origin} is no setting; `visp config show` lists them all")
+    branch = tree
+    for part in path[:-1]:
+        branch = branch.setdefault(part, {})
+    branch[path[-1]] = value
+    origins[path] = origin
+
+
+def _explain(error: msgspec.ValidationError, origins: dict[tuple[str, ...], str]) -> str:
+    text, _, where = str(error).partition(" - at `$.")
+    path = tuple(where.rstrip("`").split("."))
+    return f"setting {'.'.join(path)} (from {origins.get(path, 'its default')}): {text}"
+
+
+def default_data_dir() -> Path:
+    """Where a server keeps everything unless told otherwise: `/var/lib/visp` for root, else the user's data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/visp")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "visp"

@@ -1,0 +1,221 @@
+"""What visp asks of its stores.
+
+Four ports: `EntityStore` (documents by id), `SubjectStore` (keys and limits), `BlobStore` (large values by content
+hash) and `ActivationStore` with its `Ledger` (accepted work and records). Implementations: `memory`, `sqlite`,
+`filesystem`, `ledger`. All async methods may be called from the event loop and never block it. Foreign exceptions never
+leave a store: they become `StoreUnavailable`, `StoreFull` or `Corrupt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from visp.entity.activation import ActivationRecord
+
+Revision = int
+"""Counts the writes of one document from 1; a deleted and re-created document goes on counting from where it was."""
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """One entity as it is stored.
+
+    `id` is `ns[/pkg]/name`, unique over all collections; `collection` is `actions`, `triggers`, `rules` or `packages`;
+    `namespace` the first segment of the id, `package` the second of three. `body` is the owner's business (JSON).
+    """
+
+    id: str
+    collection: str
+    namespace: str
+    package: str | None
+    name: str
+    updated_ms: int
+    publish: bool
+    body: bytes
+    revision: Revision = 0
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Write `document`; `expected` is the revision it replaces, None when there must be none."""
+
+    document: Document
+    expected: Revision | None
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Remove the document `id`, which must be at revision `expected`."""
+
+    id: str
+    expected: Revision
+
+
+class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A list: of one collection in one namespace, newest `updated_ms` first (ties: by id, descending).
+
+    `package` None lists all, in packages or not. `only_published` leaves out what is not public. `limit` 0 to 200.
+    """
+
+    collection: str
+    namespace: str
+    package: str | None = None
+    only_published: bool = False
+    skip: int = 0
+    limit: int = 30
+
+
+class EntityStore(Protocol):
+    """Documents with optimistic concurrency. What is acknowledged survives a power cut."""
+
+    async def get(self, id: str) -> Document | None: ...
+
+    async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
+        """All changes or none; the new revision of each (0 for a Delete).
+
+        Raises `Conflict(wording.CONCURRENT_CHANGE)` when a revision is not the expected one.
+        """
+        ...
+
+    async def list(self, query: EntityQuery) -> list[Document]: ...
+
+    async def count(self, query: EntityQuery) -> int:
+        """How many there are, `skip` and `limit` left aside."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One key pair: the uuid, a digest of the key for look-up, the key sealed for those who need it back."""
+
+    uuid: str
+    digest: bytes
+    sealed: bytes
+    subject: str
+    namespace: str
+    is_blocked: bool = False
+
+
+class SubjectStore(Protocol):
+    """Who may call: key pairs by uuid, and what operators set for a namespace."""
+
+    async def key(self, uuid: str) -> KeyRecord | None: ...
+
+    async def keys_of(self, namespace: str) -> list[KeyRecord]: ...
+
+    async def put_key(self, record: KeyRecord) -> None:
+        """Adds the pair, or replaces the one with the same uuid."""
+        ...
+
+    async def limits(self, namespace: str) -> bytes | None:
+        """The namespace's own limits, JSON, or None."""
+        ...
+
+    async def put_limits(self, namespace: str, limits: bytes | None) -> None: ...
+
+
+class BlobStore(Protocol):
+    """Bytes under their SHA-256 (hex). Writing the same bytes twice is one blob."""
+
+    async def put(self, content: bytes) -> str: ...
+
+    async def get(self, digest: str) -> bytes:
+        """Raises `Corrupt` when the bytes are gone or do not match their name."""
+        ...
+
+    async def sweep(self, used: frozenset[str], older_than_s: float) -> int:
+        """Removes what nobody uses and was written longer ago than that; how many."""
+        ...
+
+
+class ActivationQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A list of records of one namespace, newest `start_ms` first.
+
+    `name` is `action` (default package, or a trigger) or `package/action`; `since_ms` and `upto_ms` are inclusive, on
+    start.
+    """
+
+    namespace: str
+    name: str | None = None
+    since_ms: int | None = None
+    upto_ms: int | None = None
+    skip: int = 0
+    limit: int = 30
+
+
+class ActivationStore(Protocol):
+    """Records, readable from the moment their outcome is in the ledger."""
+
+    async def get(self, namespace: str, id: str) -> ActivationRecord | None:
+        """None for an unknown id and for another namespace's alike. Waits up to 1 s for logs that are still coming."""
+        ...
+
+    async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
+        """Only records whose logs are complete."""
+        ...
+
+    async def count(self, query: ActivationQuery) -> int:
+        """How many there are, `skip` and `limit` left aside."""
+        ...
+
+
+Then = Callable[[Exception | None], None]
+"""Called once, from the event loop and never from inside the call that took it: None, or why the entry is not in
+the log.
+"""
+
+
+class Work(msgspec.Struct, frozen=True):
+    """Accepted work: an activation id and the message that runs it, encoded by its owner and not looked into."""
+
+    id: str
+    message: bytes
+
+
+class OpenWork(msgspec.Struct, frozen=True):
+    """Work found at start that has no record yet. `is_started`: its run line may have been sent."""
+
+    id: str
+    message: bytes
+    is_started: bool
+
+
+class Ledger(Protocol):
+    """The truth about activations: an append-only log.
+
+    Entries are buffered and written by one `write` at the end of the loop turn in which they were made; `then` is
+    called after that write, or after the sync that follows when `is_synced` (and the setting `[ledger] durability` is
+    `power`). Order of entries is order of calls. All methods are synchronous and are called from the event loop's
+    thread.
+    """
+
+    def check_room(self) -> None:
+        """Raises `StoreFull` or `Overloaded` when new work must be refused. Cheap: called for each request."""
+        ...
+
+    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+        """Work that will run whatever happens, all of it or none.
+
+        `record` is a fired trigger's own, terminal at once. Synced.
+        """
+        ...
+
+    def start(self, ids: Sequence[str], then: Then) -> None:
+        """The run lines of these accepted works are about to be sent. Synced."""
+        ...
+
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+        """The outcome. When `record.has_all_logs` is false, `add_logs` follows."""
+        ...
+
+    def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
+        """The complete logs of a record whose logs came after its outcome."""
+        ...
+
+    def open_work(self) -> list[OpenWork]:
+        """What an earlier process accepted and did not finish, oldest first.
+
+        Valid after start, empty when read again.
+        """
+        ...

@@ -1,0 +1,296 @@
+"""Every sentence a user can see. Those that clients of Apache OpenWhisk read are its own, to the letter.
+
+Source: the REST behaviour of Apache OpenWhisk (its `Messages` object, recorded answers of a standalone server),
+misspellings included. Sentences of our own name the limit that was met and how to change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# ── identity and rights ─────────────────────────────────────────────────────────────────────────────────────────
+AUTH_CHALLENGE = 'Basic realm="OpenWhisk secure realm",charset=UTF-8'
+AUTH_MISSING = "The resource requires authentication, which was not supplied with the request"
+AUTH_INVALID = "The supplied authentication is invalid"
+
+
+def not_authorized(resources: Iterable[str]) -> str:
+    names = ", ".join(f"'{name}'" for name in sorted(resources))
+    return f"The supplied authentication is not authorized to access {names}."
+
+
+def kind_not_authorized(kind: str) -> str:
+    return f"The supplied authentication is not authorized to access actions of kind '{kind}'."
+
+
+# ── routes and resources ────────────────────────────────────────────────────────────────────────────────────────
+NOT_FOUND = "The requested resource does not exist."
+UNKNOWN_ROUTE = "The requested resource could not be found."
+ONLY_OPTIONS = "HTTP method not allowed, supported methods: OPTIONS"
+WRONG_COLLECTION = "Resource by this name exists but is not in this collection."
+ALREADY_EXISTS = "resource already exists"
+CONCURRENT_CHANGE = "Concurrent modification to resource detected."
+CORRUPT = "Resource is corrupted and cannot be read."
+INTERNAL = "There was an internal server error."
+UNAVAILABLE = "The server is currently unavailable (because it is overloaded or down for maintenance)."
+DISK_FULL = (
+    "The platform's disk has no room for new work: free space below the data directory, or lower [retention] bytes."
+)
+LIMITS_INNER = "Inner entity level routes for limits are not yet implemented."
+
+
+def in_flight_full(limit: int) -> str:
+    return f"Too many activations are in flight on this server (allowed: {limit}; setting [queue] activations)."
+
+
+# ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
+def malformed_content(reason: str) -> str:
+    return f"The request content was malformed:\n{reason}"
+
+
+def malformed_query(name: str, reason: str) -> str:
+    return f"The query parameter '{name}' was malformed:\n{reason}"
+
+
+def wrong_content_type(given: str) -> str:
+    return f"The request's Content-Type [{given}] is not supported. Expected:\napplication/json"
+
+
+END_OF_INPUT = "Unexpected end-of-input at input index 0 (line 1, position 1), expected JSON Value:\n\n^\n"
+JSON_OBJECT_EXPECTED = "JSON object expected"
+
+
+def unexpected_json(reason: str) -> str:
+    return f"Unexpected content: {reason}"
+
+
+def object_expected_in(field: str) -> str:
+    return f"Object expected in field '{field}'"
+
+
+def missing_member(field: str) -> str:
+    return f"Object is missing required member '{field}'"
+
+
+def not_boolean(value: str) -> str:
+    return f"'{value}' is not a valid Boolean value"
+
+
+def limit_out_of_range(value: int, maximum: int, collection: str) -> str:
+    return f"The value '{value}' is not in the range of 0 to {maximum} for {collection}."
+
+
+def skip_out_of_range(value: int, collection: str) -> str:
+    return f"The value '{value}' is not greater than or equal to 0 for {collection}."
+
+
+def not_integer(value: str, collection: str) -> str:
+    return f"The value '{value}' is not an integer for {collection}."
+
+
+def bad_epoch(value: str) -> str:
+    return f"Parameter is not a valid value for epoch seconds: {value}"
+
+
+def bad_name_filter(value: str) -> str:
+    return f"Parameter may be a 'simple' name or 'package-name/simple' name: {value}"
+
+
+def bad_wait(maximum_ms: int) -> str:
+    return f"Timeout must be number of milliseconds up to {maximum_ms}."
+
+
+DOCS_WITH_COUNT = "The parameter 'docs' is not permitted with 'count'."
+
+
+def too_large(field: str, size: int, limit: int) -> str:
+    return f"{field} larger than allowed: {size} > {limit} bytes."
+
+
+TOO_LARGE_TO_PROCESS = "The request content is larger than the server is willing or able to process."
+
+
+# ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
+NAME_ILLEGAL = "The name of the entity contains illegal characters."
+NAMESPACE_ILLEGAL = "The namespace contains illegal characters."
+NAME_INCOMPLETE = (
+    "requirement failed: The fully qualified name of the entity must contain at least the namespace "
+    "and the name of the entity."
+)
+ACTIVATION_ID_ILLEGAL = "The activation id is not valid."
+
+
+def name_too_long(length: int, limit: int) -> str:
+    return f"Name segement longer than allowed: {length} > {limit}."
+
+
+def namespace_too_long(length: int, limit: int) -> str:
+    return f"Namespace longer than allowed: {length} > {limit}."
+
+
+def activation_id_length(length: int) -> str:
+    return f"Activation id length is {length} but must be 32."
+
+
+# ── actions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+EXEC_UNDEFINED = "exec undefined"
+KIND_NOT_STRING = "'kind' must be a string defined in 'exec'"
+COMPONENTS_MISSING = "'components' must be defined for sequence kind"
+COMPONENTS_NOT_ARRAY = "'components' must be an array"
+IMAGE_NOT_STRING = "'image' must be a string defined in 'exec' for 'blackbox' actions"
+IMAGE_UNPARSABLE = "could not parse image name"
+PARAMETERS_MALFORMED = "parameters malformed!"
+VERSION_MALFORMED = "semantic version malformed"
+INSTANCES_NEGATIVE = "requirement failed: Action container concurrency must be greater than or equal to 0."
+RESERVED_PARAMETERS = "Request defines parameters that are not allowed (e.g., reserved properties)."
+SEQUENCE_TOO_LONG = "Too many actions in the sequence."
+SEQUENCE_EMPTY = "No component specified for the sequence."
+SEQUENCE_COMPONENT_MISSING = "Sequence component does not exist."
+SEQUENCE_CYCLIC = "Sequence may not refer to itself."
+
+
+def code_missing(kind: str) -> str:
+    return f"'code' must be a string or attachment object defined in 'exec' for '{kind}' actions"
+
+
+def code_not_string(value: str) -> str:
+    return f"Could not deserialize as attachment record: {value}"
+
+
+def main_missing(kind: str) -> str:
+    return f"'main' must be a string defined in 'exec' for '{kind}' actions"
+
+
+def unknown_kind(kind: str, kinds: Iterable[str]) -> str:
+    known = ", ".join(f"'{name}'" for name in kinds)
+    return f"The specified runtime '{kind}' is not supported by this platform. Valid values are: {known}."
+
+
+def deprecated_kind(kind: str) -> str:
+    return f"The '{kind}' runtime is no longer supported. You may read and delete but not update or invoke this action."
+
+
+def limit_malformed(name: str) -> str:
+    return f"{name} limit malformed"
+
+
+def limit_not_whole(name: str) -> str:
+    return f"requirement failed: {name} limit must be whole number"
+
+
+def duration_out_of_range(value: int, bound: int, *, is_above: bool) -> str:
+    side = "exceeds allowed" if is_above else "below allowed"
+    return f"duration {value} milliseconds {side} threshold of {bound} milliseconds"
+
+
+def memory_out_of_range(value: int, bound: int, *, is_above: bool) -> str:
+    return f"memory size {value} MB {'exceeds' if is_above else 'below'} allowed threshold of {bound} MB"
+
+
+def logs_out_of_range(value: int, bound: int, *, is_above: bool) -> str:
+    return f"log size {value} MB {'exceeds' if is_above else 'below'} allowed threshold of {bound} MB"
+
+
+def concurrency_out_of_range(value: int, bound: int, *, is_above: bool) -> str:
+    return f"concurrency {value} {'exceeds' if is_above else 'below'} allowed threshold of {bound}"
+
+
+def requirement_failed(sentence: str) -> str:
+    return f"requirement failed: {sentence}"
+
+
+def too_many_instances(limit: int) -> str:
+    return f"Max action instance concurrency must not exceed your namespace concurrency of {limit}."
+
+
+# ── triggers and rules ──────────────────────────────────────────────────────────────────────────────────────────
+FEED_INVALID = "Feed name is not valid"
+RULE_INCOMPLETE = "rule requires a valid trigger and a valid action"
+RULE_TRIGGER_GONE = "Only rules with existing triggers can be activated"
+STATUS_MISSING = "key not found: status"
+
+
+def trigger_missing(name: str) -> str:
+    return f"trigger /{name} does not exist"
+
+
+def action_missing(name: str) -> str:
+    return f"action /{name} does not exist"
+
+
+def bad_rule_status(value: str) -> str:
+    return f"requirement failed: {value} is not a recognized rule state"
+
+
+def rule_inactive(rule: str, action: str) -> str:
+    return f"Rule '{rule}' is inactive, action '{action}' was not activated."
+
+
+# ── throttles ───────────────────────────────────────────────────────────────────────────────────────────────────
+def too_many_per_minute(count: int, limit: int) -> str:
+    return f"Too many requests in the last minute (count: {count}, allowed: {limit})."
+
+
+def too_many_in_flight(count: int, limit: int) -> str:
+    return f"Too many concurrent requests in flight (count: {count}, allowed: {limit})."
+
+
+# ── outcomes of activations ─────────────────────────────────────────────────────────────────────────────────────
+RUN_EXITED = "The action did not produce a valid response and exited unexpectedly."
+INIT_EXITED = "The action did not initialize and exited unexpectedly."
+OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
+NO_RESOURCES = "Failed to provision resources to run the action."
+ACTION_GONE = "Action could not be found or may have been deleted."
+ACTION_UNREADABLE = "Action version is not compatible and cannot be invoked."
+ACTION_NOT_FETCHED = "Action could not be fetched."
+SEQUENCE_FAILED = "Sequence failed."
+INTERRUPTED = (
+    "The platform was stopped while the action was running; it was not run again. "
+    "The action may have had its effect in part or in whole."
+)
+
+
+def run_timed_out(limit_ms: int) -> str:
+    return f"The action exceeded its time limits of {limit_ms} milliseconds."
+
+
+def init_timed_out(limit_ms: int) -> str:
+    return f"The action exceeded its time limits of {limit_ms} milliseconds during initialization."
+
+
+def invalid_run_response(text: str) -> str:
+    tail = f": {text}" if text else "."
+    return f"The action did not produce a valid JSON or JSON Array response{tail}"
+
+
+def invalid_init_response(text: str) -> str:
+    return f"The action failed during initialization: {text}" if text else "The action failed during initialization."
+
+
+def result_too_large(size: int, limit: int, start: str) -> str:
+    return (
+        f"The action produced a response that exceeded the allowed length: {size} > {limit} bytes. "
+        f"The truncated response was: {start}"
+    )
+
+
+def image_not_pulled(image: str) -> str:
+    return f"Failed to pull container image '{image}'."
+
+
+def component_not_answered(activation_id: str) -> str:
+    return f"Timeout reached when retrieving activation {activation_id} for sequence component."
+
+
+# ── what runtimes answer ────────────────────────────────────────────────────────────────────────────────────────
+NOT_A_DICTIONARY_OR_ARRAY = "The action did not return a dictionary or array."
+COMMAND_EXITED = "command exited"
+
+
+# ── logs ────────────────────────────────────────────────────────────────────────────────────────────────────────
+LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
+LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
+
+
+def logs_truncated(limit_bytes: int) -> str:
+    return f"Logs were truncated because the total bytes size exceeds the limit of {limit_bytes} bytes."
