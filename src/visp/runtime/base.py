@@ -15,9 +15,7 @@ STDOUT, STDERR = 0, 1
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A container's answer: HTTP status and raw body, whole (or its first bytes, when `size_bytes` exceeds the
-    limit).
-    """
+    """A container's answer: HTTP status and raw body; only its first bytes when `size_bytes` exceeds the limit."""
 
     status: int
     body: bytes
@@ -25,12 +23,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """No answer: the container ended or broke its wire first.
+    """The container ended, or broke its wire, before it answered.
 
-    `was_sent` is false when nothing of the request had left.
+    `was_sent` is false when nothing of the request had left. `reply` is what the kind's official image answers for a
+    child that is gone; None when there the connection breaks too.
     """
 
     was_sent: bool = True
+    reply: Reply | None = None
 
 
 Then = Callable[[Reply | Gone], None]
@@ -56,6 +56,10 @@ class ActionClient(Protocol):
         ...
 
     def cancel(self) -> None: ...
+
+    def give_up(self) -> None:
+        """The container is known to have ended: what is under way, if anything, is answered with `Gone` now."""
+        ...
 
     def drain(self) -> bool:
         """Hands over to `on_output` what the log pipes hold at this instant, without waiting.

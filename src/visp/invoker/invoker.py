@@ -1,0 +1,447 @@
+"""The invoker: takes activations from the bus, runs them, records and acknowledges them.
+
+Decide, then act, then record: the pool finds a container, `_run` sends the run line, `_finish` writes the outcome to
+the ledger, and only then is the result acknowledged. The container is free before that write: it is not held for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from visp import wording
+from visp.bus import base as topics
+from visp.bus.messages import ActivationMessage, CompletionAck, Detached, EntityChanged, Ping, ResultAck
+from visp.container.base import ContainerSpec, Mount
+from visp.entity.action import Action
+from visp.entity.activation import ActivationRecord, Outcome, Status, failure
+from visp.entity.execs import BlackboxExec, SequenceExec
+from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.errors import Corrupt, StartFailed
+from visp.invoker import activate
+from visp.invoker.job import Job
+from visp.invoker.logs import LogCollector
+from visp.invoker.pool import Pool
+from visp.invoker.prewarm import Wanted
+from visp.invoker.slot import Key, Slot, State
+from visp.runtime.base import CodeRefused, Gone, Reply
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from visp.bus.base import Bus
+    from visp.bus.messages import Message
+    from visp.clock import Clock
+    from visp.container.base import Container, Driver
+    from visp.entity.activation import ActivationHead
+    from visp.entity.execs import Code
+    from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
+    from visp.settings import Settings
+    from visp.store.base import Ledger
+    from visp.store.cache import EntityCache
+
+PING_S = 1.0
+EXIT_GRACE_S = 0.25
+"""How long to wait for the kernel's word on why a container ended."""
+TRIES = 3
+"""How many containers a job may find dead before they were given it."""
+
+
+class LocalKind(Protocol):
+    """A kind that this machine offers."""
+
+    def command(self, memory_mb: int) -> Command: ...
+
+
+class Invoker:
+    """One invoker; `async with` it: when the block is left nothing of it runs."""
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        bus: Bus,
+        ledger: Ledger,
+        entities: EntityCache,
+        driver: Driver,
+        connect: Callable[[Container, str, OnOutput], ActionClient],
+        kinds: Mapping[str, LocalKind],
+        prepare_code: Callable[[Code], Awaitable[PreparedCode]],
+        key_of: Callable[[str], Awaitable[str | None]],
+        settings: Settings,
+        wanted: tuple[Wanted, ...],
+        memory_mb: int,
+        starts_limit: int,
+        instance: str,
+        api_host: str,
+        clock: Clock,
+    ) -> None:
+        self._id = id
+        self._bus = bus
+        self._ledger = ledger
+        self._entities = entities
+        self._driver = driver
+        self._connect = connect
+        self._kinds = kinds
+        self._prepare_code = prepare_code
+        self._key_of = key_of
+        self._settings = settings
+        self._wanted = wanted
+        self._memory_mb = memory_mb
+        self._starts_limit = starts_limit
+        self._instance = instance
+        self._api_host = api_host
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._tasks = asyncio.TaskGroup()
+        self._running: dict[str, Job] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._unsubscribe: list[Callable[[], None]] = []
+        self.pool: Pool
+
+    async def __aenter__(self) -> Invoker:
+        await self._tasks.__aenter__()
+        self.pool = Pool(
+            settings=self._settings.pool,
+            memory_mb=self._memory_mb,
+            starts_limit=self._starts_limit,
+            wanted=[entry for entry in self._wanted if entry.cell.kind in self._kinds],
+            clock=self._clock,
+            tasks=self._tasks,
+            open_cell=self._open_cell,
+            prepare=self._initialize,
+            run=self._run,
+            start_failed=self._start_failed,
+        )
+        self._unsubscribe = [
+            self._bus.subscribe(topics.invoker_topic(self._id), self._heard),
+            self._bus.subscribe(topics.ENTITIES, self._heard),
+        ]
+        self._ping()
+        self._background = [self._tasks.create_task(self._ping_on()), self._tasks.create_task(self.pool.sweep())]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        for task in self._background:
+            task.cancel()
+        await self.pool.close()
+        await self._tasks.__aexit__(None, None, None)
+
+    # ── from the bus ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _heard(self, message: Message) -> None:
+        if isinstance(message, ActivationMessage):
+            action = self._entities.peek(message.action)
+            if isinstance(action, Action):
+                self._submit(message, action)
+            else:
+                self._tasks.create_task(self._load(message))
+        elif isinstance(message, Detached):
+            self._detach(message.id)
+        elif isinstance(message, EntityChanged):
+            self.pool.forget_revisions(message.id, message.revision)
+
+    def _detach(self, id: str) -> None:
+        """The activation is accepted work now: what has begun is marked as started at once."""
+        if id in self._running:
+            self._ledger.start([id], _ignore)
+        else:
+            job = self.pool.find_waiting(id)
+            if job is not None:
+                job.is_accepted = True
+
+    async def _load(self, message: ActivationMessage) -> None:
+        try:
+            action = await self._entities.get(message.action)
+        except Corrupt:
+            self._abort(message, failure(Status.INTERNAL_ERROR, wording.ACTION_UNREADABLE))
+        except Exception as error:  # whatever the store raises: the activation still ends with a record
+            log.error("invoker.action_not_fetched", transid=message.transid, reason=repr(error))
+            self._abort(message, failure(Status.INTERNAL_ERROR, wording.ACTION_NOT_FETCHED))
+        else:
+            if isinstance(action, Action) and not isinstance(action.exec, SequenceExec):
+                self._submit(message, action)
+            else:
+                self._abort(message, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
+
+    def _submit(self, message: ActivationMessage, action: Action) -> None:
+        key = Key(message.namespace, message.action, action.revision)
+        self.pool.submit(Job(message, action, key, self._clock.monotonic_s()))
+
+    # ── a container for a job ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _open_cell(self, slot: Slot) -> None:
+        """Starts a container without code. Raises `StartFailed`."""
+        await self._create(slot, None)
+
+    async def _create(self, slot: Slot, code_folder: str | None) -> None:
+        kind = self._kinds.get(slot.kind)
+        if kind is None:
+            raise StartFailed(f"kind {slot.kind} has no runtime on this machine (`visp doctor` says what is missing)")
+        command = kind.command(slot.memory_mb)
+        spec = ContainerSpec(
+            id=f"{self._instance}-{slot.id}",
+            argv=command.argv,
+            env=command.env | {"__OW_API_HOST": self._api_host},
+            memory_mb=slot.memory_mb,
+            mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
+            code_folder=code_folder,
+        )
+        try:
+            async with asyncio.timeout(self._settings.pool.start_timeout_s):
+                container = await self._driver.create(spec)
+        except TimeoutError:
+            raise StartFailed(f"no container within {self._settings.pool.start_timeout_s} s") from None
+        slot.container = container
+        if slot.state in (State.REMOVING, State.GONE):
+            await container.destroy()
+            raise StartFailed("the invoker is closing")
+        slot.logs = LogCollector(self._clock.now_ns)
+        slot.client = self._connect(container, slot.kind, slot.logs.feed)
+        container.exited.add_done_callback(lambda _: self._exited(slot))
+
+    def _exited(self, slot: Slot) -> None:
+        """A container that ends while nobody uses it leaves the pool.
+
+        One in use is noticed by its client, save where a process that it left behind keeps the channel open.
+        """
+        if slot.job is None:
+            self.pool.remove(slot)
+        elif slot.client is not None:
+            self._loop.call_later(EXIT_GRACE_S, slot.client.give_up)
+
+    async def _initialize(self, slot: Slot, job: Job) -> bool:
+        """Brings the job's code into the slot. False when that came to an outcome already. Raises `StartFailed`."""
+        action = job.action
+        exec = action.exec
+        job.start_ms, job.start_s = self._clock.now_ms(), self._clock.monotonic_s()
+        if isinstance(exec, BlackboxExec):
+            raise StartFailed("no container engine", wording.image_not_pulled(exec.image), is_developer_error=True)
+        assert exec.code is not None
+        try:
+            code = await self._prepare_code(exec.code)
+        except CodeRefused as refused:
+            self._end_unstarted(slot, job, failure(Status.DEVELOPER_ERROR, refused.sentence))
+            return False
+        if slot.container is None:
+            await self._create(slot, code.folder)
+        elif code.folder is not None:
+            await slot.container.add_code(code.folder)
+        api_key = None
+        if activate.gives_api_key(action):
+            api_key = await self._key_of(job.message.namespace_uuid)
+        slot.run_suffix = activate.run_suffix(action, job.message.namespace, api_key)
+        self._running[job.message.id] = job
+        if job.is_accepted and not await self._mark_started(job):
+            self._running.pop(job.message.id, None)
+            self.pool.failed(slot)
+            return False
+        return await self._send_init(slot, job, code, api_key)
+
+    async def _mark_started(self, job: Job) -> bool:
+        synced: asyncio.Future[Exception | None] = self._loop.create_future()
+        self._ledger.start([job.message.id], synced.set_result)
+        error = await synced
+        if error is not None:
+            self._not_recorded(job, error)
+        return error is None
+
+    async def _send_init(self, slot: Slot, job: Job, code: PreparedCode, api_key: str | None) -> bool:
+        """Sends the init line and waits for its answer. False when it failed."""
+        assert slot.client is not None
+        assert slot.logs is not None
+        limit_ms = job.action.limits.timeout_ms
+        answered: asyncio.Future[Reply | Gone] = self._loop.create_future()
+
+        def settle(reply: Reply | Gone) -> None:
+            if not answered.done():
+                answered.set_result(reply)
+
+        slot.logs.begin(job.action.limits.logs_mb)
+        job.start_ms, job.start_s = self._clock.now_ms(), self._clock.monotonic_s()
+        slot.client.init(activate.init_body(job, code, job.start_ms + limit_ms, api_key), settle)
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                reply = await answered
+        except TimeoutError:
+            slot.client.cancel()
+            self._end_run(slot, job, activate.timed_out(limit_ms, is_init=True), is_init=True, is_timeout=True)
+            return False
+        job.init_ms = round((self._clock.monotonic_s() - job.start_s) * 1000)
+        if isinstance(reply, Gone):
+            outcome = await self._outcome_of_gone(slot, reply, is_init=True)
+        else:
+            failed = activate.classify_init(reply, RESULT_LIMIT_BYTES)
+            if failed is None:
+                return True
+            outcome = failed
+        self._end_run(slot, job, outcome, is_init=True)
+        return False
+
+    # ── a run ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self, slot: Slot, job: Job) -> None:
+        """Runs a job in a BUSY slot: at once, or when an accepted job's `started` is on disk."""
+        if job.init_ms is None and job.is_accepted:
+            self._running[job.message.id] = job
+
+            def started(error: Exception | None) -> None:
+                if slot.job is not job or slot.state is not State.BUSY:
+                    return  # the container ended meanwhile; whoever noticed has dealt with the job
+                if error is None:
+                    self._send_run(slot, job)
+                else:
+                    self._running.pop(job.message.id, None)
+                    self.pool.finished(slot, 0.0)
+                    self._not_recorded(job, error)
+
+            self._ledger.start([job.message.id], started)
+            return
+        self._send_run(slot, job)
+
+    def _send_run(self, slot: Slot, job: Job) -> None:
+        assert slot.client is not None
+        assert slot.logs is not None
+        clock = self._clock
+        now_s, now_ms = clock.monotonic_s(), clock.now_ms()
+        job.run_s = now_s
+        if job.init_ms is None:
+            job.start_ms, job.start_s = now_ms, now_s
+            slot.logs.begin(job.action.limits.logs_mb)
+        self._running[job.message.id] = job
+        limit_ms = job.action.limits.timeout_ms
+        slot.deadline_s = now_s + limit_ms / 1000
+        if slot.timer is None:  # one timer for a slot, armed again only when it goes off early
+            slot.timer = self._loop.call_later(limit_ms / 1000, self._check_deadline, slot)
+        elif slot.timer.when() > self._loop.time() + limit_ms / 1000:
+            slot.timer.cancel()
+            slot.timer = self._loop.call_later(limit_ms / 1000, self._check_deadline, slot)
+        body = activate.run_body(job, slot.run_suffix, now_ms + limit_ms)
+        slot.client.run(body, lambda reply: self._answered(slot, job, reply))
+
+    def _check_deadline(self, slot: Slot) -> None:
+        slot.timer = None
+        job = slot.job
+        if job is None or slot.state is not State.BUSY or job.run_s == 0.0:
+            return
+        left_s = slot.deadline_s - self._clock.monotonic_s()
+        if left_s > 0:
+            slot.timer = self._loop.call_later(left_s, self._check_deadline, slot)
+            return
+        assert slot.client is not None
+        slot.client.cancel()
+        limit_ms = job.action.limits.timeout_ms
+        self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
+
+    def _answered(self, slot: Slot, job: Job, reply: Reply | Gone) -> None:
+        if slot.job is not job:
+            return  # over time already
+        if isinstance(reply, Gone):
+            if not reply.was_sent and job.init_ms is None and job.tries < TRIES:
+                self._running.pop(job.message.id, None)
+                self.pool.retry(slot, job)
+            else:
+                self._tasks.create_task(self._end_gone(slot, job, reply))
+            return
+        now_s = self._clock.monotonic_s()
+        limit_ms = job.action.limits.timeout_ms
+        if now_s >= slot.deadline_s:  # time is measured first, whatever came back
+            self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
+            return
+        self._end_run(slot, job, activate.classify_run(reply, RESULT_LIMIT_BYTES))
+
+    async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
+        outcome = await self._outcome_of_gone(slot, gone, is_init=False)
+        if slot.job is job:
+            self._end_run(slot, job, outcome)
+
+    async def _outcome_of_gone(self, slot: Slot, gone: Gone, *, is_init: bool) -> Outcome:
+        """Out of memory, if the kernel says so; else what the kind's image would have said."""
+        assert slot.container is not None
+        done, _ = await asyncio.wait([slot.container.exited], timeout=EXIT_GRACE_S)
+        is_out_of_memory = bool(done) and slot.container.exited.result().is_out_of_memory
+        if gone.reply is None or is_out_of_memory:
+            return activate.gone(is_init=is_init, is_out_of_memory=is_out_of_memory)
+        if is_init:
+            return activate.classify_init(gone.reply, RESULT_LIMIT_BYTES) or activate.gone(
+                is_init=True, is_out_of_memory=False
+            )
+        return activate.classify_run(gone.reply, RESULT_LIMIT_BYTES)
+
+    # ── the end of a run ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _end_run(
+        self, slot: Slot, job: Job, outcome: Outcome, *, is_init: bool = False, is_timeout: bool = False
+    ) -> None:
+        """Collects the logs, frees or ends the container, and records the outcome."""
+        now_s = self._clock.monotonic_s()
+        duration_ms = round((now_s - job.start_s) * 1000)
+        if is_init and job.init_ms is None:
+            job.init_ms = duration_ms
+        assert slot.client is not None
+        assert slot.logs is not None
+        slot.client.drain()
+        logs = slot.logs.end(outcome)
+        service_s = now_s - (job.run_s or job.start_s)
+        if outcome.is_kept and not is_init:
+            self.pool.finished(slot, service_s)
+        else:
+            self.pool.failed(slot)
+        self._record(job, outcome, logs, duration_ms, is_timeout=is_timeout)
+
+    def _end_unstarted(self, slot: Slot, job: Job, outcome: Outcome) -> None:
+        """The code was refused before a container was asked: a failed initialisation that took no time."""
+        job.init_ms = 0
+        self.pool.failed(slot)
+        self._record(job, outcome, (), 0, is_timeout=False)
+
+    def _start_failed(self, job: Job, error: Exception) -> None:
+        """No container could be had: start is end, and there is no init time."""
+        job.start_ms = self._clock.now_ms()
+        sentence = error.sentence if isinstance(error, StartFailed) else None
+        is_developers = isinstance(error, StartFailed) and error.is_developer_error
+        status = Status.DEVELOPER_ERROR if is_developers else Status.INTERNAL_ERROR
+        self._record(job, failure(status, sentence or wording.NO_RESOURCES), (), 0, is_timeout=False)
+
+    def _record(self, job: Job, outcome: Outcome, logs: tuple[str, ...], duration_ms: int, *, is_timeout: bool) -> None:
+        """Writes the outcome; whoever waits hears of it once it is written."""
+        self._running.pop(job.message.id, None)
+        end_ms = job.start_ms + duration_ms
+        self._write(activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout), outcome, logs)
+
+    def _write(self, head: ActivationHead, outcome: Outcome, logs: tuple[str, ...]) -> None:
+        result, bus = outcome.result, self._bus
+
+        def written(error: Exception | None) -> None:
+            bus.publish(topics.ACKS, ResultAck(head, result, None if error is None else str(error)))
+            bus.publish(topics.ACKS, CompletionAck(head.id))
+
+        self._ledger.finish(ActivationRecord(head=head, result=result, logs=logs), written)
+
+    def _abort(self, message: ActivationMessage, outcome: Outcome) -> None:
+        """An activation whose action could not be had: the fallback record."""
+        self._write(activate.fallback_head(message, outcome, self._clock.now_ms()), outcome, ())
+
+    def _not_recorded(self, job: Job, error: Exception) -> None:
+        """Nothing can be written: the activation was not begun, and its caller is told so."""
+        outcome = failure(Status.INTERNAL_ERROR, wording.DISK_FULL)
+        head = activate.head_of(job, outcome, job.start_ms, 0, is_timeout=False)
+        self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error)))
+        self._bus.publish(topics.ACKS, CompletionAck(job.message.id))
+
+    # ── pings ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ping(self) -> None:
+        self._bus.publish(topics.PINGS, Ping(self._id, self.pool.memory_mb, self.pool.used_mb, self.pool.waiting))
+
+    async def _ping_on(self) -> None:
+        while True:
+            await self._clock.sleep(PING_S)
+            self._ping()
+
+
+def _ignore(_: object) -> None:
+    """For an entry whose failure shows in the one that follows it."""

@@ -1,0 +1,116 @@
+"""What an activation printed, as its record shows it.
+
+The launcher flushes before it replies, so what is in the pipes when the reply has come is the activation's log; there
+is no mark to wait for and none to forge. Entries stand in the order of reading. Source of the format: OpenWhisk's log
+entries (time stamp to width 30, stream, text).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from visp import wording
+from visp.runtime.base import STDERR, STDOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.entity.activation import Outcome
+
+MIB = 1024 * 1024
+LINE_LIMIT_BYTES = 64 * 1024
+"""A longer line is cut into entries of this size: a line of one gigabyte must not wait in memory for its end."""
+
+_STREAMS = ("stdout: ", "stderr: ")
+
+
+class LogCollector:
+    """Collects for one container, an activation at a time; between activations what comes is counted and dropped."""
+
+    __slots__ = (
+        "_entries",
+        "_is_open",
+        "_is_over",
+        "_kept_bytes",
+        "_limit_bytes",
+        "_now_ns",
+        "_partial",
+        "dropped_bytes",
+    )
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._is_open = False
+        self._limit_bytes = 0
+        self._kept_bytes = 0
+        self._is_over = False
+        self._entries: list[str] = []
+        self._partial = [b"", b""]
+        self.dropped_bytes = 0
+
+    def begin(self, limit_mb: int) -> None:
+        """From here on output belongs to the activation that begins."""
+        self._is_open = True
+        self._limit_bytes = limit_mb * MIB
+        self._kept_bytes = 0
+        self._is_over = limit_mb == 0
+
+    def feed(self, stream: int, data: bytes) -> None:
+        """Output as it was read."""
+        if not self._is_open or self._is_over:
+            self.dropped_bytes += len(data)
+            return
+        lines = (self._partial[stream] + data).split(b"\n")
+        rest = lines.pop()
+        stamp = render_time(self._now_ns())
+        for line in lines:
+            self._add(stamp, stream, line)
+        while len(rest) > LINE_LIMIT_BYTES and not self._is_over:
+            self._add(stamp, stream, rest[:LINE_LIMIT_BYTES])
+            rest = rest[LINE_LIMIT_BYTES:]
+        self._partial[stream] = b"" if self._is_over else rest
+
+    def _add(self, stamp: str, stream: int, line: bytes) -> None:
+        if self._is_over:
+            self.dropped_bytes += len(line)
+            return
+        self._kept_bytes += len(line) + 1
+        if self._kept_bytes > self._limit_bytes:
+            self._is_over = True
+            self.dropped_bytes += len(line)
+            return
+        self._entries.append(stamp + _STREAMS[stream] + line.decode("utf-8", "replace"))
+
+    def end(self, outcome: Outcome) -> tuple[str, ...]:
+        """The activation's entries; the collector is closed until the next one begins."""
+        self._is_open = False
+        if not self._entries and self._partial == _NOTHING and not self._is_over and outcome.is_kept:
+            return ()
+        stamp = render_time(self._now_ns())
+        for stream in (STDOUT, STDERR):
+            if self._partial[stream]:
+                self._add(stamp, stream, self._partial[stream])
+                self._partial[stream] = b""
+        if self._limit_bytes:
+            if self._is_over:
+                self._entries.append(stamp + _STREAMS[STDERR] + wording.logs_truncated(self._limit_bytes))
+            if not outcome.is_kept:
+                self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_AFTER_FAILURE)
+        entries, self._entries = tuple(self._entries), []
+        return entries
+
+
+_NOTHING = [b"", b""]
+_second = 0
+_second_text = ""
+
+
+def render_time(now_ns: int) -> str:
+    """`2026-01-02T03:04:05.123456789Z`, left-justified to 30, and a space. The text of the second is kept."""
+    global _second, _second_text
+    second, fraction = divmod(now_ns, 1_000_000_000)
+    if second != _second:
+        _second = second
+        _second_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+    return f"{_second_text}{fraction:09d}Z "

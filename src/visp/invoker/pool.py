@@ -1,0 +1,480 @@
+"""The containers of this invoker: the only owner of slots.
+
+State changes happen in synchronous functions between awaits; what is slow (creating, pausing, destroying) is a task of
+the invoker's group, begun after the slot's state says so. `plan` and `prewarm` decide, this module performs.
+
+Warm path: `submit` finds a READY slot by one dictionary look-up, and the run line is out before it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+from visp.errors import StartFailed
+from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, plan
+from visp.invoker.prewarm import Cell, Wanted, missing
+from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from visp.clock import Clock
+    from visp.container.base import Container
+    from visp.invoker.job import Job
+    from visp.settings import Pool as PoolSettings
+
+SMOOTHING = 0.2
+TICK_S = 0.02
+SWEEP_S = 0.5
+STARVED_S = 0.25
+"""A job that waits for memory this much longer than another key's next one gets that key's container removed for it."""
+BACKOFF_S = 1.0
+TIMES_LIMIT = 10_000
+
+
+K = TypeVar("K")
+
+
+class Pool:
+    """Slots by what they are good for, and the jobs that wait for them.
+
+    `cells` of the composition do the work: `open_cell` creates a container without code, `prepare` brings a job's code
+    into a slot (creating its container if there is none), `run` runs a job in a slot that is BUSY, `destroy` ends a
+    container.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: PoolSettings,
+        memory_mb: int,
+        starts_limit: int,
+        wanted: Iterable[Wanted],
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+        open_cell: Callable[[Slot], Awaitable[None]],
+        prepare: Callable[[Slot, Job], Awaitable[bool]],
+        run: Callable[[Slot, Job], None],
+        start_failed: Callable[[Job, Exception], None],
+    ) -> None:
+        self.memory_mb = memory_mb
+        self._settings = settings
+        self._starts_limit = starts_limit
+        self._wanted = tuple(wanted)
+        self._clock = clock
+        self._tasks = tasks
+        self._open_cell = open_cell
+        self._prepare = prepare
+        self._run = run
+        self._start_failed = start_failed
+        self._slots: dict[str, Slot] = {}
+        self._ready: dict[Key, list[Slot]] = {}
+        self._paused: dict[Key, list[Slot]] = {}
+        self._cells: dict[Cell, list[Slot]] = {}
+        self._queues: dict[Key, deque[Job]] = {}
+        self._engaged: dict[Key, int] = {}
+        self._initializing: dict[Key, int] = {}
+        self._service_s: dict[str, float] = {}
+        self._cold_s: dict[str, float] = {}
+        self._used_mb = 0
+        self._starts = 0
+        self._next_id = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._cells_blocked_until_s = 0.0
+        self.is_closed = False
+
+    # ── what the invoker asks ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def used_mb(self) -> int:
+        """Memory of all slots, by their actions' limits."""
+        return self._used_mb
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def submit(self, job: Job) -> None:
+        """Runs the job now, or as soon as there is a container for it."""
+        ready = self._ready.get(job.key)
+        if ready and job.key not in self._queues:
+            self._engage(ready.pop(), job)
+            return
+        queue = self._queues.get(job.key)
+        if queue is None:
+            queue = self._queues[job.key] = deque()
+        queue.append(job)
+        self._plan_key(job.key)
+
+    def find_waiting(self, id: str) -> Job | None:
+        """The waiting job of this activation."""
+        for queue in self._queues.values():
+            for job in queue:
+                if job.message.id == id:
+                    return job
+        return None
+
+    def finished(self, slot: Slot, service_s: float) -> None:
+        """The slot's job is done and its container may serve on: the next job of its key, or idle."""
+        job = slot.job
+        assert job is not None
+        self._smooth(self._service_s, job.message.action, service_s)
+        slot.job = None
+        key = job.key
+        self._disengage(key)
+        slot.on(SlotEvent.DONE)
+        slot.idle_since_s = self._clock.monotonic_s()
+        if self.is_closed:
+            return
+        queue = self._queues.get(key)
+        if queue is None:
+            self._ready.setdefault(key, []).append(slot)
+            if self._queues:
+                self._plan_all()
+            return
+        if self._gives_way(queue[0]):
+            self.remove(slot)
+            return
+        self._engage(slot, self._pop(key))
+
+    def failed(self, slot: Slot) -> None:
+        """The slot's job is done and its container is not to be used again."""
+        job = slot.job
+        if job is not None:
+            slot.job = None
+            self._disengage(job.key)
+        self.remove(slot)
+
+    def retry(self, slot: Slot, job: Job) -> None:
+        """The container was gone before it was given the job: the job goes to another."""
+        slot.job = None
+        self._disengage(job.key)
+        self.remove(slot)
+        job.tries += 1
+        self._queues.setdefault(job.key, deque()).appendleft(job)
+        self._plan_key(job.key)
+
+    def remove(self, slot: Slot) -> None:
+        """Ends the slot; its memory is free once the container is gone."""
+        if slot.state in (State.REMOVING, State.GONE):
+            return
+        self._unlist(slot)
+        slot.on(SlotEvent.REMOVE)
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+        self._tasks.create_task(self._destroy(slot))
+
+    def forget_revisions(self, action: str, revision: int) -> None:
+        """Idle containers of other revisions of an action will never be used again."""
+        for slot in list(self._slots.values()):
+            if slot.key is not None and slot.key.action == action and slot.key.revision != revision:
+                if slot.state in IDLE:
+                    self.remove(slot)
+
+    # ── planning ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _plan_all(self) -> None:
+        """Every waiting key, the one whose first job came first before the others."""
+        for key in sorted(self._queues, key=lambda key: self._queues[key][0].arrived_s):
+            if key in self._queues:
+                self._plan_key(key)
+
+    def _plan_key(self, key: Key) -> None:
+        """Performs steps for one key until there is nothing to do for it now."""
+        while (queue := self._queues.get(key)) is not None:
+            ready = self._ready.get(key)
+            if ready:
+                self._engage(ready.pop(), self._pop(key))
+                continue
+            job = queue[0]
+            step = plan(self._demand(key, job), self._view(job))
+            if isinstance(step, Wait):
+                self._arm_tick()
+                return
+            self._perform(step, key)
+
+    def _perform(self, step: Resume | Specialise | Create, key: Key) -> None:
+        job = self._pop(key)
+        if isinstance(step, Resume):
+            slot = step.slot
+            self._paused[key].remove(slot)
+            slot.on(SlotEvent.RESUME)
+            self._take(slot, job)
+            self._tasks.create_task(self._resume(slot, job))
+            return
+        if isinstance(step, Specialise):
+            slot = step.slot
+            self._cells[Cell(slot.kind, slot.memory_mb)].remove(slot)
+            slot.key = key
+        else:
+            for evicted in step.evicted:
+                self.remove(evicted)
+            slot = self._add(job.action.exec.kind, job.action.limits.memory_mb, key)
+        slot.on(SlotEvent.INIT)
+        self._take(slot, job)
+        self._initializing[key] = self._initializing.get(key, 0) + 1
+        self._tasks.create_task(self._initialize(slot, job, is_cell=isinstance(step, Specialise)))
+
+    def _demand(self, key: Key, job: Job) -> Demand:
+        queue = self._queues[key]
+        return Demand(
+            kind=job.action.exec.kind,
+            memory_mb=job.action.limits.memory_mb,
+            waiting=len(queue),
+            waited_s=self._clock.monotonic_s() - queue[0].arrived_s,
+            busy=self._engaged.get(key, 0),
+            starting=self._initializing.get(key, 0),
+            service_s=self._service_s.get(key.action),
+            cold_s=self._cold_s.get(job.action.exec.kind),
+        )
+
+    def _view(self, job: Job) -> View:
+        kind, memory_mb = job.action.exec.kind, job.action.limits.memory_mb
+        paused = self._paused.get(job.key)
+        cells = self._cells.get(Cell(kind, memory_mb))
+        free_mb = self.memory_mb - self._used_mb
+        is_tight = free_mb < memory_mb
+        return View(
+            paused=paused[-1] if paused else None,
+            stem_cell=cells[-1] if cells else None,
+            free_mb=free_mb,
+            starts=self._starts,
+            starts_limit=self._starts_limit,
+            idle=self._idle() if is_tight else (),
+            spare=[slot for slots in self._cells.values() for slot in slots] if is_tight else (),
+        )
+
+    def _idle(self) -> list[Slot]:
+        idle = [slot for slot in self._slots.values() if slot.state in IDLE]
+        idle.sort(key=lambda slot: slot.idle_since_s)
+        return idle
+
+    def _gives_way(self, own_next: Job) -> bool:
+        """Whether another key's job has waited so much longer for memory that this container is removed for it."""
+        oldest = min(queue[0].arrived_s for queue in self._queues.values())
+        if oldest > own_next.arrived_s - STARVED_S:
+            return False
+        starved = next(queue[0] for queue in self._queues.values() if queue[0].arrived_s == oldest)
+        if starved.key == own_next.key or self._engaged.get(starved.key, 0):
+            return False
+        return self.memory_mb - self._used_mb < starved.action.limits.memory_mb
+
+    # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _add(self, kind: str, memory_mb: int, key: Key | None) -> Slot:
+        self._next_id += 1
+        slot = Slot(f"c{self._next_id:06d}", kind, memory_mb, self._clock.monotonic_s(), key)
+        self._slots[slot.id] = slot
+        self._used_mb += memory_mb
+        self._starts += 1
+        return slot
+
+    def _take(self, slot: Slot, job: Job) -> None:
+        """The slot is the job's from now on."""
+        slot.job = job
+        self._engaged[job.key] = self._engaged.get(job.key, 0) + 1
+
+    def _engage(self, slot: Slot, job: Job) -> None:
+        """Runs a job in a slot that is ready for its key."""
+        if not self._ready.get(job.key, True):
+            del self._ready[job.key]
+        self._take(slot, job)
+        slot.on(SlotEvent.RUN)
+        self._run(slot, job)
+
+    def _disengage(self, key: Key) -> None:
+        left = self._engaged[key] - 1
+        if left:
+            self._engaged[key] = left
+        else:
+            del self._engaged[key]
+
+    def _pop(self, key: Key) -> Job:
+        queue = self._queues[key]
+        job = queue.popleft()
+        if not queue:
+            del self._queues[key]
+        return job
+
+    def _unlist(self, slot: Slot) -> None:
+        """Takes the slot out of the indexes of its state."""
+        if slot.state is State.READY and slot.key is not None:
+            _discard(self._ready, slot.key, slot)
+        elif slot.state is State.PAUSED and slot.key is not None:
+            _discard(self._paused, slot.key, slot)
+        elif slot.state is State.STEMCELL:
+            _discard(self._cells, Cell(slot.kind, slot.memory_mb), slot)
+
+    def _started(self) -> None:
+        self._starts -= 1
+
+    async def _initialize(self, slot: Slot, job: Job, *, is_cell: bool) -> None:
+        began_s = self._clock.monotonic_s()
+        try:
+            is_up = await self._prepare(slot, job)
+        except StartFailed as error:
+            log.warning("pool.start_failed", slot=slot.id, action=job.message.action, reason=str(error))
+            self._initialized(job.key, is_cell=is_cell)
+            self.failed(slot)
+            self._start_failed(job, error)
+            return
+        self._initialized(job.key, is_cell=is_cell)
+        if is_up and slot.state is State.INITIALIZING:
+            if not is_cell:
+                self._smooth(self._cold_s, slot.kind, self._clock.monotonic_s() - began_s)
+            slot.on(SlotEvent.RUN)
+            self._run(slot, job)
+        self._plan_all()
+
+    def _initialized(self, key: Key, *, is_cell: bool) -> None:
+        left = self._initializing[key] - 1
+        if left:
+            self._initializing[key] = left
+        else:
+            del self._initializing[key]
+        if not is_cell:
+            self._started()
+
+    async def _resume(self, slot: Slot, job: Job) -> None:
+        try:
+            assert slot.container is not None
+            await slot.container.resume()
+        except Exception as error:  # whatever a driver raises: the job goes to another container
+            log.warning("pool.resume_failed", slot=slot.id, reason=repr(error))
+            self.retry(slot, job)
+            return
+        if slot.state is State.RESUMING:
+            slot.on(SlotEvent.RUN)
+            self._run(slot, job)
+
+    async def _destroy(self, slot: Slot) -> None:
+        container: Container | None = slot.container
+        try:
+            if slot.client is not None:
+                slot.client.close()
+            if container is not None:
+                await container.destroy()
+        except Exception as error:  # whatever a driver raises: the slot is gone all the same
+            log.error("pool.destroy_failed", slot=slot.id, reason=repr(error))
+        slot.on(SlotEvent.REMOVED)
+        del self._slots[slot.id]
+        self._used_mb -= slot.memory_mb
+        if self._queues and not self.is_closed:
+            self._plan_all()
+
+    # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _arm_tick(self) -> None:
+        """While jobs wait, look again: a run may take longer than runs used to."""
+        if self._tick is None and not self.is_closed:
+            self._tick = asyncio.get_running_loop().call_later(TICK_S, self._ticked)
+
+    def _ticked(self) -> None:
+        self._tick = None
+        if self._queues and not self.is_closed:
+            self._plan_all()
+            if self._queues:
+                self._arm_tick()
+
+    async def sweep(self) -> None:
+        """Pauses and removes idle containers and keeps stem cells; runs as long as the invoker does."""
+        while True:
+            self._pause_and_remove()
+            self._keep_cells()
+            await self._clock.sleep(SWEEP_S)
+
+    def _pause_and_remove(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for slot in list(self._slots.values()):
+            idle_s = now_s - slot.idle_since_s
+            if slot.state in IDLE and idle_s > self._settings.idle_s:
+                self.remove(slot)
+            elif slot.state is State.READY and idle_s > self._settings.pause_grace_s:
+                self._unlist(slot)
+                slot.on(SlotEvent.PAUSE)
+                self._tasks.create_task(self._pause(slot))
+
+    async def _pause(self, slot: Slot) -> None:
+        try:
+            assert slot.container is not None
+            await slot.container.pause()
+        except Exception as error:  # whatever a driver raises: such a container is not kept
+            log.warning("pool.pause_failed", slot=slot.id, reason=repr(error))
+            self.remove(slot)
+            return
+        if slot.state is State.PAUSING:
+            slot.on(SlotEvent.PAUSED)
+            assert slot.key is not None
+            self._paused.setdefault(slot.key, []).append(slot)
+            if slot.key in self._queues:
+                self._plan_key(slot.key)
+
+    def _keep_cells(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._queues or self.is_closed or now_s < self._cells_blocked_until_s:
+            return  # work goes before preparation
+        present = {cell: len(slots) for cell, slots in self._cells.items()}
+        for slot in self._slots.values():
+            if slot.state is State.STARTING and slot.key is None:
+                cell = Cell(slot.kind, slot.memory_mb)
+                present[cell] = present.get(cell, 0) + 1
+        free_mb = self.memory_mb - self._used_mb
+        for cell in missing(self._wanted, present, free_mb, self._starts_limit - self._starts):
+            slot = self._add(cell.kind, cell.memory_mb, None)
+            self._tasks.create_task(self._start_cell(slot))
+
+    async def _start_cell(self, slot: Slot) -> None:
+        try:
+            await self._open_cell(slot)
+        except StartFailed as error:
+            log.warning("pool.cell_failed", slot=slot.id, kind=slot.kind, reason=str(error))
+            self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
+            self._started()
+            self.remove(slot)
+            return
+        self._started()
+        if slot.state is not State.STARTING:
+            return
+        slot.on(SlotEvent.UP)
+        self._cells.setdefault(Cell(slot.kind, slot.memory_mb), []).append(slot)
+        if self._queues:
+            self._plan_all()
+        else:
+            self._keep_cells()
+
+    def _smooth(self, table: dict[str, float], name: str, seconds: float) -> None:
+        old = table.get(name)
+        if old is None and len(table) >= TIMES_LIMIT:
+            table.clear()
+        table[name] = seconds if old is None else old + SMOOTHING * (seconds - old)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def close(self) -> None:
+        """Destroys every container; runs that still go on are cut off."""
+        self.is_closed = True
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        self._queues.clear()
+        for slot in list(self._slots.values()):
+            self.remove(slot)
+        while self._slots:
+            await asyncio.sleep(0.005)
+
+    def __repr__(self) -> str:
+        slots = ", ".join(map(repr, self._slots.values()))
+        waiting = ", ".join(f"{key.action}:{len(queue)}" for key, queue in self._queues.items())
+        return f"<pool {self._used_mb}/{self.memory_mb}MB starts={self._starts} [{slots}] waiting [{waiting}]>"
+
+
+def _discard(index: dict[K, list[Slot]], key: K, slot: Slot) -> None:
+    slots = index.get(key)
+    if slots is not None and slot in slots:
+        slots.remove(slot)
+        if not slots:
+            del index[key]

@@ -1,0 +1,285 @@
+"""The connection to one action container, over either wire.
+
+`PipeClient` is on the warm path: a run is one write, its reply one read, and both are plain callbacks. All descriptors
+are non-blocking and belong to the container; this module only reads and writes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from visp.runtime import actionloop, http
+from visp.runtime.base import STDERR, STDOUT, Gone, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.runtime.base import OnOutput, Then
+
+READ_BYTES = 256 * 1024
+PIPE_BYTES = 1024 * 1024
+DRAIN_LIMIT_BYTES = 32 * 1024 * 1024
+"""No more than this is taken from a log pipe after a reply: a process that was left behind may write for ever."""
+CONNECT_EVERY_S = 0.05
+F_SETPIPE_SZ = 1031
+
+
+class PipeClient:
+    """JSON lines over pipes: ActionLoop, with an init line first."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        descriptors: tuple[int, int, int, int],
+        on_output: OnOutput,
+        family: str,
+        result_limit_bytes: int,
+    ) -> None:
+        """`descriptors`: to standard input, from replies, from standard output, from standard error."""
+        self._loop = loop
+        self._stdin, self._replies, self._stdout, self._stderr = descriptors
+        self._on_output = on_output
+        self._family = family
+        self._reader = actionloop.ReplyReader(result_limit_bytes)
+        self._then: Then | None = None
+        self._is_init = False
+        self._unsent = memoryview(b"")
+        self._is_gone = False
+        for descriptor in (self._stdin, self._replies):
+            with contextlib.suppress(OSError):  # beyond the user's bound of pipe memory: the default size serves too
+                fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
+        loop.add_reader(self._replies, self._on_reply)
+        loop.add_reader(self._stdout, self._on_log, self._stdout, STDOUT)
+        loop.add_reader(self._stderr, self._on_log, self._stderr, STDERR)
+
+    def init(self, payload: bytes, then: Then) -> None:
+        self._is_init = True
+        self._send(payload, then)
+
+    def run(self, payload: bytes, then: Then) -> None:
+        self._is_init = False
+        self._send(payload, then)
+
+    def cancel(self) -> None:
+        self._then = None
+
+    def give_up(self) -> None:
+        self._lose()
+
+    def drain(self) -> bool:
+        for descriptor, stream in ((self._stdout, STDOUT), (self._stderr, STDERR)):
+            taken = 0
+            while taken < DRAIN_LIMIT_BYTES:
+                data = _read(descriptor)
+                if not data:
+                    break
+                taken += len(data)
+                self._on_output(stream, data)
+        return True
+
+    def close(self) -> None:
+        self._then = None
+        self._is_gone = True
+        for descriptor in (self._replies, self._stdout, self._stderr):
+            self._loop.remove_reader(descriptor)
+        if self._unsent:
+            self._loop.remove_writer(self._stdin)
+            self._unsent = memoryview(b"")
+
+    # ── sending ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, payload: bytes, then: Then) -> None:
+        self._then = then
+        if self._is_gone:
+            self._loop.call_soon(self._answer_gone, then, False)
+            return
+        try:
+            sent = os.writev(self._stdin, (payload, b"\n"))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._is_gone = True
+            self._loop.call_soon(self._answer_gone, then, False)
+            return
+        if sent <= len(payload):
+            self._unsent = memoryview(payload + b"\n")[sent:]
+            self._loop.add_writer(self._stdin, self._send_rest)
+
+    def _send_rest(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._stdin, self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent = memoryview(b"")
+        if not self._unsent:
+            self._loop.remove_writer(self._stdin)
+
+    # ── receiving ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_reply(self) -> None:
+        try:
+            data = os.read(self._replies, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or self._reader.is_endless:
+            self._loop.remove_reader(self._replies)
+            self._lose()
+            return
+        complete = self._reader.feed(data)
+        then = self._then
+        if complete is None or then is None:
+            return
+        self._then = None
+        line, size_bytes = complete
+        if self._is_init:
+            then(actionloop.init_reply(line, size_bytes))
+        else:
+            then(actionloop.run_reply(line, size_bytes, self._family))
+
+    def _on_log(self, descriptor: int, stream: int) -> None:
+        """One read for each turn of the loop: a flood of output must not keep others waiting."""
+        data = _read(descriptor)
+        if data is None:
+            return
+        if data:
+            self._on_output(stream, data)
+        else:
+            self._loop.remove_reader(descriptor)
+
+    def _lose(self) -> None:
+        self._is_gone = True
+        then = self._then
+        if then is not None:
+            self._answer_gone(then, True)
+
+    def _answer_gone(self, then: Then, was_sent: bool) -> None:
+        if self._then is then:
+            self._then = None
+            then(actionloop.gone(self._family, is_init=self._is_init, was_sent=was_sent))
+
+
+def _read(descriptor: int) -> bytes | None:
+    """What a pipe holds; empty at its end, None when there is nothing now."""
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+class HttpClient:
+    """`/init` and `/run` over one keep-alive connection: containers that are images."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: str, port: int, on_output: OnOutput, result_limit_bytes: int
+    ) -> None:
+        self._loop = loop
+        self._host = host
+        self._port = port
+        self._on_output = on_output
+        self._limit_bytes = result_limit_bytes
+        self._wire: _HttpWire | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._then: Then | None = None
+
+    def init(self, payload: bytes, then: Then) -> None:
+        self._call("/init", payload, then, retry=True)
+
+    def run(self, payload: bytes, then: Then) -> None:
+        self._then = then
+        wire = self._wire
+        if wire is not None and wire.is_open:
+            wire.request(http.render("/run", self._host, self._port, payload), lambda reply: self._settle(then, reply))
+        else:
+            self._call("/run", payload, then, retry=False)
+
+    def cancel(self) -> None:
+        self._then = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def give_up(self) -> None:
+        if self._then is not None:
+            self._settle(self._then, Gone())
+
+    def drain(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.cancel()
+        if self._wire is not None:
+            self._wire.close()
+
+    def _call(self, path: str, payload: bytes, then: Then, *, retry: bool) -> None:
+        """Connects first. The task is this client's own and ends with it."""
+        self._then = then
+        self._task = self._loop.create_task(self._connect_and_call(path, payload, then, retry=retry))
+
+    async def _connect_and_call(self, path: str, payload: bytes, then: Then, *, retry: bool) -> None:
+        while True:
+            try:
+                _, self._wire = await self._loop.create_connection(
+                    lambda: _HttpWire(self._limit_bytes), self._host, self._port
+                )
+                break
+            except OSError:
+                if not retry:
+                    self._settle(then, Gone(was_sent=False))
+                    return
+                await asyncio.sleep(CONNECT_EVERY_S)
+        request = http.render(path, self._host, self._port, payload)
+        self._wire.request(request, lambda reply: self._settle(then, reply))
+
+    def _settle(self, then: Then, reply: Reply | Gone) -> None:
+        if self._then is then:
+            self._then = None
+            then(reply)
+
+
+class _HttpWire(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._reader = http.ResponseReader(limit_bytes)
+        self._transport: asyncio.Transport | None = None
+        self._then: Callable[[Reply | Gone], None] | None = None
+        self.is_open = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.is_open = True
+
+    def request(self, data: bytes, then: Callable[[Reply | Gone], None]) -> None:
+        assert self._transport is not None
+        self._then = then
+        self._transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        reply = self._reader.feed(data)
+        if reply is None:
+            return
+        then, self._then = self._then, None
+        if isinstance(reply, Gone) or not self._reader.keeps_alive:
+            self.close()
+        if then is not None:
+            then(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        then, self._then = self._then, None
+        if then is not None:
+            then(Gone())
+
+    def close(self) -> None:
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,86 @@
+"""The HTTP contract of action images: requests to write, responses to read. Sans I/O.
+
+Source: OpenWhisk's container contract. A response of unknown length counts as no response; one over the result limit is
+read no further than the limit.
+"""
+
+from __future__ import annotations
+
+from visp.runtime.base import Gone, Reply
+
+HEAD_LIMIT_BYTES = 64 * 1024
+NO_CONTENT = 204
+
+
+def render(path: str, host: str, port: int, body: bytes) -> bytes:
+    """A POST with a JSON body."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        f"Accept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class ResponseReader:
+    """Reads one response after the other from a connection."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.keeps_alive = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self._head = bytearray()
+        self._status = 0
+        self._length = -1
+        self._parts: list[bytes] = []
+        self._kept_bytes = 0
+        self._seen_bytes = 0
+
+    def feed(self, data: bytes) -> Reply | Gone | None:
+        """A complete response, `Gone` for one that cannot be used, None while it is incomplete."""
+        if self._length < 0:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return Gone() if len(self._head) > HEAD_LIMIT_BYTES else None
+            data = bytes(self._head[end + 4 :])
+            if not self._parse_head(bytes(self._head[:end])):
+                return Gone()
+        self._seen_bytes += len(data)
+        room = self._limit_bytes + 1 - self._kept_bytes
+        if room > 0 and data:
+            self._parts.append(data[:room])
+            self._kept_bytes += min(room, len(data))
+        if self._seen_bytes < self._length:
+            return None
+        if self._seen_bytes > self._length:
+            return Gone()  # more than was announced: the two sides no longer agree
+        reply = Reply(self._status, b"".join(self._parts), self._length)
+        self._reset()
+        return reply
+
+    def _parse_head(self, head: bytes) -> bool:
+        """Status and length; false for what cannot be an answer."""
+        lines = head.split(b"\r\n")
+        words = lines[0].split(b" ", 2)
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+            return False
+        self._status = int(words[1])
+        self.keeps_alive = words[0] == b"HTTP/1.1"
+        length = -1
+        for line in lines[1:]:
+            name, _, value = line.partition(b":")
+            name, value = name.strip().lower(), value.strip()
+            if name == b"content-length":
+                if not value.isdigit() or length >= 0:
+                    return False
+                length = int(value)
+            elif name == b"connection" and value.lower() == b"close":
+                self.keeps_alive = False
+            elif name == b"transfer-encoding":
+                return False
+        if length < 0 or self._status == NO_CONTENT or self._status < 200:
+            return False
+        self._length = length
+        return True

@@ -1,0 +1,213 @@
+// Runs a Node.js action inside its container: JSON lines on standard input, replies as JSON lines on descriptor 3.
+//
+// The first line is init: {"value": {name, main, binary, code | folder, env}}. Every later line is a run body:
+// {"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}.
+// A reply is what the kind's official image answers: a plain line for 200, a line that begins with "!" for an error status.
+// Standard output and error are the logs; pipes are written synchronously, so they are flushed before the reply.
+'use strict'
+
+const fs = require('node:fs')
+const net = require('node:net')
+const path = require('node:path')
+const vm = require('node:vm')
+const { createRequire } = require('node:module')
+const { pathToFileURL } = require('node:url')
+
+const REPLIES = 3
+const EXIT_OF_TERMINATED = 0
+const NEWLINE = 10
+const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
+
+let action = null // the user's function, once init has found it
+let isStopped = false // after a synchronous throw the official image refuses further runs
+const shown = Object.create(null) // environment variables as they were last set: setting one is slow
+
+function write (text) {
+  const bytes = Buffer.from(text + '\n')
+  let at = 0
+  while (at < bytes.length) {
+    try {
+      at += fs.writeSync(REPLIES, bytes, at)
+    } catch (error) {
+      if (error.code !== 'EAGAIN') process.exit(EXIT_OF_TERMINATED) // nobody listens any more
+    }
+  }
+}
+
+const fail = (sentence) => write('!' + JSON.stringify({ error: sentence }))
+
+function show (name, value) {
+  if (typeof value !== 'string' || shown[name] === value) return
+  shown[name] = value
+  process.env['__OW_' + name.toUpperCase()] = value
+}
+
+// ── init ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function init (value) {
+  for (const [name, text] of Object.entries(value.env || {})) process.env[name] = text
+  const main = value.main || 'main'
+  try {
+    if (value.folder) {
+      action = await loadFolder(value.folder, main)
+    } else if (typeof value.code === 'string' && value.code.trim()) {
+      action = await loadText(value.code, main)
+    } else {
+      fail('Missing main/no code to execute.')
+      return
+    }
+    if (typeof action !== 'function') throw `Action entrypoint '${main}' is not a function.` // eslint-disable-line no-throw-literal
+    write('{"ok":true}')
+  } catch (error) {
+    fail(`Initialization has failed due to: ${(error && error.stack) || error}`)
+  }
+}
+
+async function loadText (code, main) {
+  if (!IDENTIFIERS.test(main)) return undefined
+  const filename = '/action/index.js'
+  const module = { exports: {} }
+  const root = main.split('.')[0]
+  const body = `${code}\n;return typeof ${root} !== 'undefined' ? ${main} : undefined;`
+  const names = ['exports', 'require', 'module', '__filename', '__dirname']
+  let compiled
+  try {
+    compiled = vm.compileFunction(body, names, { filename })
+  } catch (error) {
+    if (error instanceof SyntaxError && /^\s*(import|export)\b/m.test(code)) return loadModuleText(code, main)
+    throw error
+  }
+  const found = compiled.call(module.exports, module.exports, createRequire(filename), module, filename, '/action')
+  return typeof found === 'function' ? found : member(module.exports, main)
+}
+
+async function loadModuleText (code, main) {
+  const file = path.join(fs.mkdtempSync('/tmp/action-'), 'index.mjs')
+  fs.writeFileSync(file, code)
+  const module = await import(pathToFileURL(file))
+  return member(module, main) || module.default
+}
+
+async function loadFolder (folder, main) {
+  const hasManifest = fs.existsSync(path.join(folder, 'package.json'))
+  if (!hasManifest && !fs.existsSync(path.join(folder, 'index.js'))) {
+    throw 'Zipped actions must contain either package.json or index.js at the root.' // eslint-disable-line no-throw-literal
+  }
+  process.chdir(folder)
+  const require = createRequire(path.join(folder, 'index.js'))
+  let module
+  try {
+    module = require(folder)
+  } catch (error) {
+    if (error.code !== 'ERR_REQUIRE_ESM' && error.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error
+    module = await import(pathToFileURL(require.resolve(folder)))
+  }
+  const found = member(module, main) || (module.default && member(module.default, main))
+  return found || (main === 'main' ? module.default : undefined)
+}
+
+function member (object, names) {
+  return names.split('.').reduce((found, name) => (found === undefined || found === null ? undefined : found[name]), object)
+}
+
+// ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function run (message) {
+  if (isStopped) {
+    fail('System not ready, status is stopped.')
+    return
+  }
+  for (const name in message) {
+    if (name !== 'value') show(name, message[name])
+  }
+  let result
+  try {
+    result = action(message.value === undefined ? {} : message.value)
+  } catch (error) {
+    isStopped = true
+    console.error(error)
+    fail(`An error has occurred: ${error}`)
+    return
+  }
+  if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
+    result.then(answer, reject)
+  } else {
+    answer(result)
+  }
+}
+
+function answer (result) {
+  if (result === undefined) {
+    write('{}')
+    return
+  }
+  if (result !== null && typeof result !== 'object') {
+    fail('The action did not return a dictionary.')
+    return
+  }
+  let text
+  try {
+    text = JSON.stringify(result)
+  } catch (error) {
+    fail(`An error has occurred: ${error}`)
+    return
+  }
+  if (text === undefined) fail('The action did not return a dictionary.')
+  else write(text)
+}
+
+function reject (reason) {
+  let text
+  try {
+    text = JSON.stringify({ error: serialise(reason === undefined ? {} : reason, new Set()) })
+  } catch (error) {
+    text = JSON.stringify({ error: String(reason) })
+  }
+  write(text)
+}
+
+// An error as JSON: name, message, stack and code, its own properties, nested errors too; what leads back to itself is named so.
+function serialise (value, above) {
+  if (value === null || typeof value !== 'object') return typeof value === 'function' ? `[Function: ${value.name}]` : value
+  if (above.has(value)) return '[Circular]'
+  if (typeof value.toJSON === 'function') return value.toJSON()
+  above.add(value)
+  const out = Array.isArray(value) ? [] : {}
+  for (const key of Object.keys(value)) out[key] = serialise(value[key], above)
+  if (value instanceof Error) {
+    for (const key of ['name', 'message', 'stack', 'code']) {
+      if (typeof value[key] === 'string') out[key] = value[key]
+    }
+  }
+  above.delete(value)
+  return out
+}
+
+// ── lines ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+let hasInit = false
+
+function take (line) {
+  const message = JSON.parse(line)
+  if (!hasInit) {
+    hasInit = true
+    init(message.value)
+  } else {
+    run(message)
+  }
+}
+
+let parts = [] // chunks of a line whose end has not come
+const input = new net.Socket({ fd: 0, readable: true, writable: false })
+input.on('data', (chunk) => {
+  let from = 0
+  for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, from)) {
+    const end = chunk.subarray(from, at)
+    const line = parts.length === 0 ? end : Buffer.concat([...parts, end])
+    parts = []
+    from = at + 1
+    take(line.toString())
+  }
+  if (from < chunk.length) parts.push(chunk.subarray(from))
+})
+input.on('close', () => process.exit(EXIT_OF_TERMINATED))

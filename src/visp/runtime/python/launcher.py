@@ -1,0 +1,189 @@
+"""Runs a Python action inside its container: JSON lines on standard input, replies as JSON lines on descriptor 3.
+
+The first line is init: `{"value": {name, main, binary, code | folder, env}}`. Every later line is a run body: `{"value", "namespace",
+"action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}`. A reply is what the kind's official image answers: a plain
+line for 200, a line that begins with `!` for an error status. Standard output and error are the logs, flushed before each reply.
+
+Standard library only; Python 3.8 and newer. Before user code is loaded both channels move to descriptors that no child inherits.
+"""
+
+import fcntl
+import importlib.util
+import inspect
+import io
+import json
+import os
+import sys
+import traceback
+import types
+
+FIRST_PRIVATE = 100
+BUFFER_BYTES = 1 << 20
+NOT_FOUND = "The action failed to generate or locate a binary. See logs for details."
+NOT_A_DICTIONARY = "The action did not return a dictionary or array."
+
+
+def private(descriptor):
+    """The same channel under a high number that programs started by the action do not inherit."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE)
+    os.close(descriptor)
+    return moved
+
+
+def open_channels():
+    lines = io.BufferedReader(io.FileIO(private(0), "r"), BUFFER_BYTES)
+    replies = private(3)
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout.reconfigure(line_buffering=True)
+    return lines, replies
+
+
+def write(replies, text):
+    data = memoryview(text.encode("utf-8", "surrogatepass") + b"\n")
+    while data:
+        data = data[os.write(replies, data) :]
+
+
+def fail(replies, sentence):
+    write(replies, "!" + json.dumps({"error": sentence}))
+
+
+def flush():
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+# ── init ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load(value):
+    """The user's function; raises whatever the user's code raises, or `LookupError` with what is missing."""
+    os.environ.update(value.get("env") or {})
+    name = value.get("main") or "main"
+    module = load_folder(value["folder"]) if value.get("folder") else load_text(value.get("code") or "")
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise LookupError(f"Invalid action: no function named '{name}'")
+    return found
+
+
+def load_text(code):
+    if not code.strip():
+        raise LookupError("Missing main/no code to execute.")
+    module = types.ModuleType("main__")
+    module.__file__ = "/action/main__.py"
+    sys.modules["main__"] = module
+    sys.path.insert(0, "/action")
+    exec(compile(code, module.__file__, "exec"), module.__dict__)
+    return module
+
+
+def load_folder(folder):
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    environment = os.path.join(folder, "virtualenv")
+    if os.path.isdir(environment):
+        activate(environment)
+    file = os.path.join(folder, "__main__.py")
+    if not os.path.isfile(file):
+        raise LookupError("Zip file does not include __main__.py at its root")
+    spec = importlib.util.spec_from_file_location("main__", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["main__"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def activate(environment):
+    """A virtual environment in the archive: its own script if it has one, and its packages in front of the system's."""
+    script = os.path.join(environment, "bin", "activate_this.py")
+    if os.path.isfile(script):
+        with open(script) as file:
+            exec(compile(file.read(), script, "exec"), {"__file__": script})
+    library = os.path.join(environment, "lib")
+    for entry in sorted(os.listdir(library)) if os.path.isdir(library) else ():
+        packages = os.path.join(library, entry, "site-packages")
+        if os.path.isdir(packages) and packages not in sys.path:
+            sys.path.insert(1, packages)
+
+
+def init(line, replies):
+    """The user's function, or None: then the reply says why."""
+    try:
+        found = load(json.loads(line)["value"])
+    except LookupError as error:
+        print(error, file=sys.stderr)
+        sentence = str(error)
+    except BaseException:
+        traceback.print_exc()
+        sentence = NOT_FOUND
+    else:
+        flush()
+        write(replies, '{"ok":true}')
+        return found
+    flush()
+    fail(replies, sentence)
+    return None
+
+
+# ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+shown = {}
+
+
+def show(message):
+    """Each field of the run body as an environment variable; setting one is slow, so only what has changed."""
+    for name, value in message.items():
+        if name != "value" and shown.get(name) != value:
+            shown[name] = value
+            os.environ["__OW_" + name.upper()] = value
+
+
+def run(action, message):
+    """The reply line for one run."""
+    show(message)
+    try:
+        result = action(message.get("value", {}))
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            result = asyncio.run(result)
+    except Exception as error:
+        traceback.print_exc()
+        return encode({"error": str(error)})
+    if not isinstance(result, (dict, list)):
+        return "!" + encode({"error": NOT_A_DICTIONARY})
+    try:
+        return encode(result)
+    except (TypeError, ValueError, RecursionError) as error:
+        traceback.print_exc()
+        return "!" + encode({"error": f"The result is not JSON: {error}"})
+
+
+def main():
+    lines, replies = open_channels()
+    line = lines.readline()
+    if not line:
+        return
+    action = init(line, replies)
+    stdout, stderr = sys.stdout, sys.stderr
+    parse = json.loads
+    for line in iter(lines.readline, b""):
+        if action is None:
+            fail(replies, "Cannot run: the action was not initialized.")
+            continue
+        text = run(action, parse(line))
+        if stdout is sys.stdout:
+            stdout.flush()
+            stderr.flush()
+        else:
+            flush()
+        write(replies, text)
+
+
+main()
