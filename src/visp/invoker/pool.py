@@ -171,9 +171,9 @@ class Pool:
     def forget_revisions(self, action: str, revision: int) -> None:
         """Idle containers of other revisions of an action will never be used again."""
         for slot in list(self._slots.values()):
-            if slot.key is not None and slot.key.action == action and slot.key.revision != revision:
-                if slot.state in IDLE:
-                    self.remove(slot)
+            key = slot.key
+            if key is not None and key.action == action and key.revision != revision and slot.state in IDLE:
+                self.remove(slot)
 
     # ── planning ────────────────────────────────────────────────────────────────────────────────────────────────
 

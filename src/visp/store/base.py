@@ -16,7 +16,7 @@ import msgspec
 from visp.entity.activation import ActivationRecord
 
 Revision = int
-"""Counts the writes of one document from 1; a deleted and re-created document goes on counting from where it was."""
+"""Grows with every write of a document, across its deletion and re-creation too; never 0 for what exists."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,10 +1,12 @@
 """Runs a Python action inside its container: JSON lines on standard input, replies as JSON lines on descriptor 3.
 
-The first line is init: `{"value": {name, main, binary, code | folder, env}}`. Every later line is a run body: `{"value", "namespace",
-"action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}`. A reply is what the kind's official image answers: a plain
-line for 200, a line that begins with `!` for an error status. Standard output and error are the logs, flushed before each reply.
+The first line is init: `{"value": {name, main, binary, code | folder, env}}`. Every later line is a run body:
+`{"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}`.
+A reply is what the kind's official image answers: a plain line for 200, a line that begins with `!` for an error
+status. Standard output and error are the logs, flushed before each reply.
 
-Standard library only; Python 3.8 and newer. Before user code is loaded both channels move to descriptors that no child inherits.
+Standard library only; Python 3.8 and newer. Before user code is loaded both channels move to descriptors that no child
+inherits.
 """
 
 import fcntl

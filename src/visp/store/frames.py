@@ -1,0 +1,147 @@
+"""The ledger's frames: how an entry lies on disk. Pure.
+
+A frame is, in little-endian order: u32 length of what follows the checksum, u32 CRC-32 of it, u8 type, u8 version, the
+16-byte activation id, u64 `synced_to` (the offset known to be durable when the frame was written), a msgpack head and a
+raw tail: the first four bytes of the body say how long the head is. A length below the smallest legal one, zero above
+all, is no frame: a preallocated segment ends where its zeros begin.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.entity.activation import ActivationHead, ActivationRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from visp.store.base import Work
+
+VERSION = 1
+_PREFIX = struct.Struct("<II")
+_BODY = struct.Struct("<BB16sQI")
+PREFIX_BYTES = _PREFIX.size
+SMALLEST_BYTES = _BODY.size
+OVERHEAD_BYTES = PREFIX_BYTES + SMALLEST_BYTES
+
+
+class Type(IntEnum):
+    ACCEPTED = 1
+    STARTED = 2
+    FINISHED = 3
+    LOGS = 4
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One entry as it was read. `offset` and `end` are places in the whole log."""
+
+    type: int
+    id: str
+    synced_to: int
+    head: bytes
+    tail: bytes
+    offset: int
+    end: int
+
+
+def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") -> bytes:
+    body = b"".join((_BODY.pack(type, VERSION, bytes.fromhex(id), synced_to, len(head)), head, tail))
+    return _PREFIX.pack(len(body), zlib.crc32(body)) + body
+
+
+def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
+    """The frame at `at` of a segment that begins at offset `base`; None when there is no valid one."""
+    if at + OVERHEAD_BYTES > len(data):
+        return None
+    length, crc = _PREFIX.unpack_from(data, at)
+    start = at + PREFIX_BYTES
+    if length < SMALLEST_BYTES or start + length > len(data):
+        return None
+    body = memoryview(data)[start : start + length]
+    if zlib.crc32(body) != crc:
+        return None
+    type, version, id, synced_to, head_bytes = _BODY.unpack_from(body)
+    if version != VERSION or type not in Type or SMALLEST_BYTES + head_bytes > length:
+        return None
+    head = bytes(body[SMALLEST_BYTES : SMALLEST_BYTES + head_bytes])
+    tail = bytes(body[SMALLEST_BYTES + head_bytes :])
+    return Frame(type, id.hex(), synced_to, head, tail, base + at, base + start + length)
+
+
+def scan(data: bytes, base: int) -> Iterator[Frame]:
+    """The frames of a segment in order, up to the first place where there is none."""
+    at = 0
+    while (frame := read(data, at, base)) is not None:
+        yield frame
+        at = frame.end - base
+
+
+_LOOKS_LIKE = re.compile(rb"(?=[\x01-\x04]\x01)")
+
+
+def scan_beyond(data: bytes, at: int, base: int) -> Iterator[Frame]:
+    """Every valid frame behind a place that is none: what was written there tells damage from an end."""
+    for match in _LOOKS_LIKE.finditer(data.rstrip(b"\0"), at + PREFIX_BYTES):
+        frame = read(data, match.start() - PREFIX_BYTES, base)
+        if frame is not None:
+            yield frame
+
+
+# ── what the heads hold ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True):
+    """Works, all or none, and the record of the trigger that was fired, if it is a fire."""
+
+    works: list[tuple[str, bytes]]
+    record: tuple[ActivationHead, bytes] | None
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True):
+    """A record but for its result, which is the tail."""
+
+    head: msgspec.Raw
+    logs: tuple[str, ...]
+    has_all_logs: bool
+
+
+encode_msgpack = msgspec.msgpack.Encoder().encode
+_decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
+_decode_finished = msgspec.msgpack.Decoder(Finished).decode
+_decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
+_decode_logs = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+
+
+def accepted_head(works: Sequence[Work], record: ActivationRecord | None) -> bytes:
+    own = None if record is None else (record.head, record.result)
+    return encode_msgpack(Accepted([(work.id, work.message) for work in works], own))
+
+
+def finished_head(head: bytes, logs: tuple[str, ...], has_all_logs: bool) -> bytes:
+    """`head` is the record's, already in msgpack."""
+    return encode_msgpack(Finished(msgspec.Raw(head), logs, has_all_logs))
+
+
+def read_accepted(frame: Frame) -> tuple[list[tuple[str, bytes]], ActivationRecord | None]:
+    accepted = _decode_accepted(frame.head)
+    if accepted.record is None:
+        return accepted.works, None
+    head, result = accepted.record
+    return accepted.works, ActivationRecord(head=head, result=result)
+
+
+def read_finished(frame: Frame) -> ActivationRecord:
+    finished = _decode_finished(frame.head)
+    return ActivationRecord(
+        head=_decode_head(finished.head), result=frame.tail, logs=finished.logs, has_all_logs=finished.has_all_logs
+    )
+
+
+def read_logs(frame: Frame) -> tuple[str, ...]:
+    return _decode_logs(frame.head)

@@ -1,0 +1,622 @@
+"""The embedded ledger: an append-only, checksummed log of accepted work and records; SQLite is its index.
+
+Entries made in one turn of the event loop are written by one `write` at its end. What must survive a power cut waits
+for the next sync, which a thread does for all that wait (group commit). Records are readable from memory until they are
+indexed. A sync that fails ends the process: what the kernel then holds is unknown, and only a replay tells the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import msgspec
+
+from visp import wording
+from visp.entity.activation import ActivationRecord
+from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
+from visp.store import frames, segments
+from visp.store.base import OpenWork
+from visp.store.frames import Type
+from visp.store.sqlite import IndexRow
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from visp.clock import Clock
+    from visp.settings import Settings
+    from visp.store.base import ActivationQuery, Then, Work
+    from visp.store.segments import Segment, Spare
+    from visp.store.sqlite import SqliteActivations
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INLINE_LOGS_BYTES = 64 * 1024
+"""Logs up to this lie in the `finished` entry itself; more are encoded off the loop and follow it."""
+SYNC_EVERY_S = 1.0
+INDEX_EVERY_S = 0.1
+INDEX_ROWS = 1_000
+LOGS_WAIT_S = 1.0
+LOGS_LIMIT_S = 10.0
+RETRY_S = 1.0
+PINNED_SEGMENTS = 4
+"""An entry open for more segments than this is copied to the newest."""
+EXIT_IO_ERROR = 74
+
+
+class _Entry:
+    """A frame to be written, and what follows when it is."""
+
+    __slots__ = ("head", "id", "is_synced", "offset", "pending", "tail", "then", "type", "work_ids")
+
+    def __init__(
+        self,
+        type: Type,
+        id: str,
+        head: bytes,
+        tail: bytes,
+        then: Then | None,
+        is_synced: bool,
+        pending: _Pending | None = None,
+        work_ids: tuple[str, ...] = (),
+    ) -> None:
+        self.type = type
+        self.id = id
+        self.head = head
+        self.tail = tail
+        self.then = then
+        self.is_synced = is_synced
+        self.pending = pending
+        self.work_ids = work_ids
+        self.offset = 0
+
+
+class _Pending:
+    """A record in the log that is not indexed yet."""
+
+    __slots__ = ("head", "offset", "record", "size_bytes", "since_s", "waiters")
+
+    def __init__(self, record: ActivationRecord, head: bytes, since_s: float) -> None:
+        self.record = record
+        self.head = head
+        self.offset = 0
+        self.since_s = since_s
+        self.size_bytes = len(head) + len(record.result) + sum(map(len, record.logs)) + 200
+        self.waiters: list[asyncio.Future[None]] = []
+
+
+class _Open:
+    """Accepted work without a record: the segment that holds its `accepted` entry."""
+
+    __slots__ = ("is_started", "segment")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.is_started = False
+
+
+class EmbeddedLedger:
+    """`Ledger` and `ActivationStore` over a folder of segments and an index."""
+
+    def __init__(self, folder: Path, index: SqliteActivations, settings: Settings, clock: Clock) -> None:
+        self._folder = folder
+        self._index = index
+        self._settings = settings
+        self._clock = clock
+        self._is_power_safe = settings.ledger.durability == "power"
+        self._segments: list[Segment] = []
+        self._spare: Spare | None = None
+        self._buffer: list[_Entry] = []
+        self._is_flush_due = False
+        self._synced_to = 0
+        self._to_sync: list[Then] = []
+        self._is_syncing = False
+        self._unsynced: list[Segment] = []
+        self._is_folder_synced = True
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._found: list[OpenWork] = []
+        self._records: OrderedDict[str, _Pending] = OrderedDict()
+        self._records_bytes = 0
+        self._refusal: ServiceError | None = None
+        self._is_spare_asked = False
+        self._is_disk_full = False
+        self._is_index_full = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._indexing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lock = -1
+        self._loop: asyncio.AbstractEventLoop
+
+    # ── start and stop ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Reads the log back. Raises `StoreUnavailable` when it is in use, damaged, or cannot be written."""
+        self._loop = asyncio.get_running_loop()
+        indexed_to = await self._index.indexed_to()
+        try:
+            await self._in_thread(self._replay, indexed_to)
+        except OSError as error:
+            raise StoreUnavailable(f"the ledger in {self._folder} cannot be used: {error.strerror}") from None
+        self._tasks = [
+            self._loop.create_task(self._sync_on()),
+            self._loop.create_task(self._index_on()),
+            self._loop.create_task(self._sweep_on()),
+        ]
+
+    async def close(self) -> None:
+        """Writes and syncs what there is, and indexes it."""
+        self._flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._in_thread(self._sync_segments, list(self._segments))
+        for pending in list(self._records.values()):
+            self._complete_logs(pending)
+        try:
+            await self._index_all()
+        except ServiceError as error:
+            log.error("ledger.not_indexed", reason=str(error))
+        await self._index.close()
+        for segment in self._segments:
+            segment.close()
+        if self._spare is not None:
+            os.close(self._spare.descriptor)
+            self._spare.path.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._thread.shutdown()
+
+    def _replay(self, indexed_to: int) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StoreUnavailable(
+                f"another server uses {self._folder}: stop it, or choose another folder by --data-dir"
+            ) from None
+        found = segments.open_existing(self._folder)
+        messages: dict[str, tuple[bytes, _Open]] = {}
+        finished: set[str] = set()
+        started: set[str] = set()
+        for number, segment in enumerate(found):
+            data = segments.load(segment)
+            for frame in frames.scan(data, segment.base):
+                self._synced_to = max(self._synced_to, frame.synced_to)
+                try:
+                    self._replay_frame(frame, segment, messages, started, finished, indexed_to)
+                except msgspec.DecodeError as error:
+                    raise StoreUnavailable(
+                        f"an entry of {segment.path} cannot be read ({error}): was it written by a newer visp?"
+                    ) from None
+                segment.used = frame.end - segment.base
+            self._segments.append(segment)
+            if number + 1 < len(found) and found[number + 1].base == segment.end:
+                continue
+            self._check_end(segment, data, found[number + 1 :])
+            break
+        self._keep_open(messages, started, finished)
+        if not self._segments:
+            self._segments.append(
+                segments.adopt(segments.allocate(self._folder, self._settings.ledger.segment_bytes), 0)
+            )
+        self._synced_to = 0
+        self._sync_segments(list(self._segments))
+
+    def _check_end(self, segment: Segment, data: bytes, later: list[Segment]) -> None:
+        """The log ends here; a place that is known to have been durable must not lie behind it."""
+        beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if len(data) > segment.used else []
+        for other in later:
+            beyond += frames.scan(segments.load(other), other.base)
+        synced_to = max([self._synced_to, *(frame.synced_to for frame in beyond)])
+        if synced_to > segment.end:
+            raise StoreUnavailable(
+                f"the ledger is damaged at byte {segment.used} of {segment.path}: restore the data folder from a "
+                "backup, or move this file and those after it away and lose what they hold"
+            )
+        for other in later:
+            other.remove()
+        if len(data) > segment.used:
+            log.warning("ledger.cut", segment=segment.path.name, at=segment.used, bytes=len(data) - segment.used)
+            segments.cut(segment)
+
+    def _replay_frame(
+        self,
+        frame: frames.Frame,
+        segment: Segment,
+        messages: dict[str, tuple[bytes, _Open]],
+        started: set[str],
+        finished: set[str],
+        indexed_to: int,
+    ) -> None:
+        record: ActivationRecord | None = None
+        if frame.type == Type.ACCEPTED:
+            works, record = frames.read_accepted(frame)
+            for id, message in works:
+                messages[id] = (message, _Open(segment))
+        elif frame.type == Type.STARTED:
+            started.add(frame.id)
+        elif frame.type == Type.FINISHED:
+            finished.add(frame.id)
+            record = frames.read_finished(frame) if frame.offset >= indexed_to else None
+        elif frame.id in self._records:
+            pending = self._records[frame.id]
+            self._set_logs(pending, frames.read_logs(frame))
+        if record is not None and frame.offset >= indexed_to:
+            pending = _Pending(record, frames.encode_msgpack(record.head), self._clock.monotonic_s() - LOGS_LIMIT_S)
+            pending.offset = frame.offset
+            self._keep_record(pending)
+
+    def _keep_open(self, messages: dict[str, tuple[bytes, _Open]], started: set[str], finished: set[str]) -> None:
+        for id, (message, entry) in messages.items():
+            if id in finished:
+                continue
+            entry.is_started = id in started
+            entry.segment.open_ids.add(id)
+            self._open[id] = entry
+            self._found.append(OpenWork(id, message, entry.is_started))
+
+    # ── Ledger ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def check_room(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+
+    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+        pending = None
+        if record is not None:
+            pending = _Pending(record, frames.encode_msgpack(record.head), self._clock.monotonic_s())
+        head = frames.accepted_head(works, record)
+        id = record.head.id if record is not None else works[0].id
+        self._append(
+            _Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works)),
+        )
+
+    def start(self, ids: Sequence[str], then: Then) -> None:
+        last = len(ids) - 1
+        for number, id in enumerate(ids):
+            self._append(_Entry(Type.STARTED, id, b"", b"", then if number == last else None, True))
+
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+        head = frames.encode_msgpack(record.head)
+        late = record.has_all_logs and sum(map(len, record.logs)) > INLINE_LOGS_BYTES
+        if late:
+            logs, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
+        pending = _Pending(record, head, self._clock.monotonic_s())
+        body = frames.finished_head(head, record.logs, record.has_all_logs)
+        self._append(_Entry(Type.FINISHED, record.head.id, body, record.result, then, is_synced, pending))
+        if late:
+            self.add_logs(record.head.id, logs)
+
+    def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
+        encoding = self._loop.run_in_executor(self._thread, frames.encode_msgpack, logs)
+
+        def encoded(done: asyncio.Future[bytes]) -> None:
+            pending = self._records.get(id)
+            if pending is not None:
+                self._append(_Entry(Type.LOGS, id, done.result(), b"", lambda _: self._set_logs(pending, logs), False))
+
+        encoding.add_done_callback(encoded)
+
+    def open_work(self) -> list[OpenWork]:
+        found, self._found = self._found, []
+        return found
+
+    # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _append(self, entry: _Entry) -> None:
+        self._buffer.append(entry)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Writes everything that this turn produced, then says so."""
+        self._is_flush_due = False
+        entries, self._buffer = self._buffer, []
+        while entries:
+            try:
+                written = self._write(entries)
+            except OSError as error:
+                self._not_written(entries, error)
+                return
+            self._written(entries[:written])
+            entries = entries[written:]
+
+    def _write(self, entries: list[_Entry]) -> int:
+        """Writes as many as the segment has room for, by one write; how many. Raises `OSError`: none of them."""
+        segment = self._segments[-1]
+        synced_to, parts, size = self._synced_to, list[bytes](), 0
+        for entry in entries:
+            data = frames.pack(entry.type, entry.id, synced_to, entry.head, entry.tail)
+            if segment.used + size + len(data) > segment.size_bytes:
+                if parts:
+                    break
+                segment = self._next_segment(len(data))
+            entry.offset = segment.end + size
+            parts.append(data)
+            size += len(data)
+        segment.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        if segment not in self._unsynced:
+            self._unsynced.append(segment)
+        if self._spare is None and not self._is_spare_asked and segment.used > segment.size_bytes // 2:
+            self._prepare_spare()
+        return len(parts)
+
+    def _written(self, entries: list[_Entry]) -> None:
+        is_sync_due = False
+        for entry in entries:
+            self._note(entry)
+        for entry in entries:
+            if entry.then is None:
+                continue
+            if entry.is_synced and self._is_power_safe:
+                self._to_sync.append(entry.then)
+                is_sync_due = True
+            else:
+                entry.then(None)
+        if is_sync_due:
+            self._sync()
+        if self._refusal is not None or len(self._records) > self._settings.ledger.unindexed_records // 2:
+            self._judge()
+
+    def _not_written(self, entries: list[_Entry], error: OSError) -> None:
+        log.error("ledger.write_failed", reason=str(error), entries=len(entries))
+        self._is_disk_full = True
+        if not self._is_spare_asked:
+            self._prepare_spare()
+        self._judge()
+        failed = StoreFull() if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable()
+        for entry in entries:
+            if entry.then is not None:
+                entry.then(failed)
+
+    def _note(self, entry: _Entry) -> None:
+        """What a written entry means for what is in memory."""
+        if entry.pending is not None:
+            entry.pending.offset = entry.offset
+            self._keep_record(entry.pending)
+        for id in entry.work_ids:
+            if (copied := self._open.get(id)) is not None:
+                copied.segment.open_ids.discard(id)
+            self._open[id] = _Open(self._segments[-1])
+            self._segments[-1].open_ids.add(id)
+        if entry.type is Type.STARTED and (work := self._open.get(entry.id)) is not None:
+            work.is_started = True
+        elif entry.type is Type.FINISHED and (work := self._open.pop(entry.id, None)) is not None:
+            work.segment.open_ids.discard(entry.id)
+
+    def _next_segment(self, needed: int) -> Segment:
+        """The segment after the present one. A frame larger than a segment gets one of its own size."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.size_bytes < needed:
+            os.close(spare.descriptor)
+            spare = None
+        if spare is None:
+            spare = segments.allocate(self._folder, max(needed, self._settings.ledger.segment_bytes))
+        segment = segments.adopt(spare, self._segments[-1].end)
+        self._segments.append(segment)
+        self._is_folder_synced = False
+        return segment
+
+    def _prepare_spare(self) -> None:
+        """Reserves the next segment's blocks beforehand: a full disk shows while there is room to finish."""
+        self._is_spare_asked = True
+        allocating = self._loop.run_in_executor(
+            self._thread, segments.allocate, self._folder, self._settings.ledger.segment_bytes
+        )
+
+        def allocated(done: asyncio.Future[Spare]) -> None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            self._is_disk_full = error is not None
+            if error is None:
+                self._is_spare_asked, self._spare = False, done.result()
+            else:
+                log.error("ledger.disk_full", folder=str(self._folder), reason=str(error))
+                self._loop.call_later(RETRY_S, self._prepare_spare)
+            self._judge()
+
+        allocating.add_done_callback(allocated)
+
+    def _judge(self) -> None:
+        """Whether new work is refused, and why."""
+        limits = self._settings.ledger
+        segment = self._segments[-1]
+        if self._is_index_full or (self._is_disk_full and segment.used > segment.size_bytes * 3 // 4):
+            self._refusal = StoreFull()
+        elif len(self._records) > limits.unindexed_records or self._records_bytes > limits.unindexed_bytes:
+            self._refusal = Overloaded()
+        else:
+            self._refusal = None
+
+    # ── syncing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _sync(self) -> None:
+        """Starts a sync for all that wait, unless one is under way: then the next one is for them."""
+        if self._is_syncing or not self._unsynced:
+            return
+        self._is_syncing = True
+        waiting, self._to_sync = self._to_sync, []
+        dirty, self._unsynced = self._unsynced, []
+        end = self._segments[-1].end
+        syncing = self._loop.run_in_executor(self._thread, self._sync_segments, dirty)
+
+        def synced(done: asyncio.Future[None]) -> None:
+            if done.cancelled():
+                return
+            done.result()
+            self._is_syncing = False
+            self._synced_to = end
+            for then in waiting:
+                then(None)
+            if self._to_sync:
+                self._sync()
+
+        syncing.add_done_callback(synced)
+
+    def _sync_segments(self, dirty: list[Segment]) -> None:
+        """In order: an earlier segment is durable before a later one is said to be."""
+        try:
+            for segment in dirty:
+                segment.sync()
+            if not self._is_folder_synced:
+                segments.sync_folder(self._folder)
+                self._is_folder_synced = True
+        except OSError as error:
+            log.error("ledger.sync_failed", reason=str(error), action="the server ends; its next start replays the log")
+            os._exit(EXIT_IO_ERROR)
+
+    async def _sync_on(self) -> None:
+        while True:
+            await self._clock.sleep(SYNC_EVERY_S)
+            self._sync()
+
+    # ── the index ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep_record(self, pending: _Pending) -> None:
+        self._records[pending.record.head.id] = pending
+        self._records_bytes += pending.size_bytes
+
+    def _set_logs(self, pending: _Pending, logs: tuple[str, ...]) -> None:
+        pending.record = msgspec.structs.replace(pending.record, logs=logs, has_all_logs=True)
+        more = sum(map(len, logs))
+        pending.size_bytes += more
+        self._records_bytes += more
+        for waiter in pending.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        pending.waiters.clear()
+
+    def _complete_logs(self, pending: _Pending) -> None:
+        """Logs that never came are said to be missing."""
+        if not pending.record.has_all_logs:
+            self._set_logs(pending, (*pending.record.logs, wording.LOGS_INCOMPLETE))
+
+    async def _index_on(self) -> None:
+        while True:
+            await self._clock.sleep(INDEX_EVERY_S)
+            try:
+                await self._index_all()
+                self._is_index_full = False
+            except ServiceError as error:
+                log.error("ledger.index_failed", reason=str(error), records=len(self._records))
+                self._is_index_full = isinstance(error, StoreFull)
+                await self._clock.sleep(RETRY_S)
+            self._judge()
+
+    async def _index_all(self) -> None:
+        """Brings every record that was complete when this was called into the index."""
+        last = next(reversed(self._records), None)
+        async with self._indexing:
+            while last is not None and last in self._records and await self._index_some():
+                pass
+
+    async def _index_some(self) -> bool:
+        """Indexes the oldest complete records; whether there may be more."""
+        now_s = self._clock.monotonic_s()
+        batch: list[_Pending] = []
+        for pending in self._records.values():
+            if len(batch) >= INDEX_ROWS:
+                break
+            if not pending.record.has_all_logs and now_s - pending.since_s >= LOGS_LIMIT_S:
+                self._complete_logs(pending)
+            if pending.record.has_all_logs:
+                batch.append(pending)
+        if not batch:
+            return False
+        taken = {pending.record.head.id for pending in batch}
+        left = next((p.offset for id, p in self._records.items() if id not in taken), None)
+        end = self._segments[-1].end if left is None else left
+        await self._index.put([IndexRow(pending.record, pending.head) for pending in batch], end)
+        for pending in batch:
+            del self._records[pending.record.head.id]
+            self._records_bytes -= pending.size_bytes
+        return len(batch) == INDEX_ROWS
+
+    async def _sweep_on(self) -> None:
+        """Removes old records and segments that nothing needs any more."""
+        while True:
+            await self._clock.sleep(self._settings.retention.every_s)
+            try:
+                await self.sweep()
+            except ServiceError as error:
+                log.error("ledger.sweep_failed", reason=str(error))
+
+    async def sweep(self) -> int:
+        """One sweep; how many records were removed."""
+        retention = self._settings.retention
+        before_ms = None if retention.days <= 0 else self._clock.now_ms() - round(retention.days * 86_400_000)
+        removed = await self._index.sweep(before_ms, retention.bytes)
+        if len(self._segments) > 1:
+            self._copy_pinned()
+            await self._remove_segments()
+        return removed
+
+    async def _remove_segments(self) -> None:
+        """A segment goes when all in it is terminal and its rows are durable in the index."""
+        indexed_to = await self._index.indexed_to()
+        done = 0
+        for segment in self._segments[:-1]:
+            if segment.open_ids or segment.end > indexed_to or segment in self._unsynced:
+                break
+            done += 1
+        if not done:
+            return
+        await self._in_thread(self._sync_segments, list(self._segments))  # copies of entries among them
+        if await self._index.checkpoint():
+            for segment in self._segments[:done]:
+                await self._in_thread(segment.remove)
+            del self._segments[:done]
+
+    def _copy_pinned(self) -> None:
+        """Entries that would keep old segments are written again at the end of the log."""
+        for segment in self._segments[: -PINNED_SEGMENTS - 1]:
+            data = segments.load(segment) if segment.open_ids else b""
+            for frame in frames.scan(data, segment.base):
+                if frame.type != Type.ACCEPTED:
+                    continue
+                works, _ = frames.read_accepted(frame)
+                left = [(id, message) for id, message in works if id in segment.open_ids]
+                if left:
+                    head = frames.encode_msgpack(frames.Accepted(left, None))
+                    ids = tuple(id for id, _ in left)
+                    was_started = [id for id in ids if self._open[id].is_started]
+                    self._append(_Entry(Type.ACCEPTED, ids[0], head, b"", None, False, None, ids))
+                    for id in was_started:
+                        self._append(_Entry(Type.STARTED, id, b"", b"", None, False))
+
+    # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def get(self, namespace: str, id: str) -> ActivationRecord | None:
+        pending = self._records.get(id)
+        if pending is None:
+            return await self._index.get(namespace, id)
+        if pending.record.head.namespace != namespace:
+            return None
+        if not pending.record.has_all_logs:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            pending.waiters.append(waiter)
+            await asyncio.wait([waiter], timeout=LOGS_WAIT_S)
+        return pending.record
+
+    async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
+        await self._index_all()
+        return await self._index.list(query)
+
+    async def count(self, query: ActivationQuery) -> int:
+        await self._index_all()
+        return await self._index.count(query)
+
+    async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
+        return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))

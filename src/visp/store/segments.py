@@ -1,0 +1,143 @@
+"""The ledger's files: numbered segments, each preallocated, written at an offset, synced in order.
+
+A segment is called by the offset of its first byte in the whole log. All functions but `write` may block: they are for
+start-up and for the ledger's own thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+
+from visp.errors import StoreUnavailable
+
+SUFFIX = ".seg"
+CHUNK = 1 << 20
+
+
+class Segment:
+    """One file: `base` is the log's offset of its first byte, `used` how much of it holds frames."""
+
+    __slots__ = ("base", "descriptor", "open_ids", "path", "size_bytes", "used")
+
+    def __init__(self, path: Path, base: int, descriptor: int, size_bytes: int, used: int = 0) -> None:
+        self.path = path
+        self.base = base
+        self.descriptor = descriptor
+        self.size_bytes = size_bytes
+        self.used = used
+        self.open_ids: set[str] = set()
+
+    @property
+    def end(self) -> int:
+        return self.base + self.used
+
+    def write(self, data: bytes) -> None:
+        """Appends; raises `OSError`, and then nothing counts as written."""
+        at, view = self.used, memoryview(data)
+        while view:
+            written = os.pwrite(self.descriptor, view, at)
+            at, view = at + written, view[written:]
+        self.used = at
+
+    def sync(self) -> None:
+        os.fdatasync(self.descriptor)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def remove(self) -> None:
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Spare(msgspec.Struct, frozen=True):
+    """A preallocated file without a place in the log yet."""
+
+    path: Path
+    descriptor: int
+    size_bytes: int
+
+
+def allocate(folder: Path, size_bytes: int) -> Spare:
+    """A file with its blocks reserved; raises `OSError`, as when the disk is full, and leaves nothing then."""
+    path = folder / "spare"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _reserve(descriptor, size_bytes)
+        os.fsync(descriptor)
+    except OSError:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return Spare(path, descriptor, size_bytes)
+
+
+def _reserve(descriptor: int, size_bytes: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size_bytes)
+
+
+def adopt(spare: Spare, base: int) -> Segment:
+    """Gives a spare its place. Quick: a rename; the folder is synced with the segment's first frames."""
+    path = spare.path.with_name(f"{base:016x}{SUFFIX}")
+    os.rename(spare.path, path)
+    return Segment(path, base, spare.descriptor, spare.size_bytes)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_existing(folder: Path) -> list[Segment]:
+    """The segments of an earlier run, in order; raises `StoreUnavailable` when one in the middle is missing."""
+    (folder / "spare").unlink(missing_ok=True)
+    segments = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            base = int(path.stem, 16)
+        except ValueError:
+            raise StoreUnavailable(f"{path} is no segment of a ledger: move it away") from None
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        segments.append(Segment(path, base, descriptor, os.fstat(descriptor).st_size))
+    return segments
+
+
+def load(segment: Segment) -> bytes:
+    """The segment's bytes without the zeros at its end."""
+    end = segment.size_bytes
+    zeros = bytes(CHUNK)
+    while end > 0:
+        size = min(CHUNK, end)
+        if os.pread(segment.descriptor, size, end - size) != zeros[:size]:
+            break
+        end -= size
+    data = bytearray(end)
+    view, at = memoryview(data), 0
+    while at < end:
+        got = os.preadv(segment.descriptor, [view[at:]], at)
+        if got == 0:
+            break
+        at += got
+    return bytes(data)
+
+
+def cut(segment: Segment) -> None:
+    """Makes zeros of everything behind what is used, so that no old frame can follow a new one; synced."""
+    os.ftruncate(segment.descriptor, segment.used)
+    with contextlib.suppress(OSError):  # a full disk: the segment is shorter then
+        _reserve(segment.descriptor, segment.size_bytes)
+    segment.size_bytes = os.fstat(segment.descriptor).st_size
+    os.fsync(segment.descriptor)

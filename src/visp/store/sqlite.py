@@ -1,0 +1,340 @@
+"""The embedded stores: entities and subjects in one SQLite file, the index of activations in another.
+
+Entities are committed with `synchronous=FULL`. The index is NORMAL: what a power cut takes from it is in the ledger.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import wording
+from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.errors import Conflict, Corrupt
+from visp.store.base import Delete, Document, KeyRecord, Put
+from visp.store.database import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from visp.store.base import ActivationQuery, EntityQuery, Revision
+
+ENTITY_MIGRATIONS = (
+    """
+    CREATE TABLE documents (
+        id TEXT PRIMARY KEY, collection TEXT NOT NULL, namespace TEXT NOT NULL, package TEXT, name TEXT NOT NULL,
+        updated_ms INTEGER NOT NULL, publish INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX documents_by_update ON documents (namespace, collection, updated_ms DESC, id DESC);
+    CREATE TABLE revisions (last INTEGER NOT NULL);
+    INSERT INTO revisions VALUES (0);
+    CREATE TABLE keys (
+        uuid TEXT PRIMARY KEY, digest BLOB NOT NULL, sealed BLOB NOT NULL, subject TEXT NOT NULL,
+        namespace TEXT NOT NULL, is_blocked INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX keys_by_namespace ON keys (namespace);
+    CREATE TABLE namespace_limits (namespace TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+ACTIVATION_MIGRATIONS = (
+    """
+    CREATE TABLE activations (
+        id BLOB PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, start_ms INTEGER NOT NULL,
+        head BLOB NOT NULL, result BLOB NOT NULL, logs BLOB NOT NULL, crc INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX activations_by_start ON activations (namespace, start_ms DESC, id DESC);
+    CREATE INDEX activations_by_name ON activations (namespace, name, start_ms DESC, id DESC);
+    CREATE TABLE progress (indexed_to INTEGER NOT NULL);
+    INSERT INTO progress VALUES (0);
+    """,
+)
+
+# ── entities and subjects ───────────────────────────────────────────────────────────────────────────────────────
+
+_DOCUMENT = "id, collection, namespace, package, name, updated_ms, publish, body, revision"
+GET_DOCUMENT = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"
+GET_REVISION = "SELECT revision FROM documents WHERE id = ?"
+PUT_DOCUMENT = f"INSERT OR REPLACE INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DELETE_DOCUMENT = "DELETE FROM documents WHERE id = ?"
+NEXT_REVISION = "UPDATE revisions SET last = last + 1 RETURNING last"
+PUT_KEY = "INSERT OR REPLACE INTO keys (uuid, digest, sealed, subject, namespace, is_blocked) VALUES (?, ?, ?, ?, ?, ?)"
+_KEY = "uuid, digest, sealed, subject, namespace, is_blocked"
+GET_KEY = f"SELECT {_KEY} FROM keys WHERE uuid = ?"
+KEYS_OF = f"SELECT {_KEY} FROM keys WHERE namespace = ? ORDER BY uuid"
+GET_LIMITS = "SELECT limits FROM namespace_limits WHERE namespace = ?"
+PUT_LIMITS = "INSERT OR REPLACE INTO namespace_limits (namespace, limits) VALUES (?, ?)"
+DELETE_LIMITS = "DELETE FROM namespace_limits WHERE namespace = ?"
+
+
+class SqliteEntities:
+    """`EntityStore` and `SubjectStore` in one file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteEntities:
+        return cls(await Database.open(path, ENTITY_MIGRATIONS, synchronous="FULL"))
+
+    async def get(self, id: str) -> Document | None:
+        row = await self._database.read(lambda db: db.execute(GET_DOCUMENT, (id,)).fetchone())
+        return None if row is None else _document(row)
+
+    async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
+        return await self._database.write(lambda db: [_write(db, change) for change in changes])
+
+    async def key(self, uuid: str) -> KeyRecord | None:
+        row = await self._database.read(lambda db: db.execute(GET_KEY, (uuid,)).fetchone())
+        return None if row is None else _key(row)
+
+    async def keys_of(self, namespace: str) -> list[KeyRecord]:
+        rows = await self._database.read(lambda db: db.execute(KEYS_OF, (namespace,)).fetchall())
+        return [_key(row) for row in rows]
+
+    async def put_key(self, record: KeyRecord) -> None:
+        values = msgspec.structs.astuple(record)
+        await self._database.write(lambda db: db.execute(PUT_KEY, values).rowcount)
+
+    async def limits(self, namespace: str) -> bytes | None:
+        row = await self._database.read(lambda db: db.execute(GET_LIMITS, (namespace,)).fetchone())
+        return None if row is None else bytes(row[0])
+
+    async def put_limits(self, namespace: str, limits: bytes | None) -> None:
+        if limits is None:
+            await self._database.write(lambda db: db.execute(DELETE_LIMITS, (namespace,)).rowcount)
+        else:
+            await self._database.write(lambda db: db.execute(PUT_LIMITS, (namespace, limits)).rowcount)
+
+    async def list(self, query: EntityQuery) -> list[Document]:
+        where, values = _entity_filter(query)
+        sql = f"SELECT {_DOCUMENT} FROM documents {where} ORDER BY updated_ms DESC, id DESC LIMIT ? OFFSET ?"
+        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
+        return [_document(row) for row in rows]
+
+    async def count(self, query: EntityQuery) -> int:
+        where, values = _entity_filter(query)
+        sql = f"SELECT count(*) FROM documents {where}"
+        (count,) = await self._database.read(lambda db: db.execute(sql, values).fetchone())
+        return int(count)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _write(db: sqlite3.Connection, change: Put | Delete) -> Revision:
+    id = change.document.id if isinstance(change, Put) else change.id
+    row = db.execute(GET_REVISION, (id,)).fetchone()
+    if (None if row is None else row[0]) != change.expected:
+        raise Conflict(wording.CONCURRENT_CHANGE)
+    if isinstance(change, Delete):
+        db.execute(DELETE_DOCUMENT, (id,))
+        return 0
+    (revision,) = db.execute(NEXT_REVISION).fetchone()
+    document = change.document
+    db.execute(
+        PUT_DOCUMENT,
+        (
+            id,
+            document.collection,
+            document.namespace,
+            document.package,
+            document.name,
+            document.updated_ms,
+            document.publish,
+            document.body,
+            revision,
+        ),
+    )
+    return int(revision)
+
+
+def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
+    where, values = "WHERE namespace = ? AND collection = ?", [query.namespace, query.collection]
+    if query.package is not None:
+        where += " AND package = ?"
+        values.append(query.package)
+    if query.only_published:
+        where += " AND publish"
+    return where, tuple(values)
+
+
+def _document(row: tuple[str, str, str, str | None, str, int, int, bytes, int]) -> Document:
+    id, collection, namespace, package, name, updated_ms, publish, body, revision = row
+    return Document(
+        id=id,
+        collection=collection,
+        namespace=namespace,
+        package=package,
+        name=name,
+        updated_ms=updated_ms,
+        publish=bool(publish),
+        body=body,
+        revision=revision,
+    )
+
+
+def _key(row: tuple[str, bytes, bytes, str, str, int]) -> KeyRecord:
+    uuid, digest, sealed, subject, namespace, is_blocked = row
+    return KeyRecord(
+        uuid=uuid, digest=digest, sealed=sealed, subject=subject, namespace=namespace, is_blocked=bool(is_blocked)
+    )
+
+
+# ── activations ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+PUT_ACTIVATION = (
+    "INSERT OR REPLACE INTO activations (id, namespace, name, start_ms, head, result, logs, crc) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+GET_ACTIVATION = "SELECT head, result, logs, crc FROM activations WHERE id = ? AND namespace = ?"
+PROGRESS = "SELECT indexed_to FROM progress"
+SET_PROGRESS = "UPDATE progress SET indexed_to = ?"
+OLDEST = "DELETE FROM activations WHERE id IN (SELECT id FROM activations ORDER BY id LIMIT ?)"
+OLDER = "DELETE FROM activations WHERE id IN (SELECT id FROM activations WHERE id < ? ORDER BY id LIMIT ?)"
+SWEEP_ROWS = 1_000
+VACUUM_PAGES = 1_000
+
+
+class IndexRow(msgspec.Struct, frozen=True):
+    """A record as it is indexed; `head` is msgpack, as in its ledger entry."""
+
+    record: ActivationRecord
+    head: bytes
+
+
+class SqliteActivations:
+    """The index of records: what lists are made from, and where a record lies once it left the ledger's memory."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteActivations:
+        return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL"))
+
+    async def put(self, rows: Sequence[IndexRow], indexed_to: int) -> None:
+        """Adds the rows; everything in the ledger before `indexed_to` is indexed by this."""
+
+        def change(db: sqlite3.Connection) -> None:
+            db.executemany(PUT_ACTIVATION, map(_row, rows))
+            db.execute(SET_PROGRESS, (indexed_to,))
+
+        await self._database.write(change)
+
+    async def indexed_to(self) -> int:
+        (offset,) = await self._database.read(lambda db: db.execute(PROGRESS).fetchone())
+        return int(offset)
+
+    async def get(self, namespace: str, id: str) -> ActivationRecord | None:
+        """Raises `Corrupt` when the stored bytes do not match their checksum."""
+        key = bytes.fromhex(id)
+        row = await self._database.read(lambda db: db.execute(GET_ACTIVATION, (key, namespace)).fetchone())
+        return None if row is None else _record(row)
+
+    async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
+        where, values = _activation_filter(query)
+        sql = (
+            f"SELECT head, result, logs, crc FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
+        )
+        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
+        return [_record(row) for row in rows]
+
+    async def count(self, query: ActivationQuery) -> int:
+        where, values = _activation_filter(query)
+        sql = f"SELECT count(*) FROM activations {where}"
+        (count,) = await self._database.read(lambda db: db.execute(sql, values).fetchone())
+        return int(count)
+
+    async def sweep(self, before_ms: int | None, max_bytes: int) -> int:
+        """Removes records older than `before_ms` and, oldest first, those beyond `max_bytes` (0: no bound).
+
+        In steps, so that nothing waits long behind it; how many were removed.
+        """
+        total = 0
+        while True:
+            removed = await self._database.write(lambda db: _sweep_step(db, before_ms, max_bytes))
+            total += removed
+            if removed == 0:
+                return total
+
+    async def checkpoint(self) -> bool:
+        """Makes everything indexed so far durable in the file itself; false when a reader was in the way."""
+        return await self._database.checkpoint()
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _row(row: IndexRow) -> tuple[bytes, str, str, int, bytes, bytes, bytes, int]:
+    head, result = row.record.head, row.record.result
+    logs = msgspec.json.encode(row.record.logs) if row.record.logs else b""
+    return (
+        bytes.fromhex(head.id),
+        head.namespace,
+        filter_name(head),
+        head.start_ms,
+        row.head,
+        result,
+        logs,
+        _crc(row.head, result, logs),
+    )
+
+
+def filter_name(head: ActivationHead) -> str:
+    """The name that a list's filter compares: `package/name` of an action in a package, else the name."""
+    if head.path is None:
+        return head.name
+    return head.path.partition("/")[2]
+
+
+def _crc(head: bytes, result: bytes, logs: bytes) -> int:
+    return zlib.crc32(logs, zlib.crc32(result, zlib.crc32(head)))
+
+
+_decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
+_decode_logs = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+def _record(row: tuple[bytes, bytes, bytes, int]) -> ActivationRecord:
+    head, result, logs, crc = row
+    if _crc(head, result, logs) != crc:
+        raise Corrupt()
+    return ActivationRecord(head=_decode_head(head), result=result, logs=_decode_logs(logs) if logs else ())
+
+
+def _activation_filter(query: ActivationQuery) -> tuple[str, tuple[object, ...]]:
+    where: str = "WHERE namespace = ?"
+    values: list[object] = [query.namespace]
+    if query.name is not None:
+        where += " AND name = ?"
+        values.append(query.name)
+    if query.since_ms is not None:
+        where += " AND start_ms >= ?"
+        values.append(query.since_ms)
+    if query.upto_ms is not None:
+        where += " AND start_ms <= ?"
+        values.append(query.upto_ms)
+    return where, tuple(values)
+
+
+def _sweep_step(db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> int:
+    """Ids begin with the time: what is older has a smaller id."""
+    removed = 0
+    if before_ms is not None and before_ms > 0:
+        removed = db.execute(OLDER, (before_ms.to_bytes(6, "big"), SWEEP_ROWS)).rowcount
+    if removed == 0 and max_bytes and _used_bytes(db) > max_bytes:
+        removed = db.execute(OLDEST, (SWEEP_ROWS,)).rowcount
+    db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return removed
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (int(pages) - int(free)) * int(size)
