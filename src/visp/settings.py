@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from visp.errors import VispError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -76,7 +78,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 64
     open_files: Annotated[Positive, Meta(description="open descriptors of each process")] = 1024
     file_bytes: Annotated[Positive, Meta(description="size of one file, and of /tmp, in bytes")] = 64 * 1024 * 1024
-    tmp_inodes: Annotated[Positive, Meta(description="files and folders in /tmp")] = 65_536
     network: Annotated[Literal["none"], Meta(description="network of containers: none")] = "none"
     cells_dir: Annotated[
         str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")

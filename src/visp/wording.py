@@ -6,7 +6,10 @@ misspellings included. Sentences of our own name the limit that was met and how 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # ── identity and rights ─────────────────────────────────────────────────────────────────────────────────────────
 AUTH_CHALLENGE = 'Basic realm="OpenWhisk secure realm",charset=UTF-8'

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
+from starlette.requests import Request
 
 from visp import wording
+from visp.clock import Clock
+from visp.controller.acks import Acks
+from visp.controller.crud import Crud
+from visp.controller.fire import Fire
+from visp.controller.identities import Identities
+from visp.controller.invoke import Invoke
 from visp.entity.names import CALLERS_NAMESPACE, DEFAULT_PACKAGE, FullyQualifiedName, parse_name, parse_namespace
+from visp.entity.runtime_manifest import Manifest
+from visp.entity.subject import Identity
 from visp.errors import NotFound, TooLarge, WrongContentType
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-
-    from visp.clock import Clock
-    from visp.controller.acks import Acks
-    from visp.controller.crud import Crud
-    from visp.controller.fire import Fire
-    from visp.controller.identities import Identities
-    from visp.controller.invoke import Invoke
-    from visp.entity.runtime_manifest import Manifest
-    from visp.entity.subject import Identity
-    from visp.scheduler.fleet import Fleet
-    from visp.settings import Settings
-    from visp.store.base import ActivationStore
-    from visp.store.cache import EntityCache
+from visp.scheduler.fleet import Fleet
+from visp.settings import Settings
+from visp.store.base import ActivationStore
+from visp.store.cache import EntityCache
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from visp.bus.base import Handler, Unsubscribe
-from visp.bus.messages import Message
+from typing import TYPE_CHECKING
+
 from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from visp.bus.base import Handler, Unsubscribe
+    from visp.bus.messages import Message
 
 
 class MemoryBus:

@@ -9,10 +9,12 @@ container's `destroy` may be called at any time after `create` returned, `pause`
 
 from __future__ import annotations
 
-import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -82,10 +84,15 @@ class Container(Protocol):
         """
         ...
 
-    async def add_code(self, folder: str) -> None:
-        """Makes the tree of `folder` visible at `/action`; only for a container created without `code_folder`.
+    @property
+    def code_at(self) -> str:
+        """Where its code folder is seen inside: `/action`, save where nothing is mounted."""
+        ...
 
-        Raises `StartFailed` when the tree is too large for that (`can_add_code` tells beforehand).
+    async def add_code(self, folder: str) -> bool:
+        """Makes the tree of `folder` visible at `code_at`; only for a container created without `code_folder`.
+
+        False, and nothing done, when the tree is too large for that: then a container is made over it.
         """
         ...
 

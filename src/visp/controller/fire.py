@@ -7,6 +7,7 @@ came to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,13 +22,14 @@ from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Status, new_id
 from visp.entity.execs import SequenceExec
 from visp.entity.parameters import values
-from visp.entity.trigger import RuleStatus
+from visp.entity.subject import Identity
+from visp.entity.trigger import RuleStatus, Trigger
 from visp.errors import NotFound, RequestError, ServiceError, VispError
 from visp.store.base import Work
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from visp.clock import Clock
     from visp.controller.invoke import Invoke
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
     from visp.controller.sequence import Sequences
     from visp.entitlement.throttle import Throttle
     from visp.entity.payload import JsonObject
-    from visp.entity.subject import Identity
-    from visp.entity.trigger import RuleLink, Trigger
+    from visp.entity.trigger import RuleLink
     from visp.store.base import Ledger
     from visp.store.cache import EntityCache
 

@@ -58,7 +58,8 @@ class Identities:
         self._subjects = subjects
         self._secret = secret
         self._limits = limits
-        self._is_loopback = is_loopback
+        self.has_public_guest = is_loopback
+        """Whether the well-known guest key is in force."""
         self._cache: dict[bytes, Identity] = {}
 
     def peek(self, header: bytes) -> Identity | None:
@@ -84,7 +85,7 @@ class Identities:
     async def _look_up(self, auth: AuthKey) -> Identity:
         presented = digest(auth, self._secret)
         record = await self._subjects.key(auth.uuid)
-        is_guest = auth.uuid == GUEST_UUID and self._is_loopback
+        is_guest = auth.uuid == GUEST_UUID and self.has_public_guest
         expected = digest(AuthKey(GUEST_UUID, GUEST_KEY), self._secret) if is_guest else b"\0" * len(presented)
         if record is not None and not is_guest:
             expected = record.digest
@@ -110,7 +111,7 @@ class Identities:
 
     async def by_uuid(self, namespace_uuid: str) -> Identity | None:
         """The identity for accepted work, which carries no key."""
-        if namespace_uuid == GUEST_UUID and self._is_loopback:
+        if namespace_uuid == GUEST_UUID and self.has_public_guest:
             return await self._look_up(AuthKey(GUEST_UUID, GUEST_KEY))
         record = await self._subjects.key(namespace_uuid)
         if record is None:
@@ -124,7 +125,7 @@ class Identities:
 
     async def key_of(self, namespace_uuid: str) -> str | None:
         """The joined key pair of a namespace, for actions that are given it."""
-        if namespace_uuid == GUEST_UUID and self._is_loopback:
+        if namespace_uuid == GUEST_UUID and self.has_public_guest:
             return f"{GUEST_UUID}:{GUEST_KEY}"
         record = await self._subjects.key(namespace_uuid)
         return None if record is None else f"{record.uuid}:{unseal(record.sealed, self._secret)}"

@@ -14,9 +14,11 @@ from visp import wording
 from visp.controller.primitive import Answer, Order
 from visp.entitlement import rights
 from visp.entity import payload as payloads
+from visp.entity.action import Action
 from visp.entity.activation import new_id
 from visp.entity.execs import CodeExec, SequenceExec
 from visp.entity.parameters import Parameters, is_true, values
+from visp.entity.subject import Identity
 from visp.errors import BadRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -26,11 +28,9 @@ if TYPE_CHECKING:
     from visp.controller.primitive import Primitive
     from visp.controller.sequence import Sequences
     from visp.entitlement.throttle import Throttle
-    from visp.entity.action import Action
     from visp.entity.names import FullyQualifiedName
     from visp.entity.payload import JsonObject
     from visp.entity.runtime_manifest import Manifest
-    from visp.entity.subject import Identity
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,9 @@ import msgspec
 
 from visp.bus.base import invoker_topic
 from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_activation
+from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, new_id
+from visp.entity.subject import Identity
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.scheduler.placement import place
 from visp.store.base import Work
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from visp.bus.base import Bus
     from visp.clock import Clock
     from visp.controller.acks import Acks
-    from visp.entity.action import Action
-    from visp.entity.subject import Identity
     from visp.scheduler.fleet import Fleet
     from visp.store.base import Ledger
 

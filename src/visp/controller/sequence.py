@@ -97,6 +97,9 @@ class Sequences:
             return await self._run(order, [0], is_topmost=True)
         except ServiceError as error:
             return Refused(error)
+        except Exception as error:  # the top of a sequence: what nobody foresaw must not end the others
+            log.exception("sequence.failed", transid=order.transid, activation=order.id, reason=repr(error))
+            return Refused(ServiceError())
         finally:
             self._acks.complete(order.id)
 

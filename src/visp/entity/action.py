@@ -5,7 +5,7 @@ Source: OpenWhisk's action documents and the merge rules of its PUT.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,8 +16,10 @@ from visp.entity.limits import ActionLimits, merge_limits, parse_limits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameters, parse_parameters, plain, render_parameters
 from visp.entity.payload import parse_document
-from visp.entity.runtime_manifest import Manifest
 from visp.errors import BadRequest, Malformed
+
+if TYPE_CHECKING:
+    from visp.entity.runtime_manifest import Manifest
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):

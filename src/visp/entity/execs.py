@@ -6,15 +6,17 @@ Source: the exec documents of Apache OpenWhisk; `binary` is computed from the co
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from visp import wording
 from visp.entity.names import FullyQualifiedName, parse_qualified
 from visp.entity.payload import encode
-from visp.entity.runtime_manifest import Manifest
 from visp.errors import Malformed, TooLarge
+
+if TYPE_CHECKING:
+    from visp.entity.runtime_manifest import Manifest
 
 INLINE_CODE_BYTES = 16 * 1024
 """Code up to this size stands in the document; larger code is a blob."""

@@ -6,12 +6,15 @@ visp adds one field to an entry: `local`, which says how the kind runs without a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from visp import wording
 from visp.errors import Malformed, VispError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):

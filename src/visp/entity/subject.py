@@ -16,7 +16,7 @@ import uuid
 import msgspec
 
 from visp import wording
-from visp.entity.limits import LimitRanges, PARAMETERS_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, RESULT_LIMIT_BYTES
+from visp.entity.limits import PARAMETERS_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, RESULT_LIMIT_BYTES, LimitRanges
 from visp.errors import Unauthorized
 
 KEY_LENGTH = 64

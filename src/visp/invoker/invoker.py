@@ -22,7 +22,6 @@ from visp.invoker import activate
 from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
 from visp.invoker.pool import Pool
-from visp.invoker.prewarm import Wanted
 from visp.invoker.slot import Key, Slot, State
 from visp.runtime.base import CodeRefused, Gone, Reply
 from visp.telemetry import log
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from visp.container.base import Container, Driver
     from visp.entity.activation import ActivationHead
     from visp.entity.execs import Code
+    from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
     from visp.settings import Settings
     from visp.store.base import Ledger

@@ -5,14 +5,11 @@ The warm case, a READY container of the same key, never comes here: the pool fin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from visp.invoker.slot import Slot
+from visp.invoker.slot import Slot
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,7 @@ class Pool:
         self._next_id = 0
         self._tick: asyncio.TimerHandle | None = None
         self._cells_blocked_until_s = 0.0
+        self._is_empty = asyncio.Event()
         self.is_closed = False
 
     # ── what the invoker asks ───────────────────────────────────────────────────────────────────────────────────
@@ -363,7 +364,10 @@ class Pool:
         slot.on(SlotEvent.REMOVED)
         del self._slots[slot.id]
         self._used_mb -= slot.memory_mb
-        if self._queues and not self.is_closed:
+        if self.is_closed:
+            if not self._slots:
+                self._is_empty.set()
+        elif self._queues:
             self._plan_all()
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -461,10 +465,11 @@ class Pool:
             self._tick.cancel()
             self._tick = None
         self._queues.clear()
+        if not self._slots:
+            self._is_empty.set()
         for slot in list(self._slots.values()):
             self.remove(slot)
-        while self._slots:
-            await asyncio.sleep(0.005)
+        await self._is_empty.wait()
 
     def __repr__(self) -> str:
         slots = ", ".join(map(repr, self._slots.values()))

@@ -9,11 +9,12 @@ leave a store: they become `StoreUnavailable`, `StoreFull` or `Corrupt`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from visp.entity.activation import ActivationRecord
+if TYPE_CHECKING:
+    from visp.entity.activation import ActivationRecord
 
 Revision = int
 """Grows with every write of a document, across its deletion and re-creation too; never 0 for what exists."""

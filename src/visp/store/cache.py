@@ -18,8 +18,6 @@ from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from visp.entity.execs import Code
     from visp.store.base import BlobStore, EntityQuery, EntityStore
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import msgspec
 
 from visp import wording
-from visp.entity.activation import ActivationRecord
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.store import frames, segments
 from visp.store.base import OpenWork
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from visp.clock import Clock
+    from visp.entity.activation import ActivationRecord
     from visp.settings import Settings
     from visp.store.base import ActivationQuery, Then, Work
     from visp.store.segments import Segment, Spare
@@ -83,7 +83,7 @@ class _Entry:
 class _Pending:
     """A record in the log that is not indexed yet."""
 
-    __slots__ = ("head", "offset", "record", "size_bytes", "since_s", "waiters")
+    __slots__ = ("head", "offset", "record", "since_s", "size_bytes", "waiters")
 
     def __init__(self, record: ActivationRecord, head: bytes, since_s: float) -> None:
         self.record = record

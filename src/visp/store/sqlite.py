@@ -5,7 +5,6 @@ Entities are committed with `synchronous=FULL`. The index is NORMAL: what a powe
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from visp.store.base import Delete, Document, KeyRecord, Put
 from visp.store.database import Database
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
     from pathlib import Path
 

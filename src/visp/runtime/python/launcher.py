@@ -39,7 +39,7 @@ def open_channels():
     if null != 0:
         os.dup2(null, 0)
         os.close(null)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, closefd=False)
     sys.stdout.reconfigure(line_buffering=True)
     return lines, replies
 

@@ -1,0 +1,162 @@
+"""The default driver: bubblewrap under a uid of its own, a seccomp filter, limits on the whole tree.
+
+Inside there is `/usr` read-only, an own `/tmp`, the action's code at `/action` and nothing of the host: no file, no
+process, no network, no other user. Options travel in a descriptor, so that no host path shows in the sandbox's own
+`/proc/1/cmdline`; the environment is empty, for what bubblewrap is given stands in `/proc/1/environ`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visp.container import seccomp, spawn
+from visp.container.base import ContainerSpec
+from visp.container.local import Launch, LocalDriver
+from visp.errors import StartFailed
+
+if TYPE_CHECKING:
+    from visp.container.local import LocalContainer, Place
+    from visp.settings import Settings
+
+INSIDE_UID = "65534"
+SECCOMP, ARGUMENTS = 9, 10
+STACK_BYTES = 8 * 1024 * 1024
+LOCKED_BYTES = 64 * 1024
+SHM_BYTES = 8 * 1024 * 1024
+TRIAL_S = 10.0
+
+_JOIN = 'unset PWD; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
+"""Moves itself into each group named before `--`, then becomes what follows. The text is fixed; all else are words."""
+
+_NAMESPACES = (
+    *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--uid", INSIDE_UID, "--gid", INSIDE_UID, "--hostname", "action", "--die-with-parent", "--new-session"),
+    *("--cap-drop", "ALL", "--clearenv"),
+)
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+_SYSTEM = (
+    *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
+    *("--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin"),
+    *("--ro-bind-try", "/etc/ssl", "/etc/ssl", "--ro-bind-try", "/etc/ca-certificates", "/etc/ca-certificates"),
+    *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+    *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--ro-bind-try", "/etc/localtime", "/etc/localtime"),
+    *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"),
+)
+
+
+class BwrapDriver(LocalDriver):
+    """Containers by bubblewrap."""
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        super().__init__("bwrap", settings, data_dir, self._wrap_command)
+        self._filter = b""
+        self._programs: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Also runs a trial container: what keeps it from running is told here, not at the first invocation."""
+        try:
+            self._filter = seccomp.program()
+        except LookupError:
+            raise StartFailed(
+                f"driver bwrap has no filter of system calls for {platform.machine()} "
+                f"(only for {', '.join(seccomp.ARCHITECTURES)})"
+            ) from None
+        self._programs = find_programs()
+        await super().start()
+        await self._try()
+
+    def fingerprint(self) -> bytes:
+        """What a verdict on this sandbox depends on: filter, arguments, limits, uid or not."""
+        words = (*_NAMESPACES, *_SYSTEM, *self.cgroups.hierarchies, str(os.geteuid() == 0))
+        return self._filter + "\0".join(words).encode() + repr(self.settings.container).encode()
+
+    async def _try(self) -> None:
+        container = await self.create(
+            ContainerSpec(id=f"trial-{os.getpid()}", argv=("/usr/bin/true",), env={}, memory_mb=64)
+        )
+        try:
+            done, _ = await asyncio.wait([container.exited], timeout=TRIAL_S)
+            said = _read_all(container)
+            if not done or container.exited.result().status != 0:
+                raise StartFailed(explain(said or f"no answer within {TRIAL_S} s"))
+        finally:
+            await container.destroy()
+
+    def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
+        limits = self.settings.container
+        programs = self._programs
+        options = [*_NAMESPACES]
+        for name, value in (_ENVIRONMENT | spec.env).items():
+            options += ("--setenv", name, value)
+        options += _SYSTEM
+        options += (
+            "--size",
+            str(limits.file_bytes),
+            "--tmpfs",
+            "/tmp",
+            "--size",
+            str(SHM_BYTES),
+            "--tmpfs",
+            "/dev/shm",
+        )
+        options += ("--perms", "0555", "--dir", "/action", "--ro-bind", str(place.code), "/action")
+        for mount in spec.mounts:
+            options += ("--ro-bind", mount.host, mount.inside)
+        options += ("--remount-ro", "/dev", "--disable-userns", "--seccomp", str(SECCOMP), "--remount-ro", "/")
+        options += ("--chdir", "/tmp")
+        argv = [programs["bwrap"], "--args", str(ARGUMENTS), "--", programs["prlimit"]]
+        argv += (f"--nproc={place.processes}", f"--nofile={limits.open_files}", "--core=0")
+        argv += (f"--fsize={limits.file_bytes}", f"--data={place.data_bytes}", f"--stack={STACK_BYTES}")
+        argv += (f"--memlock={LOCKED_BYTES}", "--msgqueue=0", *spec.argv)
+        if place.uid is not None:
+            uid = str(place.uid)
+            argv = [programs["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
+        if place.group_files:
+            argv = [programs["sh"], "-c", _JOIN, "sh", *place.group_files, "--", *argv]
+        data = b"".join(option.encode() + b"\0" for option in options)
+        descriptors = {SECCOMP: spawn.memory_file(self._filter), ARGUMENTS: spawn.memory_file(data)}
+        return Launch(argv, {}, descriptors)
+
+
+def find_programs() -> dict[str, str]:
+    """The host's programs that the driver starts; raises `StartFailed` naming the package of what is missing."""
+    packages = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux", "sh": "dash"}
+    found = {name: shutil.which(name, path="/usr/local/bin:/usr/bin:/bin") for name in packages}
+    missing = sorted({packages[name] for name, path in found.items() if path is None})
+    if missing:
+        raise StartFailed(f"driver bwrap needs what is not installed: apt-get install {' '.join(missing)}")
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def explain(said: str) -> str:
+    """Why bubblewrap does not work here, and what mends it."""
+    if _is_set("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"):
+        mend = "AppArmor refuses user namespaces: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    elif Path("/proc/sys/kernel/unprivileged_userns_clone").exists() and not _is_set(
+        "/proc/sys/kernel/unprivileged_userns_clone"
+    ):
+        mend = "user namespaces are off: sysctl kernel.unprivileged_userns_clone=1"
+    elif "Permission denied" in said:
+        mend = "its user cannot reach a folder: name another by [container] cells_dir"
+    else:
+        mend = "`visp doctor` looks further"
+    return f"driver bwrap does not work here: {said.strip()} ({mend})"
+
+
+def _is_set(path: str) -> bool:
+    try:
+        return Path(path).read_text().strip() != "0"
+    except OSError:
+        return False
+
+
+def _read_all(container: LocalContainer) -> str:
+    try:
+        return os.read(container.wire.stderr, 4096).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""

@@ -1,0 +1,221 @@
+"""Limits on whole process trees: a group in each hierarchy that can be written.
+
+Version 1 controllers hold the limits where they are mounted; a bare version 2 tree beside them freezes and kills. On a
+pure version 2 machine one group does both. A normal user without a delegated tree has none: then rlimits bound each
+process, and `watch` their sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path("/sys/fs/cgroup")
+V1 = ("memory", "pids", "cpu")
+CPU_SHARES_OF_A_GIB = 1024
+GONE_S = 1.0
+EMPTY_CHECK_S = 0.002
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    memory_bytes: int
+    processes: int
+
+
+class Group:
+    """One container's groups. Methods write small files of the kernel and do not wait."""
+
+    def __init__(self, folders: dict[str, Path]) -> None:
+        self._folders = folders
+        self._v2 = folders.get("unified")
+
+    @property
+    def join(self) -> tuple[str, ...]:
+        """Files into which a process writes 0 to move itself here."""
+        return tuple(str(folder / "cgroup.procs") for folder in self._folders.values())
+
+    @property
+    def can_freeze(self) -> bool:
+        return self._v2 is not None
+
+    @property
+    def bounds_memory(self) -> bool:
+        return "memory" in self._folders or _has(self._v2, "memory.max")
+
+    def freeze(self, is_frozen: bool) -> None:
+        assert self._v2 is not None
+        (self._v2 / "cgroup.freeze").write_text("1" if is_frozen else "0")
+
+    def kill(self) -> None:
+        """SIGKILL to all, also to those that fork meanwhile."""
+        if _has(self._v2, "cgroup.kill"):
+            assert self._v2 is not None
+            (self._v2 / "cgroup.kill").write_text("1")
+            return
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, 9)
+
+    def has_run_out_of_memory(self) -> bool:
+        """Whether the kernel has killed a process of the group for its memory."""
+        for folder, name in ((self._folders.get("memory"), "memory.oom_control"), (self._v2, "memory.events")):
+            if folder is None:
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                for line in (folder / name).read_text().splitlines():
+                    word, _, count = line.partition(" ")
+                    if word == "oom_kill" and int(count) > 0:
+                        return True
+        return False
+
+    def remove(self) -> None:
+        """Kills what is left and removes the groups; blocks up to a second."""
+        until = time.monotonic() + GONE_S
+        while self._pids() and time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                self.kill()
+            time.sleep(EMPTY_CHECK_S)
+        for folder in self._folders.values():
+            while True:
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    if time.monotonic() < until:
+                        time.sleep(EMPTY_CHECK_S)
+                        continue
+                break
+
+    def _pids(self) -> list[int]:
+        out: set[int] = set()
+        for folder in self._folders.values():
+            with contextlib.suppress(OSError):
+                out.update(map(int, (folder / "cgroup.procs").read_text().split()))
+        return [pid for pid in out if pid > 0]
+
+
+class Cgroups:
+    """Where this server's groups lie; each of its containers gets a group of its own below."""
+
+    def __init__(self, parents: dict[str, Path]) -> None:
+        self._parents = parents
+
+    @classmethod
+    def find(cls, name: str) -> Cgroups:
+        """The hierarchies that can be written here, each with a parent group called `name` made in it."""
+        parents: dict[str, Path] = {}
+        for hierarchy, base in _bases():
+            folder = base / name
+            try:
+                folder.mkdir(exist_ok=True)
+                if hierarchy == "unified":
+                    _enable(base)
+                    _enable(folder)
+            except OSError:
+                continue
+            parents[hierarchy] = folder
+        return cls(parents)
+
+    @property
+    def bounds_memory(self) -> bool:
+        return "memory" in self._parents or "memory" in _controllers(self._parents.get("unified"))
+
+    @property
+    def can_freeze(self) -> bool:
+        return "unified" in self._parents
+
+    @property
+    def hierarchies(self) -> tuple[str, ...]:
+        return tuple(self._parents)
+
+    def make(self, name: str, limits: Limits) -> Group | None:
+        """A group with these limits; None where nothing can be written."""
+        folders: dict[str, Path] = {}
+        for hierarchy, parent in self._parents.items():
+            folder = parent / name
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+            for file, value in _values(hierarchy, limits).items():
+                if (folder / file).exists():
+                    (folder / file).write_text(value)
+            folders[hierarchy] = folder
+        return Group(folders) if folders else None
+
+    def reap(self) -> int:
+        """Ends and removes what an earlier server left; how many groups."""
+        names = {entry.name for parent in self._parents.values() for entry in parent.iterdir() if entry.is_dir()}
+        for name in names:
+            Group({hierarchy: parent / name for hierarchy, parent in self._parents.items()}).remove()
+        return len(names)
+
+    def close(self) -> None:
+        for parent in self._parents.values():
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
+def _bases() -> list[tuple[str, Path]]:
+    """For each hierarchy, the group below which this process may make its own."""
+    out: list[tuple[str, Path]] = []
+    own = _own_groups()
+    for controller in V1:
+        mounted = ROOT / controller
+        if (mounted / "cgroup.procs").exists() and controller in own:
+            base = mounted / own[controller].lstrip("/")
+            out.append((controller, base if base.is_dir() else mounted))
+    unified = ROOT / "unified" if (ROOT / "unified" / "cgroup.procs").exists() else ROOT
+    if (unified / "cgroup.controllers").exists():
+        out.append(("unified", unified))
+    return out
+
+
+def _own_groups() -> dict[str, str]:
+    out: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                out[controller] = path
+    return out
+
+
+def _enable(folder: Path) -> None:
+    """Hands the controllers that there are on to the groups below."""
+    for controller in _controllers(folder):
+        if controller in V1:
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def _controllers(folder: Path | None) -> list[str]:
+    try:
+        return [] if folder is None else (folder / "cgroup.controllers").read_text().split()
+    except OSError:
+        return []
+
+
+def _values(hierarchy: str, limits: Limits) -> dict[str, str]:
+    memory, processes = str(limits.memory_bytes), str(limits.processes)
+    share = max(2, CPU_SHARES_OF_A_GIB * limits.memory_bytes >> 30)
+    if hierarchy == "memory":
+        return {"memory.limit_in_bytes": memory, "memory.memsw.limit_in_bytes": memory}
+    if hierarchy == "pids":
+        return {"pids.max": processes}
+    if hierarchy == "cpu":
+        return {"cpu.shares": str(share)}
+    return {
+        "memory.max": memory,
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "pids.max": processes,
+        "cpu.weight": str(max(1, min(10_000, share * 100 // CPU_SHARES_OF_A_GIB))),
+    }
+
+
+def _has(folder: Path | None, name: str) -> bool:
+    return folder is not None and (folder / name).exists()

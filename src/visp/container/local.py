@@ -1,0 +1,266 @@
+"""What local drivers share: pipes, folders, groups, and the end of a container.
+
+A local container is one host process (the sandbox, or the program itself) with descriptors 0–3 and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from visp.container import spawn, watch
+from visp.container.base import Exit, Pipes
+from visp.container.cells import Cells, can_link, instance_of, link_tree
+from visp.container.cgroup import Cgroups, Limits
+from visp.errors import StartFailed
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from visp.container.base import ContainerSpec
+    from visp.container.cgroup import Group
+    from visp.container.spawn import Process
+    from visp.settings import Settings
+
+REPLIES = 3
+MIB = 1024 * 1024
+GONE_S = 1.0
+WATCH_S = 0.5
+FIRST_UID = 200_000
+UIDS = 20_000
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """What to start on the host: argument list, environment, and descriptors beside 0–3; they are closed after it."""
+
+    argv: list[str]
+    env: dict[str, str]
+    descriptors: dict[int, int]
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver has prepared for one container. `uid` is None for a server that is not root."""
+
+    code: Path
+    uid: int | None
+    group_files: tuple[str, ...]
+    processes: int
+    data_bytes: int
+
+
+class Wrap(Protocol):
+    """How one driver makes a host command of what should run inside."""
+
+    def __call__(self, spec: ContainerSpec, place: Place) -> Launch: ...
+
+
+class LocalContainer:
+    """A container of this machine."""
+
+    def __init__(
+        self,
+        driver: LocalDriver,
+        spec: ContainerSpec,
+        process: Process,
+        wire: Pipes,
+        group: Group | None,
+        uid: int | None,
+        code_at: str,
+    ) -> None:
+        self.id = spec.id
+        self.wire = wire
+        self.code_at = code_at
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self.pid = process.pid
+        self.memory_bytes = spec.memory_mb * MIB
+        self.is_paused = False
+        self._driver = driver
+        self._process = process
+        self._group = group
+        self._uid = uid
+        self._is_out_of_memory = False
+        process.exited.add_done_callback(self._ended)
+
+    def _ended(self, process: asyncio.Future[Exit]) -> None:
+        if self._group is not None and self._group.has_run_out_of_memory():
+            self._is_out_of_memory = True
+        if not self.exited.done():
+            self.exited.set_result(Exit(process.result().status, self._is_out_of_memory))
+
+    async def add_code(self, folder: str) -> bool:
+        tree, own = Path(folder), self._driver.cells.folder / "cells" / self.id
+        if not await asyncio.to_thread(can_link, tree):
+            return False
+        await asyncio.to_thread(link_tree, tree, own)
+        return True
+
+    async def pause(self) -> None:
+        self.is_paused = True
+        if self._group is not None and self._group.can_freeze:
+            self._group.freeze(True)
+        else:
+            watch.signal_tree(self.pid, signal.SIGSTOP)
+
+    async def resume(self) -> None:
+        if self._group is not None and self._group.can_freeze:
+            self._group.freeze(False)
+        else:
+            watch.signal_tree(self.pid, signal.SIGCONT)
+        self.is_paused = False
+
+    def kill_for_memory(self) -> None:
+        """It outgrew its memory where the kernel does not watch that."""
+        self._is_out_of_memory = True
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._group is not None:
+            with contextlib.suppress(OSError):
+                self._group.kill()
+        elif self._driver.kills_tree:
+            watch.signal_tree(self.pid, signal.SIGKILL)
+        self._process.kill()
+
+    async def destroy(self) -> None:
+        self._kill()
+        done, _ = await asyncio.wait([self._process.exited], timeout=GONE_S)
+        if not done:
+            log.error("container.not_gone", id=self.id, pid=self.pid)
+        for descriptor in msgspec.structs.astuple(self.wire):
+            os.close(descriptor)
+        await asyncio.to_thread(self._clean)
+        self._driver.forget(self, self._uid)
+
+    def _clean(self) -> None:
+        if self._group is not None:
+            self._group.remove()
+        self._driver.cells.remove(self.id)
+
+
+class LocalDriver:
+    """A driver over a `Wrap`."""
+
+    kills_tree = False
+    """Whether ending the first process leaves others behind: so where there is no process namespace."""
+
+    def __init__(self, name: str, settings: Settings, data_dir: Path, wrap: Wrap) -> None:
+        self.name = name
+        self.settings = settings
+        self.cells = Cells.of(settings, data_dir)
+        self.cgroups = Cgroups({})
+        self._group_name = f"visp-{instance_of(data_dir)}"
+        self._wrap = wrap
+        self._containers: dict[str, LocalContainer] = {}
+        self._free_uids: list[int] = []
+        self._next_uid = FIRST_UID
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Folders and groups; a driver's own check comes after it."""
+        spawn.close_on_exec()
+        await asyncio.to_thread(self.cells.prepare)
+        self.cgroups = await asyncio.to_thread(Cgroups.find, self._group_name)
+        if not self.cgroups.bounds_memory:
+            self._watching = asyncio.ensure_future(self._watch())
+
+    async def reap(self) -> int:
+        groups = await asyncio.to_thread(self.cgroups.reap)
+        return max(groups, await asyncio.to_thread(self.cells.reap))
+
+    async def create(self, spec: ContainerSpec) -> LocalContainer:
+        limits = Limits(memory_bytes=spec.memory_mb * MIB, processes=self.settings.container.processes)
+        group = None
+        uid = self._take_uid()
+        try:
+            if self.cgroups.hierarchies:
+                group = await asyncio.to_thread(self.cgroups.make, spec.id, limits)
+            bounded = group is not None and group.bounds_memory
+            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(spec.id)
+            place = Place(
+                code=code,
+                uid=uid,
+                group_files=group.join if group is not None else (),
+                processes=limits.processes if bounded else self.settings.container.processes_without_cgroup,
+                data_bytes=limits.memory_bytes * (2 if bounded else 1),
+            )
+            process, wire = self._start(self._wrap(spec, place))
+        except OSError as error:
+            await self._undo(spec, group, uid)
+            raise StartFailed(f"no container could be prepared: {error}") from None
+        except StartFailed:
+            await self._undo(spec, group, uid)
+            raise
+        container = LocalContainer(self, spec, process, wire, group, uid, self.code_at(code))
+        self._containers[spec.id] = container
+        return container
+
+    def code_at(self, code: Path) -> str:
+        """Where the host folder `code` is seen inside."""
+        return "/action"
+
+    def _start(self, launch: Launch) -> tuple[Process, Pipes]:
+        stdin_inside, stdin = os.pipe2(os.O_CLOEXEC)
+        replies, replies_inside = os.pipe2(os.O_CLOEXEC)
+        stdout, stdout_inside = os.pipe2(os.O_CLOEXEC)
+        stderr, stderr_inside = os.pipe2(os.O_CLOEXEC)
+        inside = {0: stdin_inside, 1: stdout_inside, 2: stderr_inside, REPLIES: replies_inside}
+        ours = (stdin, replies, stdout, stderr)
+        try:
+            process = spawn.start(launch.argv, launch.env, inside | launch.descriptors)
+        except BaseException:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in (*inside.values(), *launch.descriptors.values()):
+                os.close(descriptor)
+        for descriptor in ours:
+            os.set_blocking(descriptor, False)
+        return process, Pipes(*ours)
+
+    async def _undo(self, spec: ContainerSpec, group: Group | None, uid: int | None) -> None:
+        if group is not None:
+            await asyncio.to_thread(group.remove)
+        await asyncio.to_thread(self.cells.remove, spec.id)
+        self._give_uid(uid)
+
+    def _take_uid(self) -> int | None:
+        if os.geteuid() != 0:
+            return None
+        if self._free_uids:
+            return self._free_uids.pop()
+        if self._next_uid >= FIRST_UID + UIDS:
+            raise StartFailed(f"{UIDS} containers run already")
+        self._next_uid += 1
+        return self._next_uid - 1
+
+    def _give_uid(self, uid: int | None) -> None:
+        if uid is not None:
+            self._free_uids.append(uid)
+
+    def forget(self, container: LocalContainer, uid: int | None) -> None:
+        """The container is gone."""
+        self._containers.pop(container.id, None)
+        self._give_uid(uid)
+
+    async def _watch(self) -> None:
+        """Without a memory cgroup: the sum over each container's processes is looked at twice a second."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for container in list(self._containers.values()):
+                if container.is_paused or container.exited.done():
+                    continue
+                if await asyncio.to_thread(watch.used_bytes, container.pid) > container.memory_bytes:
+                    container.kill_for_memory()
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await asyncio.gather(*(container.destroy() for container in list(self._containers.values())))
+        await asyncio.to_thread(self.cgroups.close)

@@ -1,0 +1,97 @@
+"""Runs one program in a container from start to end: bytes in, bytes out, and it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.container.base import Pipes
+from visp.errors import ContainerGone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.container.base import ContainerSpec, Driver
+
+READ_BYTES = 256 * 1024
+SAID_BYTES = 64 * 1024
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """`status` as `Exit`; `said` is the beginning of what it printed."""
+
+    status: int
+    said: str
+    is_out_of_memory: bool
+
+
+async def run(
+    driver: Driver, spec: ContainerSpec, given: bytes, take: Callable[[bytes], None], timeout_s: float
+) -> Ended:
+    """Writes `given` to its standard input; `take` gets what it writes to descriptor 3, in a thread.
+
+    What `take` raises ends the program and is raised here. Raises `ContainerGone` when the time is over.
+    """
+    container = await driver.create(spec)
+    try:
+        wire = container.wire
+        assert isinstance(wire, Pipes)
+        said = await asyncio.to_thread(_exchange, wire, given, take, timeout_s)
+        done, _ = await asyncio.wait([container.exited], timeout=timeout_s)
+        if not done:
+            raise ContainerGone(f"no end within {timeout_s} s")
+        end = container.exited.result()
+        return Ended(end.status, said, end.is_out_of_memory)
+    finally:
+        await container.destroy()
+
+
+def _exchange(wire: Pipes, given: bytes, take: Callable[[bytes], None], timeout_s: float) -> str:
+    """Until the program has closed its reply channel; what it printed."""
+    until = time.monotonic() + timeout_s
+    said, left = bytearray(), memoryview(given)
+    with selectors.DefaultSelector() as selector:
+        for descriptor in (wire.replies, wire.stdout, wire.stderr):
+            selector.register(descriptor, selectors.EVENT_READ)
+        if left:
+            selector.register(wire.stdin, selectors.EVENT_WRITE)
+        while wire.replies in selector.get_map():
+            if time.monotonic() > until:
+                raise ContainerGone(f"no end within {timeout_s} s")
+            for key, _ in selector.select(0.1):
+                if key.fd == wire.stdin:
+                    left = _write(wire.stdin, left)
+                    if not left:
+                        selector.unregister(wire.stdin)
+                    continue
+                data = _read(key.fd)
+                if data is None:
+                    continue
+                if not data:
+                    selector.unregister(key.fd)
+                elif key.fd == wire.replies:
+                    take(data)
+                elif len(said) < SAID_BYTES:
+                    said += data
+    return said.decode("utf-8", "replace")
+
+
+def _read(descriptor: int) -> bytes | None:
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def _write(descriptor: int, left: memoryview) -> memoryview:
+    try:
+        return left[os.write(descriptor, left) :]
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]

@@ -1,0 +1,127 @@
+"""The filter of system calls that every sandboxed process runs under, as a classic BPF program.
+
+Refused: attack surface of the kernel that an action never needs (EPERM), new namespaces by `clone` (EPERM; `clone3`
+gives ENOSYS, so that libc falls back to `clone`), sockets other than UNIX, IPv4 and IPv6 (EAFNOSUPPORT), terminal
+injection by `ioctl` (EPERM). A foreign architecture or ABI kills.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+from typing import Final
+
+import msgspec
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+_X32_BIT = 0x40000000
+_NEW_NAMESPACES = 0x7E020000
+_FAMILIES: Final = (1, 2, 10)
+"""AF_UNIX, AF_INET, AF_INET6."""
+_INJECTIONS: Final = (0x5412, 0x541C)
+"""TIOCSTI, TIOCLINUX."""
+
+
+class _Architecture(msgspec.Struct, frozen=True):
+    audit: int
+    clone: int
+    clone3: int
+    socket: int
+    ioctl: int
+    denied: tuple[int, ...]
+    has_x32: bool = False
+
+
+_SHARED = (*range(425, 434), 438, 442, 443, 447)
+"""Numbers that all machines share: io_uring, the mount calls, pidfd_getfd, mount_setattr, quotactl_fd, memfd_secret."""
+
+_X86_64 = _Architecture(
+    audit=0xC000003E,
+    clone=56,
+    clone3=435,
+    socket=41,
+    ioctl=16,
+    has_x32=True,
+    denied=(
+        # ptrace, syslog, personality, modify_ldt, pivot_root, adjtimex, chroot, acct, settimeofday, mount, umount2
+        *(101, 103, 135, 154, 155, 159, 161, 163, 164, 165, 166),
+        # swapon, swapoff, reboot, sethostname, setdomainname, iopl, ioperm, init_module, delete_module, quotactl
+        *(167, 168, 169, 170, 171, 172, 173, 175, 176, 179),
+        # lookup_dcookie, clock_settime, mbind, set_mempolicy, kexec_load, add_key, request_key, keyctl, migrate_pages
+        *(212, 227, 237, 238, 246, 248, 249, 250, 256),
+        # unshare, vmsplice, move_pages, perf_event_open, fanotify_init, name_to_handle_at, open_by_handle_at
+        *(272, 278, 279, 298, 300, 303, 304),
+        # clock_adjtime, setns, process_vm_readv, process_vm_writev, kcmp, finit_module, kexec_file_load, bpf
+        *(305, 308, 310, 311, 312, 313, 320, 321),
+        323,  # userfaultfd
+        *_SHARED,
+    ),
+)
+
+_AARCH64 = _Architecture(
+    audit=0xC00000B7,
+    clone=220,
+    clone3=435,
+    socket=198,
+    ioctl=29,
+    denied=(
+        # lookup_dcookie, umount2, mount, pivot_root, chroot, vmsplice, quotactl, acct, personality, kexec_load
+        *(18, 39, 40, 41, 51, 75, 60, 89, 92, 104),
+        # init_module, delete_module, clock_settime, syslog, ptrace, reboot, sethostname, setdomainname, settimeofday
+        *(105, 106, 112, 116, 117, 142, 161, 162, 170),
+        # adjtimex, add_key, request_key, keyctl, swapon, swapoff, mbind, set_mempolicy, migrate_pages, move_pages
+        *(171, 217, 218, 219, 224, 225, 235, 237, 238, 239),
+        # perf_event_open, fanotify_init, name_to_handle_at, open_by_handle_at, clock_adjtime, setns, unshare
+        *(241, 262, 264, 265, 266, 268, 97),
+        # process_vm_readv, process_vm_writev, kcmp, finit_module, bpf, userfaultfd, kexec_file_load
+        *(270, 271, 272, 273, 280, 282, 294),
+        *_SHARED,
+    ),
+)
+
+ARCHITECTURES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
+
+
+def program(machine: str | None = None) -> bytes:
+    """The filter for a machine (`platform.machine()`), as bubblewrap reads it; raises `LookupError` for another one."""
+    architecture = ARCHITECTURES[machine or platform.machine()]
+    code = _load(_ARCHITECTURE) + _step(_EQUAL, architecture.audit, 1, 0) + _give(_KILL)
+    code += _load(_NUMBER)
+    if architecture.has_x32:
+        code += _step(_AT_LEAST, _X32_BIT, 0, 1) + _give(_KILL)
+    for number in architecture.denied:
+        code += _on_call(number, _give(_REFUSE | errno.EPERM))
+    code += _on_call(architecture.clone3, _give(_REFUSE | errno.ENOSYS))
+    code += _on_call(
+        architecture.clone,
+        _load(_FIRST) + _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _give(_REFUSE | errno.EPERM) + _give(_ALLOW),
+    )
+    code += _on_call(architecture.socket, _load(_FIRST) + _one_of(_FAMILIES, _ALLOW, _REFUSE | errno.EAFNOSUPPORT))
+    code += _on_call(architecture.ioctl, _load(_SECOND) + _one_of(_INJECTIONS, _REFUSE | errno.EPERM, _ALLOW))
+    return b"".join([*code, *_give(_ALLOW)])
+
+
+def _step(code: int, value: int, yes: int = 0, no: int = 0) -> list[bytes]:
+    return [struct.pack("<HBBI", code, yes, no, value)]
+
+
+def _load(offset: int) -> list[bytes]:
+    return _step(_LOAD, offset)
+
+
+def _give(verdict: int) -> list[bytes]:
+    return _step(_RETURN, verdict)
+
+
+def _on_call(number: int, body: list[bytes]) -> list[bytes]:
+    """`body`, which ends in a verdict, for this call alone."""
+    return _step(_EQUAL, number, 0, len(body)) + body
+
+
+def _one_of(values: tuple[int, ...], yes: int, no: int) -> list[bytes]:
+    """One verdict when what is loaded is among the values, else the other."""
+    tests = [_step(_EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
+    return [step for test in tests for step in test] + _give(no) + _give(yes)

@@ -1,0 +1,138 @@
+"""Before a driver serves, the escape probe runs in it: an attempt that succeeds keeps the server from serving.
+
+The verdict is kept in the data folder under boot, driver and a hash of all that it depends on, so that a restart does
+not wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import tempfile
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from visp.container import once
+from visp.container.base import ContainerSpec, Mount
+from visp.errors import ContainerError, StartFailed
+
+if TYPE_CHECKING:
+    from visp.container.bwrap import BwrapDriver
+
+MEMORY_MB = 128
+TIMEOUT_S = 20.0
+VERDICT = "selftest.json"
+PROBE = resources.files("visp.container").joinpath("probe.py")
+
+MUST_BE: dict[str, object] = {
+    "uid": [65534, 65534],
+    "groups": [],
+    "capabilities": ["", "", "", "", ""],
+    "no_new_privileges": "1",
+    "seccomp": "2",
+    "descriptors": [0, 1, 2, 3],
+    "writable": ["/tmp", "/dev/shm"],
+    "interfaces": ["lo"],
+}
+PROCESSES_LIMIT = 4
+"""bubblewrap's own, the probe, and one more for what may come between."""
+
+
+async def check(driver: BwrapDriver, data_dir: Path, python: str) -> bool:
+    """Runs the probe unless it passed already; whether it ran. Raises `StartFailed` naming every hole."""
+    probe = PROBE.read_bytes()
+    key = _key(driver.name, driver.fingerprint(), probe)
+    verdict = data_dir / VERDICT
+    if _is_kept(verdict, key):
+        return False
+    holes = await run(driver, python, probe)
+    if holes:
+        raise StartFailed(
+            f"the sandbox of driver {driver.name} has holes, so visp does not serve: {'; '.join(holes)} "
+            "(`visp doctor` looks further)"
+        )
+    draft = verdict.with_suffix(".new")
+    draft.write_bytes(msgspec.json.encode({"key": key}))
+    os.replace(draft, verdict)
+    return True
+
+
+async def run(driver: BwrapDriver, python: str, probe: bytes) -> list[str]:
+    """The holes that the probe finds; raises `StartFailed` when it cannot run."""
+    answer = bytearray()
+    with ExitStack() as stack:
+        host = _put_up(stack, driver.cells.folder)
+        program = driver.cells.install("probe.py", probe)
+        spec = ContainerSpec(
+            id=f"probe-{os.getpid()}-{secrets.token_hex(3)}",
+            argv=(python, "-I", "/visp/probe.py", msgspec.json.encode(host).decode()),
+            env={},
+            memory_mb=MEMORY_MB,
+            mounts=(Mount(str(program), "/visp/probe.py"),),
+        )
+        try:
+            ended = await once.run(driver, spec, b"", answer.extend, TIMEOUT_S)
+        except ContainerError as error:
+            raise StartFailed(f"the sandbox cannot be tested: {error}") from None
+    if not answer:
+        raise StartFailed(f"the sandbox cannot be tested: {ended.said.strip() or f'exit status {ended.status}'}")
+    return judge(msgspec.json.decode(bytes(answer)))
+
+
+def judge(answer: dict[str, Any]) -> list[str]:
+    """What an answer of the probe has that it must not have."""
+    attempts, facts = answer["attempts"], answer["facts"]
+    if "error" in facts:
+        return [f"the probe could not look: {facts['error']}"]
+    holes = [f"{name}: {result}" for name, result in attempts.items() if result is not None]
+    holes += [
+        f"{name} is {facts.get(name)}, must be {expected}"
+        for name, expected in MUST_BE.items()
+        if facts.get(name) != expected
+    ]
+    if facts.get("processes", PROCESSES_LIMIT + 1) > PROCESSES_LIMIT:
+        holes.append(f"{facts.get('processes')} processes are visible")
+    return holes
+
+
+def _put_up(stack: ExitStack, folder: Path) -> dict[str, object]:
+    """Things on the host that the probe must not reach."""
+    place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+    place.chmod(0o711)
+    secret = place / "secret"
+    secret.write_text("a secret of the host")
+    secret.chmod(0o644)
+    abstract = f"visp-probe-{secrets.token_hex(8)}"
+    path = place / "socket"
+    port = 0
+    for family, address in (
+        (socket.AF_INET, ("127.0.0.1", 0)),
+        (socket.AF_UNIX, "\0" + abstract),
+        (socket.AF_UNIX, str(path)),
+    ):
+        listener = stack.enter_context(socket.socket(family))
+        listener.bind(address)
+        listener.listen(4)
+        if family == socket.AF_INET:
+            port = listener.getsockname()[1]
+    path.chmod(0o777)
+    return {"secret": str(secret), "port": port, "abstract": abstract, "path": str(path), "pid": os.getppid()}
+
+
+def _key(name: str, fingerprint: bytes, probe: bytes) -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {name} {hashlib.sha256(fingerprint + probe).hexdigest()}"
+
+
+def _is_kept(verdict: Path, key: str) -> bool:
+    try:
+        held = msgspec.json.decode(verdict.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return held.get("key") == key

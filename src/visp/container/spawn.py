@@ -1,0 +1,88 @@
+"""Starts host processes for containers: exactly the descriptors that are named, nothing else inherited.
+
+From the main thread only: a sandbox that dies with its parent follows the thread that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from visp.container.base import Exit
+from visp.errors import StartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FIRST_PRIVATE = 64
+"""Descriptors to be passed are moved above this, so that none is overwritten while they take their places."""
+
+
+class Process:
+    """A started process; `exited` is done once it has ended."""
+
+    __slots__ = ("_descriptor", "exited", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._descriptor = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        _, status = os.waitpid(self.pid, 0)
+        if not self.exited.done():
+            self.exited.set_result(Exit(os.waitstatus_to_exitcode(status)))
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+
+def start(argv: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int, int]) -> Process:
+    """Runs `argv` (its first word a path) in a session of its own; `descriptors` maps its numbers to ours.
+
+    Raises `StartFailed` when it cannot be run.
+    """
+    moved = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE) for number, ours in descriptors.items()}
+    try:
+        pid = os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(env),
+            file_actions=[(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in moved.items()],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM),
+        )
+    except OSError as error:
+        raise StartFailed(f"{argv[0]} cannot be started: {error.strerror}") from None
+    finally:
+        for ours in moved.values():
+            os.close(ours)
+    return Process(pid)
+
+
+def close_on_exec() -> None:
+    """Marks every descriptor that this process was started with: what it inherited must not be passed on."""
+    for entry in os.listdir("/proc/self/fd"):
+        if int(entry) > 2:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(entry), False)
+
+
+def memory_file(content: bytes) -> int:
+    """A descriptor from which `content` can be read; the caller closes it."""
+    descriptor = os.memfd_create("visp")
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor

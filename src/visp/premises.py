@@ -1,0 +1,112 @@
+"""What a server stands on: its data folder, its secret, its socket, its manifest, its share of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visp.entity.runtime_manifest import Manifest, parse_manifest
+from visp.errors import VispError
+from visp.settings import Settings, default_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECRET_BYTES = 32
+
+
+class CannotStart(VispError):
+    """The server cannot serve; the sentence says why and what to do."""
+
+
+def prepare_data_dir(settings: Settings) -> Path:
+    """The data folder, made if need be, for its owner alone; raises `CannotStart`."""
+    path = Path(settings.data_dir) if settings.data_dir else default_data_dir()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {path} cannot be used: {error.strerror}; name another by --data-dir or VISP_DATA_DIR"
+        ) from None
+    return path.resolve()
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The bound socket; raises `CannotStart` when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "choose another port by --port (0 lets the system choose)"
+        ) from None
+    listener.setblocking(False)
+    with listener:
+        yield listener
+
+
+def read_secret(settings: Settings, data_dir: Path) -> bytes:
+    """The secret that seals keys, made at first start.
+
+    Raises `CannotStart` when its file is unusable or open to others.
+    """
+    path = Path(settings.secret_file) if settings.secret_file else data_dir / "secret"
+    try:
+        if not path.exists():
+            _make_secret(path)
+        if path.stat().st_mode & 0o077:
+            raise CannotStart(f"the secret file {path} can be read by others: chmod 600 {path}")
+        secret = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise CannotStart(f"the secret file {path} cannot be used: {error.strerror}") from None
+    except ValueError:
+        raise CannotStart(f"the secret file {path} does not hold hexadecimal digits") from None
+    if len(secret) < SECRET_BYTES:
+        raise CannotStart(f"the secret in {path} is shorter than {SECRET_BYTES} bytes")
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """It appears under its name only when it is whole and on disk: a start that is killed leaves none."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(SECRET_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileExistsError):  # another server made it meanwhile: its secret counts
+        os.link(draft, path)
+    draft.unlink()
+
+
+def read_manifest(settings: Settings) -> Manifest:
+    """The runtimes manifest of the settings, or the one that is shipped; raises `CannotStart`."""
+    if settings.manifest:
+        try:
+            return parse_manifest(Path(settings.manifest).read_bytes())
+        except OSError as error:
+            raise CannotStart(f"the manifest {settings.manifest} cannot be read: {error.strerror}") from None
+    return parse_manifest(resources.files("visp.runtime").joinpath("manifest.json").read_bytes())
+
+
+def memory_budget_mb(settings: Settings) -> int:
+    """Memory for containers: the setting, or half of the machine's."""
+    if settings.pool.memory_mb:
+        return settings.pool.memory_mb
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (2 * 1024 * 1024)
+
+
+def starts_at_once(settings: Settings) -> int:
+    """How many containers may be starting: the setting, or as many as there are cores."""
+    return settings.pool.starts_at_once or len(os.sched_getaffinity(0))
