@@ -30,7 +30,7 @@ class Cells:
         self.folder = folder
         self.code = folder / "code"
         self._launchers = folder / "launchers"
-        self._own = folder / "cells"
+        self.own = folder / "cells"
 
     @classmethod
     def of(cls, settings: Settings, data_dir: Path) -> Cells:
@@ -43,7 +43,7 @@ class Cells:
     def prepare(self) -> None:
         """Makes the folders; raises `StartFailed` when they cannot be."""
         try:
-            for path in (self.folder.parent, self.folder, self.code, self._launchers, self._own):
+            for path in (self.folder.parent, self.folder, self.code, self._launchers, self.own):
                 path.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.folder.chmod(0o711)
             if os.geteuid() == 0:
@@ -67,17 +67,17 @@ class Cells:
 
     def make(self, id: str) -> Path:
         """A container's own, empty code folder."""
-        path = self._own / id
+        path = self.own / id
         path.mkdir(mode=0o755)
         path.chmod(0o755)
         return path
 
     def remove(self, id: str) -> None:
-        shutil.rmtree(self._own / id, ignore_errors=True)
+        shutil.rmtree(self.own / id, ignore_errors=True)
 
     def reap(self) -> int:
         """Removes the folders of an earlier server's containers; how many."""
-        left = [path.name for path in self._own.iterdir()] if self._own.exists() else []
+        left = [path.name for path in self.own.iterdir()] if self.own.exists() else []
         for name in left:
             self.remove(name)
         return len(left)

@@ -153,10 +153,10 @@ class Cgroups:
             Group({hierarchy: parent / name for hierarchy, parent in self._parents.items()}).remove()
         return len(names)
 
-    def close(self) -> None:
-        for parent in self._parents.values():
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+    @property
+    def parents(self) -> tuple[Path, ...]:
+        """Where this server's groups lie."""
+        return tuple(self._parents.values())
 
 
 def _bases() -> list[tuple[str, Path]]:

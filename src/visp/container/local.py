@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,7 @@ from visp.container import spawn, watch
 from visp.container.base import Exit, Pipes
 from visp.container.cells import Cells, can_link, instance_of, link_tree
 from visp.container.cgroup import Cgroups, Limits
+from visp.container.janitor import Janitor
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -93,7 +95,7 @@ class LocalContainer:
             self.exited.set_result(Exit(process.result().status, self._is_out_of_memory))
 
     async def add_code(self, folder: str) -> bool:
-        tree, own = Path(folder), self._driver.cells.folder / "cells" / self.id
+        tree, own = Path(folder), self._driver.own_folder(self.id)
         if not await asyncio.to_thread(can_link, tree):
             return False
         await asyncio.to_thread(link_tree, tree, own)
@@ -139,7 +141,7 @@ class LocalContainer:
     def _clean(self) -> None:
         if self._group is not None:
             self._group.remove()
-        self._driver.cells.remove(self.id)
+        self._driver.remove_folder(self.id)
 
 
 class LocalDriver:
@@ -154,6 +156,9 @@ class LocalDriver:
         self.cells = Cells.of(settings, data_dir)
         self.cgroups = Cgroups({})
         self._group_name = f"visp-{instance_of(data_dir)}"
+        self._run = secrets.token_hex(4)
+        """Begins the host's names of this server's containers: those of an earlier one are told apart."""
+        self._janitor: Janitor | None = None
         self._wrap = wrap
         self._containers: dict[str, LocalContainer] = {}
         self._free_uids: list[int] = []
@@ -165,6 +170,7 @@ class LocalDriver:
         spawn.close_on_exec()
         await asyncio.to_thread(self.cells.prepare)
         self.cgroups = await asyncio.to_thread(Cgroups.find, self._group_name)
+        self._janitor = Janitor.hire(self._run, (self.cells.own, *self.cgroups.parents))
         if not self.cgroups.bounds_memory:
             self._watching = asyncio.ensure_future(self._watch())
 
@@ -178,9 +184,9 @@ class LocalDriver:
         uid = self._take_uid()
         try:
             if self.cgroups.hierarchies:
-                group = await asyncio.to_thread(self.cgroups.make, spec.id, limits)
+                group = await asyncio.to_thread(self.cgroups.make, self._host_name(spec.id), limits)
             bounded = group is not None and group.bounds_memory
-            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(spec.id)
+            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(self._host_name(spec.id))
             place = Place(
                 code=code,
                 uid=uid,
@@ -198,6 +204,16 @@ class LocalDriver:
         container = LocalContainer(self, spec, process, wire, group, uid, self.code_at(code))
         self._containers[spec.id] = container
         return container
+
+    def _host_name(self, id: str) -> str:
+        return f"{self._run}-{id}"
+
+    def own_folder(self, id: str) -> Path:
+        """The container's own code folder."""
+        return self.cells.own / self._host_name(id)
+
+    def remove_folder(self, id: str) -> None:
+        self.cells.remove(self._host_name(id))
 
     def code_at(self, code: Path) -> str:
         """Where the host folder `code` is seen inside."""
@@ -226,7 +242,7 @@ class LocalDriver:
     async def _undo(self, spec: ContainerSpec, group: Group | None, uid: int | None) -> None:
         if group is not None:
             await asyncio.to_thread(group.remove)
-        await asyncio.to_thread(self.cells.remove, spec.id)
+        await asyncio.to_thread(self.remove_folder, spec.id)
         self._give_uid(uid)
 
     def _take_uid(self) -> int | None:
@@ -263,4 +279,5 @@ class LocalDriver:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(container.destroy() for container in list(self._containers.values())))
-        await asyncio.to_thread(self.cgroups.close)
+        if self._janitor is not None:
+            await self._janitor.close()

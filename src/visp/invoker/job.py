@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 class Job:
     """A message, the action it names, and what is known of its run.
 
-    `is_accepted` may turn true while it waits (its caller was detached). `start_ms` and `start_s` are when its
-    container began to work for it, init included; `init_ms` is set by a cold start; `run_s` is when the run line went
-    out.
+    `is_accepted` may turn true while it waits (its caller was detached); `has_begun` says that a line of it is out.
+    `start_ms` and `start_s` are when its container began to work for it, init included; `init_ms` is set by a cold
+    start; `run_s` is when the run line went out. `tries` counts containers that could not serve it.
     """
 
     __slots__ = (
         "action",
         "arrived_s",
+        "has_begun",
         "init_ms",
         "is_accepted",
         "key",
@@ -39,9 +40,16 @@ class Job:
         self.is_accepted = message.is_accepted
         self.start_ms = 0
         self.start_s = 0.0
-        self.run_s = 0.0
+        self.run_s: float | None = None
         self.init_ms: int | None = None
+        self.has_begun = False
         self.tries = 0
+
+    def reset(self) -> None:
+        """As before its first container, which could not serve it."""
+        self.run_s = self.init_ms = None
+        self.has_begun = False
+        self.tries += 1
 
     def __repr__(self) -> str:
         return f"<job {self.message.id} {self.message.action}>"

@@ -9,17 +9,18 @@ Warm path: `submit` finds a READY slot by one dictionary look-up, and the run li
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from visp.errors import StartFailed
+from visp.errors import ContainerGone, StartFailed
 from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, plan
 from visp.invoker.prewarm import Cell, Wanted, missing
 from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from visp.clock import Clock
     from visp.container.base import Container
@@ -31,8 +32,13 @@ TICK_S = 0.02
 SWEEP_S = 0.5
 STARVED_S = 0.25
 """A job that waits for memory this much longer than another key's next one gets that key's container removed for it."""
+LAUNCH_S = 1.0
+"""A start counts against the limit until its first answer, but no longer than this after its launcher began: how long
+users' own initialisation takes is nobody else's business."""
 BACKOFF_S = 1.0
 TIMES_LIMIT = 10_000
+TRIES = 3
+"""How many containers a job may find dead before they were given it."""
 
 
 K = TypeVar("K")
@@ -41,9 +47,10 @@ K = TypeVar("K")
 class Pool:
     """Slots by what they are good for, and the jobs that wait for them.
 
-    `cells` of the composition do the work: `open_cell` creates a container without code, `prepare` brings a job's code
-    into a slot (creating its container if there is none), `run` runs a job in a slot that is BUSY, `destroy` ends a
-    container.
+    The invoker's functions do the work: `open_cell` creates a container without code, `prepare` brings a job's code
+    into a slot (creating its container if there is none; false when the job came to its end by that), `run` runs a job
+    in a slot that is BUSY, `start_failed` ends a job for which no container could be had. Whatever the first two
+    raise means that.
     """
 
     def __init__(
@@ -80,7 +87,11 @@ class Pool:
         self._service_s: dict[str, float] = {}
         self._cold_s: dict[str, float] = {}
         self._used_mb = 0
-        self._starts = 0
+        self._starting: dict[str, float] = {}
+        """Slots that count as starts, and until when."""
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._starved: Job | None = None
+        """The job for which containers of others were removed: what they held is kept for it."""
         self._next_id = 0
         self._tick: asyncio.TimerHandle | None = None
         self._cells_blocked_until_s = 0.0
@@ -95,14 +106,29 @@ class Pool:
         return self._used_mb
 
     @property
+    def starts(self) -> int:
+        """Container starts under way."""
+        now_s = self._clock.monotonic_s()
+        return sum(until_s > now_s for until_s in self._starting.values())
+
+    @property
     def waiting(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 
     def submit(self, job: Job) -> None:
-        """Runs the job now, or as soon as there is a container for it."""
+        """Runs the job now, or as soon as there is a container for it.
+
+        Once the pool is closed, nothing is begun: accepted work runs at the next start.
+        """
         ready = self._ready.get(job.key)
         if ready and job.key not in self._queues:
             self._engage(ready.pop(), job)
+            return
+        if self.is_closed:
+            return
+        memory_mb = job.action.limits.memory_mb
+        if memory_mb > self.memory_mb:
+            self._start_failed(job, StartFailed(f"{memory_mb} MB do not fit into a pool of {self.memory_mb} MB"))
             return
         queue = self._queues.get(job.key)
         if queue is None:
@@ -110,36 +136,38 @@ class Pool:
         queue.append(job)
         self._plan_key(job.key)
 
-    def find_waiting(self, id: str) -> Job | None:
-        """The waiting job of this activation."""
-        for queue in self._queues.values():
-            for job in queue:
-                if job.message.id == id:
-                    return job
-        return None
+    def launched(self, slot: Slot) -> None:
+        """The slot's container has been created: soon its start is over."""
+        if slot.id in self._starting:
+            self._starting[slot.id] = self._clock.monotonic_s() + LAUNCH_S
 
-    def finished(self, slot: Slot, service_s: float) -> None:
-        """The slot's job is done and its container may serve on: the next job of its key, or idle."""
+    def finished(self, slot: Slot, service_s: float | None) -> None:
+        """The slot's job is done and its container may serve on: the next job of its key, or idle.
+
+        `service_s` None: the job was not run.
+        """
         job = slot.job
         assert job is not None
-        self._smooth(self._service_s, job.message.action, service_s)
+        if service_s is not None:
+            self._smooth(self._service_s, job.message.action, service_s)
         slot.job = None
         key = job.key
         self._disengage(key)
+        if slot.state is not State.BUSY:
+            return  # removed meanwhile: the pool is closed
         slot.on(SlotEvent.DONE)
         slot.idle_since_s = self._clock.monotonic_s()
-        if self.is_closed:
+        if not self._queues:
+            self._ready.setdefault(key, []).append(slot)
             return
         queue = self._queues.get(key)
-        if queue is None:
-            self._ready.setdefault(key, []).append(slot)
-            if self._queues:
-                self._plan_all()
-            return
-        if self._gives_way(queue[0]):
+        if self._gives_way(slot, queue[0] if queue else None):
             self.remove(slot)
-            return
-        self._engage(slot, self._pop(key))
+        elif queue:
+            self._engage(slot, self._pop(key))
+        else:
+            self._ready.setdefault(key, []).append(slot)
+            self._plan_all()
 
     def failed(self, slot: Slot) -> None:
         """The slot's job is done and its container is not to be used again."""
@@ -150,24 +178,30 @@ class Pool:
         self.remove(slot)
 
     def retry(self, slot: Slot, job: Job) -> None:
-        """The container was gone before it was given the job: the job goes to another."""
-        slot.job = None
-        self._disengage(job.key)
-        self.remove(slot)
-        job.tries += 1
+        """The container could not serve the job, and has not begun to: the job goes to another, before all others."""
+        self.failed(slot)
+        job.reset()
+        if self.is_closed:
+            return
         self._queues.setdefault(job.key, deque()).appendleft(job)
         self._plan_key(job.key)
 
-    def remove(self, slot: Slot) -> None:
-        """Ends the slot; its memory is free once the container is gone."""
+    def lost(self, slot: Slot) -> None:
+        """The container of a slot without a job has ended by itself."""
+        if slot.state in (State.STARTING, State.STEMCELL):
+            self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
+        self.remove(slot)
+
+    def remove(self, slot: Slot, heir: Slot | None = None) -> asyncio.Task[None] | None:
+        """Ends the slot; once the container is gone its memory is free, or the heir's."""
         if slot.state in (State.REMOVING, State.GONE):
-            return
+            return None
         self._unlist(slot)
         slot.on(SlotEvent.REMOVE)
         if slot.timer is not None:
             slot.timer.cancel()
             slot.timer = None
-        self._tasks.create_task(self._destroy(slot))
+        return self._tasks.create_task(self._destroy(slot, heir))
 
     def forget_revisions(self, action: str, revision: int) -> None:
         """Idle containers of other revisions of an action will never be used again."""
@@ -211,14 +245,14 @@ class Pool:
             slot = step.slot
             self._cells[Cell(slot.kind, slot.memory_mb)].remove(slot)
             slot.key = key
+            gone = []
         else:
-            for evicted in step.evicted:
-                self.remove(evicted)
             slot = self._add(job.action.exec.kind, job.action.limits.memory_mb, key)
+            gone = [task for evicted in step.evicted if (task := self.remove(evicted, heir=slot)) is not None]
         slot.on(SlotEvent.INIT)
         self._take(slot, job)
         self._initializing[key] = self._initializing.get(key, 0) + 1
-        self._tasks.create_task(self._initialize(slot, job, is_cell=isinstance(step, Specialise)))
+        self._prepare_in_task(self._initialize(slot, job, gone))
 
     def _demand(self, key: Key, job: Job) -> Demand:
         queue = self._queues[key]
@@ -230,7 +264,7 @@ class Pool:
             busy=self._engaged.get(key, 0),
             starting=self._initializing.get(key, 0),
             service_s=self._service_s.get(key.action),
-            cold_s=self._cold_s.get(job.action.exec.kind),
+            cold_s=self._cold_s.get(key.action),
         )
 
     def _view(self, job: Job) -> View:
@@ -238,12 +272,15 @@ class Pool:
         paused = self._paused.get(job.key)
         cells = self._cells.get(Cell(kind, memory_mb))
         free_mb = self.memory_mb - self._used_mb
+        starved = self._starved
+        if starved is not None and starved is not job and starved.arrived_s < job.arrived_s:
+            free_mb -= starved.action.limits.memory_mb
         is_tight = free_mb < memory_mb
         return View(
             paused=paused[-1] if paused else None,
             stem_cell=cells[-1] if cells else None,
             free_mb=free_mb,
-            starts=self._starts,
+            starts=self.starts,
             starts_limit=self._starts_limit,
             idle=self._idle() if is_tight else (),
             spare=[slot for slots in self._cells.values() for slot in slots] if is_tight else (),
@@ -254,24 +291,26 @@ class Pool:
         idle.sort(key=lambda slot: slot.idle_since_s)
         return idle
 
-    def _gives_way(self, own_next: Job) -> bool:
+    def _gives_way(self, slot: Slot, own_next: Job | None) -> bool:
         """Whether another key's job has waited so much longer for memory that this container is removed for it."""
-        oldest = min(queue[0].arrived_s for queue in self._queues.values())
-        if oldest > own_next.arrived_s - STARVED_S:
+        oldest = min((queue[0] for queue in self._queues.values()), key=lambda job: job.arrived_s)
+        own_arrived_s = slot.idle_since_s if own_next is None else own_next.arrived_s
+        if oldest is own_next or oldest.arrived_s > own_arrived_s - STARVED_S or oldest.key in self._engaged:
             return False
-        starved = next(queue[0] for queue in self._queues.values() if queue[0].arrived_s == oldest)
-        if starved.key == own_next.key or self._engaged.get(starved.key, 0):
+        if self.memory_mb - self._used_mb >= oldest.action.limits.memory_mb:
             return False
-        return self.memory_mb - self._used_mb < starved.action.limits.memory_mb
+        self._starved = oldest
+        return True
 
     # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _add(self, kind: str, memory_mb: int, key: Key | None) -> Slot:
         self._next_id += 1
         slot = Slot(f"c{self._next_id:06d}", kind, memory_mb, self._clock.monotonic_s(), key)
+        slot.missing_mb = max(0, memory_mb - (self.memory_mb - self._used_mb))
         self._slots[slot.id] = slot
-        self._used_mb += memory_mb
-        self._starts += 1
+        self._used_mb += memory_mb - slot.missing_mb
+        self._starting[slot.id] = math.inf
         return slot
 
     def _take(self, slot: Slot, job: Job) -> None:
@@ -299,6 +338,8 @@ class Pool:
         job = queue.popleft()
         if not queue:
             del self._queues[key]
+        if job is self._starved:
+            self._starved = None
         return job
 
     def _unlist(self, slot: Slot) -> None:
@@ -310,35 +351,53 @@ class Pool:
         elif slot.state is State.STEMCELL:
             _discard(self._cells, Cell(slot.kind, slot.memory_mb), slot)
 
-    def _started(self) -> None:
-        self._starts -= 1
+    def _prepare_in_task(self, work: Coroutine[None, None, None]) -> None:
+        """What brings a container up is cut off when the pool closes."""
+        task = self._tasks.create_task(work)
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
 
-    async def _initialize(self, slot: Slot, job: Job, *, is_cell: bool) -> None:
+    async def _initialize(self, slot: Slot, job: Job, gone: list[asyncio.Task[None]]) -> None:
+        """Brings the job's code up, in a new container once those that were evicted for it are gone."""
+        if gone:
+            await asyncio.wait(gone)
+        is_new = slot.container is None
         began_s = self._clock.monotonic_s()
         try:
             is_up = await self._prepare(slot, job)
-        except StartFailed as error:
-            log.warning("pool.start_failed", slot=slot.id, action=job.message.action, reason=str(error))
-            self._initialized(job.key, is_cell=is_cell)
+        except ContainerGone as error:
+            self._initialized(slot, job)
+            self._dead_on_start(slot, job, error)
+            return
+        except Exception as error:  # whatever a driver or a store raises: the job ends with a record
+            log.warning("pool.start_failed", slot=slot.id, action=job.message.action, reason=repr(error))
+            self._initialized(slot, job)
             self.failed(slot)
             self._start_failed(job, error)
             return
-        self._initialized(job.key, is_cell=is_cell)
+        self._initialized(slot, job)
         if is_up and slot.state is State.INITIALIZING:
-            if not is_cell:
-                self._smooth(self._cold_s, slot.kind, self._clock.monotonic_s() - began_s)
+            if is_new:
+                self._smooth(self._cold_s, job.message.action, self._clock.monotonic_s() - began_s)
             slot.on(SlotEvent.RUN)
             self._run(slot, job)
         self._plan_all()
 
-    def _initialized(self, key: Key, *, is_cell: bool) -> None:
-        left = self._initializing[key] - 1
-        if left:
-            self._initializing[key] = left
+    def _dead_on_start(self, slot: Slot, job: Job, error: ContainerGone) -> None:
+        log.warning("pool.container_gone", slot=slot.id, action=job.message.action, reason=str(error))
+        if job.tries < TRIES:
+            self.retry(slot, job)
         else:
-            del self._initializing[key]
-        if not is_cell:
-            self._started()
+            self.failed(slot)
+            self._start_failed(job, error)
+
+    def _initialized(self, slot: Slot, job: Job) -> None:
+        left = self._initializing[job.key] - 1
+        if left:
+            self._initializing[job.key] = left
+        else:
+            del self._initializing[job.key]
+        self._starting.pop(slot.id, None)
 
     async def _resume(self, slot: Slot, job: Job) -> None:
         try:
@@ -352,7 +411,7 @@ class Pool:
             slot.on(SlotEvent.RUN)
             self._run(slot, job)
 
-    async def _destroy(self, slot: Slot) -> None:
+    async def _destroy(self, slot: Slot, heir: Slot | None) -> None:
         container: Container | None = slot.container
         try:
             if slot.client is not None:
@@ -363,12 +422,20 @@ class Pool:
             log.error("pool.destroy_failed", slot=slot.id, reason=repr(error))
         slot.on(SlotEvent.REMOVED)
         del self._slots[slot.id]
-        self._used_mb -= slot.memory_mb
+        self._free(slot, heir)
         if self.is_closed:
             if not self._slots:
                 self._is_empty.set()
         elif self._queues:
             self._plan_all()
+
+    def _free(self, slot: Slot, heir: Slot | None) -> None:
+        freed_mb = slot.memory_mb - slot.missing_mb
+        if heir is not None and heir.state not in (State.REMOVING, State.GONE):
+            inherited_mb = min(freed_mb, heir.missing_mb)
+            heir.missing_mb -= inherited_mb
+            freed_mb -= inherited_mb
+        self._used_mb -= freed_mb
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -414,8 +481,8 @@ class Pool:
             slot.on(SlotEvent.PAUSED)
             assert slot.key is not None
             self._paused.setdefault(slot.key, []).append(slot)
-            if slot.key in self._queues:
-                self._plan_key(slot.key)
+            if self._queues:
+                self._plan_all()
 
     def _keep_cells(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -427,20 +494,20 @@ class Pool:
                 cell = Cell(slot.kind, slot.memory_mb)
                 present[cell] = present.get(cell, 0) + 1
         free_mb = self.memory_mb - self._used_mb
-        for cell in missing(self._wanted, present, free_mb, self._starts_limit - self._starts):
+        for cell in missing(self._wanted, present, free_mb, self._starts_limit - self.starts):
             slot = self._add(cell.kind, cell.memory_mb, None)
-            self._tasks.create_task(self._start_cell(slot))
+            self._prepare_in_task(self._start_cell(slot))
 
     async def _start_cell(self, slot: Slot) -> None:
         try:
             await self._open_cell(slot)
-        except StartFailed as error:
-            log.warning("pool.cell_failed", slot=slot.id, kind=slot.kind, reason=str(error))
+        except Exception as error:  # whatever a driver raises: this cell is not to be
+            log.warning("pool.cell_failed", slot=slot.id, kind=slot.kind, reason=repr(error))
             self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
-            self._started()
+            self._starting.pop(slot.id, None)
             self.remove(slot)
             return
-        self._started()
+        self._starting.pop(slot.id, None)
         if slot.state is not State.STARTING:
             return
         slot.on(SlotEvent.UP)
@@ -459,12 +526,15 @@ class Pool:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def close(self) -> None:
-        """Destroys every container; runs that still go on are cut off."""
+        """Destroys every container; runs and starts that still go on are cut off."""
         self.is_closed = True
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
         self._queues.clear()
+        self._starved = None
+        for task in list(self._preparing):
+            task.cancel()
         if not self._slots:
             self._is_empty.set()
         for slot in list(self._slots.values()):
@@ -474,7 +544,7 @@ class Pool:
     def __repr__(self) -> str:
         slots = ", ".join(map(repr, self._slots.values()))
         waiting = ", ".join(f"{key.action}:{len(queue)}" for key, queue in self._queues.items())
-        return f"<pool {self._used_mb}/{self.memory_mb}MB starts={self._starts} [{slots}] waiting [{waiting}]>"
+        return f"<pool {self._used_mb}/{self.memory_mb}MB starts={self.starts} [{slots}] waiting [{waiting}]>"
 
 
 def _discard(index: dict[K, list[Slot]], key: K, slot: Slot) -> None:

@@ -94,6 +94,7 @@ class Slot:
         "kind",
         "logs",
         "memory_mb",
+        "missing_mb",
         "run_suffix",
         "state",
         "timer",
@@ -103,6 +104,8 @@ class Slot:
         self.id = id
         self.kind = kind
         self.memory_mb = memory_mb
+        self.missing_mb = 0
+        """Of its memory, what containers that are being removed for it still hold."""
         self.key = key
         self.state = State.STARTING
         self.idle_since_s = now_s

@@ -44,12 +44,9 @@ class ReplyReader:
         if end < 0:
             self._keep(data)
             return None
-        if not self._parts:
-            if end == len(data) - 1 and end <= self._limit_bytes + 1:
-                return data[:-1], end
-            self._keep(data[:end])
-        else:
-            self._keep(data[:end])
+        if not self._parts and end == len(data) - 1 and end <= self._limit_bytes + 1:
+            return data[:-1], end
+        self._keep(data[:end])
         line, size = b"".join(self._parts), self._size_bytes
         self._parts, self._size_bytes, self._kept_bytes = [], 0, 0
         return line, size
@@ -67,7 +64,7 @@ def run_reply(line: bytes, size_bytes: int, family: str) -> Reply:
     first = line[:1]
     if first == NOT_200:
         return Reply(502, line[1:], size_bytes - 1)
-    if first in b"{[" or family in WITHOUT_PROXY:
+    if first in (b"{", b"[") or family in WITHOUT_PROXY:
         return Reply(200, line, size_bytes)
     stripped = line.lstrip()
     if stripped[:1] in (b"{", b"["):

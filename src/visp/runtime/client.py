@@ -49,6 +49,7 @@ class PipeClient:
         self._is_init = False
         self._unsent = memoryview(b"")
         self._is_gone = False
+        self._is_closed = False
         for descriptor in (self._stdin, self._replies):
             with contextlib.suppress(OSError):  # beyond the user's bound of pipe memory: the default size serves too
                 fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
@@ -71,6 +72,8 @@ class PipeClient:
         self._lose()
 
     def drain(self) -> bool:
+        if self._is_closed:
+            return True  # the descriptors may be another container's by now
         for descriptor, stream in ((self._stdout, STDOUT), (self._stderr, STDERR)):
             taken = 0
             while taken < DRAIN_LIMIT_BYTES:
@@ -83,7 +86,7 @@ class PipeClient:
 
     def close(self) -> None:
         self._then = None
-        self._is_gone = True
+        self._is_gone = self._is_closed = True
         for descriptor in (self._replies, self._stdout, self._stderr):
             self._loop.remove_reader(descriptor)
         if self._unsent:
@@ -176,7 +179,10 @@ def _read(descriptor: int) -> bytes | None:
 
 
 class HttpClient:
-    """`/init` and `/run` over one keep-alive connection: containers that are images."""
+    """`/init` and `/run` over one keep-alive connection: containers that are images.
+
+    Their output comes beside the connection: whoever follows it for the driver hands it to `feed`.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, host: str, port: int, on_output: OnOutput, result_limit_bytes: int
@@ -186,6 +192,7 @@ class HttpClient:
         self._port = port
         self._on_output = on_output
         self._limit_bytes = result_limit_bytes
+        self._is_closed = False
         self._wire: _HttpWire | None = None
         self._task: asyncio.Task[None] | None = None
         self._then: Then | None = None
@@ -213,7 +220,13 @@ class HttpClient:
     def drain(self) -> bool:
         return False
 
+    def feed(self, stream: int, data: bytes) -> None:
+        """Output of the container, sentinels included."""
+        if not self._is_closed:
+            self._on_output(stream, data)
+
     def close(self) -> None:
+        self._is_closed = True
         self.cancel()
         if self._wire is not None:
             self._wire.close()
@@ -264,6 +277,9 @@ class _HttpWire(asyncio.Protocol):
         self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
+        if self._then is None:
+            self.close()  # what nobody asked for would be taken for the next answer
+            return
         reply = self._reader.feed(data)
         if reply is None:
             return

@@ -38,6 +38,9 @@ class Type(IntEnum):
     LOGS = 4
 
 
+_TYPES = frozenset(Type)
+
+
 class Frame(msgspec.Struct, frozen=True):
     """One entry as it was read. `offset` and `end` are places in the whole log."""
 
@@ -67,7 +70,7 @@ def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
     if zlib.crc32(body) != crc:
         return None
     type, version, id, synced_to, head_bytes = _BODY.unpack_from(body)
-    if version != VERSION or type not in Type or SMALLEST_BYTES + head_bytes > length:
+    if version != VERSION or type not in _TYPES or SMALLEST_BYTES + head_bytes > length:
         return None
     head = bytes(body[SMALLEST_BYTES : SMALLEST_BYTES + head_bytes])
     tail = bytes(body[SMALLEST_BYTES + head_bytes :])

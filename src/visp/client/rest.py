@@ -1,0 +1,237 @@
+"""The client of the REST API: a method for each call, bytes of JSON in and out.
+
+Answers stay the text they came as (`documents` reads it), so nothing that a server says is lost or refused here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from visp.client import documents
+from visp.client.connection import Answer, Connection
+from visp.client.errors import ActivationFailed, ApiError, Misused, StillRunning
+from visp.client.names import escape
+from visp.entity.names import CALLERS_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from visp.client.credentials import Credentials
+    from visp.entity.names import FullyQualifiedName
+
+PAGE_LIMIT = 200
+"""The largest page of a list."""
+
+Query = dict[str, str | int | bool | None]
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """An invocation that was accepted, or that ended well. `body` is the answer as it came."""
+
+    activation_id: str
+    body: bytes
+
+
+class Client:
+    """Speaks to one API with one key.
+
+    Every call raises `NoConnection` when nobody answers, `ApiError` when the platform refuses, `Misused` without a key.
+    """
+
+    def __init__(self, credentials: Credentials, trace: Callable[[str], None] | None = None) -> None:
+        self.credentials = credentials
+        self._connection = Connection(credentials, trace)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ── entities: `collection` is actions, triggers, rules or packages ──────────────────────────────────────────
+
+    def get(self, collection: str, name: FullyQualifiedName, *, code: bool | None = None) -> bytes:
+        return self._ask("GET", _entity(collection, name), {"code": code})
+
+    def put(
+        self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool
+    ) -> bytes:
+        return self._ask("PUT", _entity(collection, name), {"overwrite": overwrite}, msgspec.json.encode(document))
+
+    def delete(self, collection: str, name: FullyQualifiedName) -> bytes:
+        return self._ask("DELETE", _entity(collection, name))
+
+    def list(
+        self,
+        collection: str,
+        namespace: str = CALLERS_NAMESPACE,
+        package: str | None = None,
+        *,
+        limit: int = 30,
+        skip: int = 0,
+    ) -> bytes:
+        path = f"/namespaces/{escape(namespace)}/{collection}"
+        if package is not None:
+            path += f"/{escape(package)}/"
+        return self._ask("GET", path, {"limit": limit, "skip": skip})
+
+    def set_rule_status(self, name: FullyQualifiedName, status: str) -> None:
+        """`status` is `active` or `inactive`."""
+        self._ask("POST", _entity("rules", name), body=msgspec.json.encode({"status": status}))
+
+    # ── activations ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def invoke(
+        self,
+        name: FullyQualifiedName,
+        arguments: Mapping[str, msgspec.Raw],
+        *,
+        is_blocking: bool = False,
+        is_result: bool = False,
+    ) -> Invocation:
+        """Invokes an action; `is_result` waits too, and asks for the result alone.
+
+        Raises `ActivationFailed` when the action ran and failed, `StillRunning` when it was not finished in time.
+        """
+        is_blocking = is_blocking or is_result
+        answer = self._call(
+            "POST",
+            _entity("actions", name),
+            {"blocking": is_blocking, "result": is_result},
+            msgspec.json.encode(arguments),
+        )
+        activation_id = answer.activation_id or documents.text(documents.value(answer.body), "activationId")
+        if not answer.is_success:
+            raise _failure(answer, activation_id)
+        if is_blocking and answer.status == 202:
+            raise StillRunning(answer.body, activation_id)
+        if is_blocking and not is_result and _is_failure(answer.body):
+            raise ActivationFailed(502, _error_of(answer.body), answer.body, activation_id)
+        return Invocation(activation_id, answer.body)
+
+    def fire(self, name: FullyQualifiedName, arguments: Mapping[str, msgspec.Raw]) -> Invocation:
+        """Fires a trigger; the activation id is empty when no active rule is attached, and nothing was started."""
+        answer = self._call("POST", _entity("triggers", name), body=msgspec.json.encode(arguments))
+        _check(answer)
+        document = documents.value(answer.body)
+        return Invocation(answer.activation_id or documents.text(document, "activationId"), answer.body)
+
+    def activation(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
+        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}")
+
+    def activation_logs(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
+        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}/logs")
+
+    def activation_result(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
+        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}/result")
+
+    def activations(
+        self,
+        namespace: str = CALLERS_NAMESPACE,
+        *,
+        name: str | None = None,
+        limit: int = 30,
+        skip: int = 0,
+        since_ms: int | None = None,
+        upto_ms: int | None = None,
+        is_full: bool = False,
+    ) -> bytes:
+        """Newest first; `since_ms` and `upto_ms` bound the start, both inclusive, in milliseconds since the epoch."""
+        query: Query = {"limit": limit, "skip": skip, "name": name, "since": since_ms, "upto": upto_ms}
+        if is_full:
+            query["docs"] = True
+        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations", query)
+
+    # ── the platform ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def namespaces(self) -> bytes:
+        return self._ask("GET", "/namespaces")
+
+    def info(self) -> bytes:
+        """The API's own description: build, version. Needs no key."""
+        answer = self._connection.request("GET", f"/api/{escape(self.credentials.apiversion)}")
+        _check(answer)
+        return answer.body
+
+    # ── one call ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, method: str, path: str, query: Query | None = None, body: bytes | None = None) -> bytes:
+        answer = self._call(method, path, query, body)
+        _check(answer)
+        return answer.body
+
+    def _call(self, method: str, path: str, query: Query | None = None, body: bytes | None = None) -> Answer:
+        if not self.credentials.auth:
+            raise Misused(
+                f"there is no key for {self.credentials.apihost}: `visp property set --auth KEY`, WHISK_AUTH or --auth"
+            )
+        path = f"/api/{escape(self.credentials.apiversion)}{path}"
+        if given := {key: _parameter(value) for key, value in (query or {}).items() if value is not None}:
+            path += "?" + urlencode(given)
+        return self._connection.request(method, path, body)
+
+
+def _entity(collection: str, name: FullyQualifiedName) -> str:
+    package = "" if name.package is None else f"{escape(name.package)}/"
+    return f"/namespaces/{escape(name.namespace)}/{collection}/{package}{escape(name.name)}"
+
+
+def _parameter(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ── telling errors apart: `code` is the platform's, without it the answer is the action's ───────────────────────────
+
+
+def _check(answer: Answer) -> None:
+    if not answer.is_success:
+        raise _refusal(answer)
+
+
+def _failure(answer: Answer, activation_id: str) -> ApiError | ActivationFailed:
+    """What an invocation's answer outside of 2xx means.
+
+    A body without `code` is the action's own when the status is 502 (as `wsk` has it), or when the answer names the
+    activation it comes from, which it does for internal errors too.
+    """
+    document = documents.value(answer.body)
+    is_refusal = isinstance(document, dict) and "code" in document and "activationId" not in document
+    if document is None or (is_refusal and not answer.activation_id) or not (answer.status == 502 or activation_id):
+        return _refusal(answer)
+    return ActivationFailed(answer.status, _error_of(answer.body), answer.body, activation_id)
+
+
+def _refusal(answer: Answer) -> ApiError:
+    document = documents.value(answer.body)
+    error = document.get("error") if isinstance(document, dict) else None
+    if not isinstance(error, str):
+        return ApiError(answer.status, f"The connection failed, or timed out. (HTTP status code {answer.status})")
+    code = document.get("code") if isinstance(document, dict) else None
+    return ApiError(answer.status, error, "" if code is None else str(code))
+
+
+def _is_failure(record: bytes) -> bool:
+    document = documents.value(record)
+    response = document.get("response") if isinstance(document, dict) else None
+    return isinstance(response, dict) and response.get("success") is False
+
+
+def _error_of(body: bytes) -> str:
+    """The sentence in a failed activation's record, or in its result."""
+    document = documents.value(body)
+    response = document.get("response") if isinstance(document, dict) and "activationId" in document else None
+    result = response.get("result") if isinstance(response, dict) else document
+    error = result.get("error") if isinstance(result, dict) else None
+    if isinstance(error, dict) and isinstance(error.get("error"), str):
+        error = error["error"]
+    if isinstance(error, str) and error:
+        return error
+    status = documents.text(response, "status") or "application error"
+    return status if error is None else f"{status}: {msgspec.json.encode(error).decode()}"

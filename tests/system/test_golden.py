@@ -1,0 +1,34 @@
+"""What a real OpenWhisk answered is what visp answers: `golden/` holds its answers and the tools that record and judge."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from visp.client import running
+from visp.entity.subject import GUEST_KEY, GUEST_UUID
+
+GOLDEN = Path(__file__).parent / "golden"
+OTHERS = ("package.", "conductor.", "web.")
+"""Cases of what is not built yet: packages, compositions, web actions."""
+
+
+@pytest.mark.slow  # the story of 414 requests takes about fifteen seconds, most of them waits of its own
+def test_recorded_answers_of_openwhisk(tmp_path: Path) -> None:
+    actual, expected = tmp_path / "actual.jsonl", tmp_path / "expected.jsonl"
+    lines = (GOLDEN / "expected.jsonl").read_text().splitlines()
+    expected.write_text("\n".join(line for line in lines if not json.loads(line)["name"].startswith(OTHERS)))
+    with running.running() as server:
+        auth = f"{GUEST_UUID}:{GUEST_KEY}"
+        _run("record.py", "--apihost", server.url, "--auth", auth, "--out", str(actual))
+    judged = _run("compare.py", str(expected), str(actual), "--show", "100", is_checked=False)
+    assert judged.returncode == 0, judged.stdout
+    assert " 0 failed" in judged.stdout
+
+
+def _run(tool: str, *words: str, is_checked: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, GOLDEN / tool, *words], capture_output=True, text=True, check=is_checked)
