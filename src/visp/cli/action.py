@@ -84,7 +84,7 @@ Examples:
 )
 @_made_of
 @pass_session
-def create(session: Session, name: str, **given: Any) -> None:
+def create(session: Session, /, name: str, **given: Any) -> None:
     """Create an action from ARTIFACT: a file, a .zip archive or a folder.
 
     The kind follows from the file's extension, or from what lies in the folder (package.json or index.js: nodejs,
@@ -110,7 +110,7 @@ Examples:
 @_made_of
 @click.option("--del-annotation", "deleted", multiple=True, metavar="KEY", help="Take this annotation away.")
 @pass_session
-def update(session: Session, name: str, deleted: tuple[str, ...], **given: Any) -> None:
+def update(session: Session, /, name: str, deleted: tuple[str, ...], **given: Any) -> None:
     """Change an action, or create it if it does not exist.
 
     What is not given stays as it is. Annotations are merged by their keys; parameters are replaced as a whole.
@@ -271,9 +271,7 @@ def _document(session: Session, given: dict[str, Any], existing: FullyQualifiedN
 
 
 def _executable(given: dict[str, Any]) -> dict[str, Any] | None:
-    made = artifacts.Made(
-        kind=given["kind"], main=given["main"], docker=given["docker"], is_native=given["is_native"]
-    )
+    made = artifacts.Made(kind=given["kind"], main=given["main"], docker=given["docker"], is_native=given["is_native"])
     artifact = given["artifact"]
     if given["is_sequence"]:
         if artifact is None or made != artifacts.Made():
@@ -368,6 +366,8 @@ def _summary(document: Any) -> str:
     names = sorted({*told, *bound} - {""})
     parameters = ", ".join(f"{mark}{name}" if name in bound else name for name in names) or "none defined"
     title = f"action {listing.qualified(document)}"
-    return f"{title}: {description}\n   (parameters: {parameters})" if isinstance(description, str) else (
-        f"{title}\n   (parameters: {parameters})"
+    return (
+        f"{title}: {description}\n   (parameters: {parameters})"
+        if isinstance(description, str)
+        else (f"{title}\n   (parameters: {parameters})")
     )

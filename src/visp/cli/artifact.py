@@ -84,7 +84,9 @@ def _kind_of(path: Path) -> str:
         for name, kind in FOLDERS.items():
             if (path / name).is_file():
                 return kind
-        raise CommandError(f"the kind of folder '{path}' cannot be told: it has none of {', '.join(FOLDERS)}; use --kind")
+        raise CommandError(
+            f"the kind of folder '{path}' cannot be told: it has none of {', '.join(FOLDERS)}; use --kind"
+        )
     extension = path.suffix.lower()
     if extension == ".zip":
         raise CommandError(

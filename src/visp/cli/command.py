@@ -19,20 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Command(rich_click.RichCommand):
-    """A verb. Its help is drawn by rich on a terminal and is plain text elsewhere."""
+class _ReadableHelp(rich_click.RichCommand):
+    """Help drawn by rich on a terminal, plain text elsewhere; the lines of its examples stay lines."""
 
     def get_help(self, ctx: click.Context) -> str:
         return super().get_help(ctx) if sys.stdout.isatty() else _plain_help(self, ctx)
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            from rich.padding import Padding
+            from rich.text import Text
 
-class Group(rich_click.RichGroup):
+            formatter.write(Padding(Text(self.epilog.removeprefix("\b\n")), (0, 1)))  # type: ignore[arg-type]
+
+
+class Command(_ReadableHelp):
+    """A verb."""
+
+
+class Group(_ReadableHelp, rich_click.RichGroup):  # type: ignore[misc]  # the library mixes its classes so too
     """A noun, without flags of its own."""
 
     command_class = Command
-
-    def get_help(self, ctx: click.Context) -> str:
-        return super().get_help(ctx) if sys.stdout.isatty() else _plain_help(self, ctx)
 
 
 class ApiCommand(Command):

@@ -50,7 +50,7 @@ def _show_failure(
     session: Session, name: FullyQualifiedName, failed: ActivationFailed, *, has_body: bool, is_result: bool
 ) -> None:
     """On standard error: the id, what the action logged, and its answer."""
-    if not is_result or failed.activation_id:
+    if not is_result:
         output.ok(f"invoked /{name.id} with id {failed.activation_id}", is_error=True)
     if failed.activation_id:
         try:

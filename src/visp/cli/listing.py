@@ -11,7 +11,7 @@ from visp.cli.exits import CommandError
 from visp.client import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -23,14 +23,21 @@ skip_option: Decorator = click.option(
     "-s", "--skip", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N."
 )
 limit_option: Decorator = click.option(
-    "-l", "--limit", type=click.IntRange(0, PAGE_LIMIT), default=30, metavar="N", help="At most N, 30 by default; 0: 200."
+    "-l",
+    "--limit",
+    type=click.IntRange(0, PAGE_LIMIT),
+    default=30,
+    metavar="N",
+    help="At most N, 30 by default; 0: 200.",
 )
 name_sort_option: Decorator = click.option("-n", "--name-sort", is_flag=True, help="Sort by name, not by date.")
-json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print the server's JSON and nothing else.")
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print the server's JSON and nothing else."
+)
 summary_option: Decorator = click.option("-s", "--summary", is_flag=True, help="Say in a line or two what it is.")
 
 
-def sort_rows(rows: list[tuple[str, ...]], *, by_name: bool) -> list[tuple[str, ...]]:
+def sort_rows(rows: Sequence[tuple[str, ...]], *, by_name: bool) -> Sequence[tuple[str, ...]]:
     """Rows as the server sent them, newest first, or by their first cell."""
     return sorted(rows) if by_name else rows
 

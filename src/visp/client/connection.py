@@ -101,9 +101,7 @@ class Connection:
             # A body that is too large is refused before it was read: the answer may be there all the same.
             pass
         response = http.getresponse()
-        answer = Answer(
-            response.status, {name.lower(): text for name, text in response.getheaders()}, _read(response)
-        )
+        answer = Answer(response.status, {name.lower(): text for name, text in response.getheaders()}, _read(response))
         if response.will_close:
             self.close()
         return answer
@@ -145,7 +143,9 @@ class Connection:
         self.close()
         host = self._credentials.apihost
         if isinstance(error, ConnectionRefusedError):
-            return NoConnection(f"nothing listens at {host}; `visp start` starts a server there, --apihost names another")
+            return NoConnection(
+                f"nothing listens at {host}; `visp start` starts a server there, --apihost names another"
+            )
         if isinstance(error, ssl.SSLCertVerificationError):
             return NoConnection(f"the certificate of {host} is not trusted: {error.verify_message}; -i skips the check")
         if isinstance(error, TimeoutError):

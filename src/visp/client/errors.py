@@ -65,8 +65,9 @@ class ActivationFailed(ClientError):
     """The action ran and failed. `body` is the answer as it came: the activation's record, or its result alone."""
 
     def __init__(self, status: int, error: str, body: bytes, activation_id: str) -> None:
-        super().__init__(error)
+        super().__init__(f"{error} (activation {activation_id})" if activation_id else error)
         self.status = status
+        self.error = error
         self.body = body
         self.activation_id = activation_id
         self.exit_code = exit_code(status)

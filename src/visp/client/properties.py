@@ -40,7 +40,9 @@ def change(file: Path, changes: Mapping[str, str | None]) -> None:
     """
     for key, value in changes.items():
         if value is not None and not value.isprintable():
-            raise Misused(f"the value of {key} cannot be written to {file}: it holds a line break or a control character")
+            raise Misused(
+                f"the value of {key} cannot be written to {file}: it holds a line break or a control character"
+            )
     kept = [line for line in _lines(file) if (entry := _entry(line)) is None or entry[0] not in changes]
     added = [f"{key}={value}" for key, value in changes.items() if value is not None]
     # A link to the real file, in a folder of configurations, stays a link.

@@ -49,7 +49,9 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -60,9 +62,7 @@ class Client:
     def get(self, collection: str, name: FullyQualifiedName, *, code: bool | None = None) -> bytes:
         return self._ask("GET", _entity(collection, name), {"code": code})
 
-    def put(
-        self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool
-    ) -> bytes:
+    def put(self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool) -> bytes:
         return self._ask("PUT", _entity(collection, name), {"overwrite": overwrite}, msgspec.json.encode(document))
 
     def delete(self, collection: str, name: FullyQualifiedName) -> bytes:

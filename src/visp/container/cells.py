@@ -103,6 +103,11 @@ def link_tree(tree: Path, into: Path) -> None:
     for folder, folders, files in os.walk(tree):
         target = into / Path(folder).relative_to(tree)
         for name in folders:
-            (target / name).mkdir(mode=0o755)
+            source = Path(folder) / name
+            if source.is_symlink():
+                os.link(source, target / name, follow_symlinks=False)
+            else:
+                (target / name).mkdir()
+                (target / name).chmod(0o755)
         for name in files:
-            os.link(Path(folder) / name, target / name)
+            os.link(Path(folder) / name, target / name, follow_symlinks=False)

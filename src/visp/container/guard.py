@@ -12,7 +12,7 @@ from visp.errors import ContainerGone
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from visp.container.base import Address, Container, Exit, Pipes
 
@@ -24,8 +24,9 @@ CALL_S = 5.0
 class Guarded:
     """A container whose calls end. After `destroy` has begun, every other call raises `ContainerGone`."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, call_s: float = CALL_S) -> None:
         self._container = container
+        self._call_s = call_s
         self._ending: asyncio.Future[None] | None = None
 
     @property
@@ -45,13 +46,13 @@ class Guarded:
         return self._container.exited
 
     async def add_code(self, folder: str) -> bool:
-        return await self._bounded("add_code", self._container.add_code(folder))
+        return await self._bounded("add_code", lambda: self._container.add_code(folder))
 
     async def pause(self) -> None:
-        await self._bounded("pause", self._container.pause())
+        await self._bounded("pause", self._container.pause)
 
     async def resume(self) -> None:
-        await self._bounded("resume", self._container.resume())
+        await self._bounded("resume", self._container.resume)
 
     async def destroy(self) -> None:
         """Once, whoever asks; the caller's cancellation does not stop it half-way."""
@@ -61,19 +62,19 @@ class Guarded:
 
     async def _destroy(self) -> None:
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(self._call_s):
                 await self._container.destroy()
         except Exception as error:  # whatever a driver raises: nobody can do more about it than know it
             log.error("container.destroy_failed", id=self.id, reason=repr(error))
 
-    async def _bounded(self, name: str, call: Awaitable[T]) -> T:
-        """The call's value; raises `ContainerGone` for what a driver raises, or takes too long for."""
+    async def _bounded(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
+        """The call's value; raises `ContainerGone` for whatever a driver raises, or takes too long for."""
         if self._ending is not None:
-            if asyncio.iscoroutine(call):
-                call.close()
             raise ContainerGone(f"{name}: the container is gone")
         try:
-            async with asyncio.timeout(CALL_S):
-                return await call
-        except (OSError, TimeoutError) as error:
-            raise ContainerGone(f"{name}: {error!r}") from None
+            async with asyncio.timeout(self._call_s):
+                return await call()
+        except ContainerGone:
+            raise
+        except Exception as error:  # a driver's own errors mean nothing to whoever holds the container
+            raise ContainerGone(f"{name}: {error!r}") from error

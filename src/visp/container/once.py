@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -31,17 +32,24 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 async def run(
-    driver: Driver, spec: ContainerSpec, given: bytes, take: Callable[[bytes], None], timeout_s: float
+    driver: Driver, spec: ContainerSpec, given: bytes | bytearray, take: Callable[[bytes], None], timeout_s: float
 ) -> Ended:
-    """Writes `given` to its standard input; `take` gets what it writes to descriptor 3, in a thread.
+    """Writes `given` to its standard input, which stays open; `take` gets what it writes to descriptor 3, in a thread.
 
     What `take` raises ends the program and is raised here. Raises `ContainerGone` when the time is over.
     """
     container = await driver.create(spec)
+    is_over = threading.Event()
     try:
         wire = container.wire
         assert isinstance(wire, Pipes)
-        said = await asyncio.to_thread(_exchange, wire, given, take, timeout_s)
+        exchange = asyncio.ensure_future(asyncio.to_thread(_exchange, wire, given, take, timeout_s, is_over))
+        try:
+            said = await asyncio.shield(exchange)
+        except asyncio.CancelledError:  # the thread must have let go of the descriptors before they are closed
+            is_over.set()
+            await asyncio.gather(exchange, return_exceptions=True)
+            raise
         done, _ = await asyncio.wait([container.exited], timeout=timeout_s)
         if not done:
             raise ContainerGone(f"no end within {timeout_s} s")
@@ -51,7 +59,13 @@ async def run(
         await container.destroy()
 
 
-def _exchange(wire: Pipes, given: bytes, take: Callable[[bytes], None], timeout_s: float) -> str:
+def _exchange(
+    wire: Pipes,
+    given: bytes | bytearray,
+    take: Callable[[bytes], None],
+    timeout_s: float,
+    is_over: threading.Event,
+) -> str:
     """Until the program has closed its reply channel; what it printed."""
     until = time.monotonic() + timeout_s
     said, left = bytearray(), memoryview(given)
@@ -61,7 +75,7 @@ def _exchange(wire: Pipes, given: bytes, take: Callable[[bytes], None], timeout_
         if left:
             selector.register(wire.stdin, selectors.EVENT_WRITE)
         while wire.replies in selector.get_map():
-            if time.monotonic() > until:
+            if is_over.is_set() or time.monotonic() > until:
                 raise ContainerGone(f"no end within {timeout_s} s")
             for key, _ in selector.select(0.1):
                 if key.fd == wire.stdin:

@@ -65,8 +65,8 @@ def argument(action: Action, content: bytes) -> bytes:
     return content if fields is None else _encode({k: v for k, v in fields.items() if k not in keys})
 
 
-def init_body(job: Job, code: PreparedCode, deadline_ms: int, api_key: str | None) -> bytes:
-    """The `/init` body, one line: code as text, or the folder where it lies."""
+def init_body(job: Job, code: PreparedCode, code_at: str, deadline_ms: int, api_key: str | None) -> bytes:
+    """The `/init` body, one line: code as text, or the folder where it lies inside."""
     action, message = job.action, job.message
     environment = {
         "__OW_NAMESPACE": message.namespace,
@@ -90,7 +90,7 @@ def init_body(job: Job, code: PreparedCode, deadline_ms: int, api_key: str | Non
         "env": environment,
     }
     if code.folder is not None:
-        value["folder"] = "/action"
+        value["folder"] = code_at
     elif code.text is not None:
         value["code"] = code.text
     return _encode({"value": value})
@@ -107,14 +107,24 @@ def _fields(content: bytes) -> JsonObject | None:
 
 
 def _text(value: msgspec.Raw) -> str:
-    """A value as an environment variable holds it: strings as they are, null empty, the rest as compact JSON."""
-    decoded = msgspec.json.decode(value)
-    if isinstance(decoded, str):
-        return decoded
-    return "" if decoded is None else msgspec.json.format(bytes(value), indent=-1).decode()
+    """A value as an environment variable holds it: strings as they are, null empty, the rest as compact JSON.
+
+    What only a lenient reader can decode (lone surrogates, great depth) stays as it was sent.
+    """
+    try:
+        decoded = msgspec.json.decode(value)
+        if isinstance(decoded, str):
+            return decoded
+        return "" if decoded is None else msgspec.json.format(bytes(value), indent=-1).decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return bytes(value).decode("utf-8", "replace")
 
 
 # ── what the answer means ───────────────────────────────────────────────────────────────────────────────────────
+
+
+SHUTTING_DOWN = 503
+"""A container that answers this has not taken the call and will take no more: the activation goes to another."""
 
 
 def classify_run(reply: Reply, limit_bytes: int) -> Outcome:

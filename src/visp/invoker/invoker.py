@@ -7,21 +7,21 @@ the ledger, and only then is the result acknowledged. The container is free befo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from visp import wording
 from visp.bus import base as topics
 from visp.bus.messages import ActivationMessage, CompletionAck, Detached, EntityChanged, Ping, ResultAck
-from visp.container.base import ContainerSpec, Mount
+from visp.container.base import Address, ContainerSpec, Mount
 from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import BlackboxExec, SequenceExec
 from visp.entity.limits import RESULT_LIMIT_BYTES
-from visp.errors import Corrupt, StartFailed
+from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
 from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
-from visp.invoker.pool import Pool
+from visp.invoker.pool import TRIES, Pool
 from visp.invoker.slot import Key, Slot, State
 from visp.runtime.base import CodeRefused, Gone, Reply
 from visp.telemetry import log
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from visp.bus.messages import Message
     from visp.clock import Clock
     from visp.container.base import Container, Driver
-    from visp.entity.activation import ActivationHead
     from visp.entity.execs import Code
     from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
 PING_S = 1.0
 EXIT_GRACE_S = 0.25
 """How long to wait for the kernel's word on why a container ended."""
-TRIES = 3
-"""How many containers a job may find dead before they were given it."""
+LOGS_S = 10.0
+"""How long after the reply the rest of an image's logs is waited for."""
 
 
 class LocalKind(Protocol):
@@ -95,7 +94,10 @@ class Invoker:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
-        self._running: dict[str, Job] = {}
+        self._jobs: dict[str, Job] = {}
+        """Every activation that waits or runs here, by id; `_loading` those whose action is being read, and whether
+        they were detached meanwhile."""
+        self._loading: dict[str, bool] = {}
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
         self.pool: Pool
@@ -138,6 +140,7 @@ class Invoker:
             if isinstance(action, Action):
                 self._submit(message, action)
             else:
+                self._loading[message.id] = False
                 self._tasks.create_task(self._load(message))
         elif isinstance(message, Detached):
             self._detach(message.id)
@@ -146,12 +149,13 @@ class Invoker:
 
     def _detach(self, id: str) -> None:
         """The activation is accepted work now: what has begun is marked as started at once."""
-        if id in self._running:
-            self._ledger.start([id], _ignore)
-        else:
-            job = self.pool.find_waiting(id)
-            if job is not None:
-                job.is_accepted = True
+        job = self._jobs.get(id)
+        if job is not None:
+            job.is_accepted = True
+            if job.has_begun:
+                self._ledger.start([id], _ignore)
+        elif id in self._loading:
+            self._loading[id] = True
 
     async def _load(self, message: ActivationMessage) -> None:
         try:
@@ -163,13 +167,19 @@ class Invoker:
             self._abort(message, failure(Status.INTERNAL_ERROR, wording.ACTION_NOT_FETCHED))
         else:
             if isinstance(action, Action) and not isinstance(action.exec, SequenceExec):
-                self._submit(message, action)
+                self._submit(message, action, is_detached=self._loading[message.id])
             else:
                 self._abort(message, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
+        finally:
+            del self._loading[message.id]
 
-    def _submit(self, message: ActivationMessage, action: Action) -> None:
+    def _submit(self, message: ActivationMessage, action: Action, *, is_detached: bool = False) -> None:
         key = Key(message.namespace, message.action, action.revision)
-        self.pool.submit(Job(message, action, key, self._clock.monotonic_s()))
+        job = Job(message, action, key, self._clock.monotonic_s())
+        if is_detached:
+            job.is_accepted = True
+        self._jobs[message.id] = job
+        self.pool.submit(job)
 
     # ── a container for a job ───────────────────────────────────────────────────────────────────────────────────
 
@@ -177,13 +187,13 @@ class Invoker:
         """Starts a container without code. Raises `StartFailed`."""
         await self._create(slot, None)
 
-    async def _create(self, slot: Slot, code_folder: str | None) -> None:
+    async def _create(self, slot: Slot, code_folder: str | None, *, suffix: str = "") -> None:
         kind = self._kinds.get(slot.kind)
         if kind is None:
             raise StartFailed(f"kind {slot.kind} has no runtime on this machine (`visp doctor` says what is missing)")
         command = kind.command(slot.memory_mb)
         spec = ContainerSpec(
-            id=f"{self._instance}-{slot.id}",
+            id=f"{self._instance}-{slot.id}{suffix}",
             argv=command.argv,
             env=command.env | {"__OW_API_HOST": self._api_host},
             memory_mb=slot.memory_mb,
@@ -199,19 +209,40 @@ class Invoker:
         if slot.state in (State.REMOVING, State.GONE):
             await container.destroy()
             raise StartFailed("the invoker is closing")
-        slot.logs = LogCollector(self._clock.now_ns)
+        slot.logs = LogCollector(self._clock.now_ns, is_sentinelled=isinstance(container.wire, Address))
         slot.client = self._connect(container, slot.kind, slot.logs.feed)
-        container.exited.add_done_callback(lambda _: self._exited(slot))
+        container.exited.add_done_callback(lambda _: self._exited(slot, container))
+        self.pool.launched(slot)
 
-    def _exited(self, slot: Slot) -> None:
+    async def _replace(self, slot: Slot, code_folder: str) -> None:
+        """A tree that cannot be brought into the stem cell: a container over it takes the cell's place."""
+        assert slot.client is not None
+        assert slot.container is not None
+        client, container = slot.client, slot.container
+        slot.client = slot.container = None
+        client.close()
+        await container.destroy()
+        await self._create(slot, code_folder, suffix="-tree")
+
+    def _exited(self, slot: Slot, container: Container) -> None:
         """A container that ends while nobody uses it leaves the pool.
 
         One in use is noticed by its client, save where a process that it left behind keeps the channel open.
         """
+        if slot.container is not container:
+            return  # the slot has another by now
         if slot.job is None:
-            self.pool.remove(slot)
+            self.pool.lost(slot)
+        else:
+            self._loop.call_later(EXIT_GRACE_S, self._give_up, slot, container)
+
+    def _give_up(self, slot: Slot, container: Container) -> None:
+        if slot.container is not container:
+            return
+        if slot.job is None:
+            self.pool.lost(slot)
         elif slot.client is not None:
-            self._loop.call_later(EXIT_GRACE_S, slot.client.give_up)
+            slot.client.give_up()
 
     async def _initialize(self, slot: Slot, job: Job) -> bool:
         """Brings the job's code into the slot. False when that came to an outcome already. Raises `StartFailed`."""
@@ -220,39 +251,42 @@ class Invoker:
         job.start_ms, job.start_s = self._clock.now_ms(), self._clock.monotonic_s()
         if isinstance(exec, BlackboxExec):
             raise StartFailed("no container engine", wording.image_not_pulled(exec.image), is_developer_error=True)
-        assert exec.code is not None
+        if isinstance(exec, SequenceExec):  # the action was made a sequence after its activation was accepted
+            self._end_unstarted(slot, job, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
+            return False
         try:
             code = await self._prepare_code(exec.code)
         except CodeRefused as refused:
+            job.init_ms = 0  # a failed initialisation that took no time
             self._end_unstarted(slot, job, failure(Status.DEVELOPER_ERROR, refused.sentence))
             return False
         if slot.container is None:
             await self._create(slot, code.folder)
-        elif code.folder is not None:
-            await slot.container.add_code(code.folder)
+        elif code.folder is not None and not await slot.container.add_code(code.folder):
+            await self._replace(slot, code.folder)
         api_key = None
         if activate.gives_api_key(action):
             api_key = await self._key_of(job.message.namespace_uuid)
         slot.run_suffix = activate.run_suffix(action, job.message.namespace, api_key)
-        self._running[job.message.id] = job
-        if job.is_accepted and not await self._mark_started(job):
-            self._running.pop(job.message.id, None)
-            self.pool.failed(slot)
+        if job.is_accepted and not await self._mark_started(slot, job):
             return False
         return await self._send_init(slot, job, code, api_key)
 
-    async def _mark_started(self, job: Job) -> bool:
+    async def _mark_started(self, slot: Slot, job: Job) -> bool:
         synced: asyncio.Future[Exception | None] = self._loop.create_future()
-        self._ledger.start([job.message.id], synced.set_result)
+        self._ledger.start([job.message.id], lambda error: None if synced.done() else synced.set_result(error))
         error = await synced
         if error is not None:
+            self.pool.failed(slot)
             self._not_recorded(job, error)
         return error is None
 
     async def _send_init(self, slot: Slot, job: Job, code: PreparedCode, api_key: str | None) -> bool:
         """Sends the init line and waits for its answer. False when it failed."""
         assert slot.client is not None
+        assert slot.container is not None
         assert slot.logs is not None
+        clock = self._clock
         limit_ms = job.action.limits.timeout_ms
         answered: asyncio.Future[Reply | Gone] = self._loop.create_future()
 
@@ -261,46 +295,65 @@ class Invoker:
                 answered.set_result(reply)
 
         slot.logs.begin(job.action.limits.logs_mb)
-        job.start_ms, job.start_s = self._clock.now_ms(), self._clock.monotonic_s()
-        slot.client.init(activate.init_body(job, code, job.start_ms + limit_ms, api_key), settle)
+        job.start_ms, job.start_s = clock.now_ms(), clock.monotonic_s()
+        job.has_begun = True
+        body = activate.init_body(job, code, slot.container.code_at, job.start_ms + limit_ms, api_key)
+        slot.client.init(body, settle)
         try:
             async with asyncio.timeout(limit_ms / 1000):
                 reply = await answered
         except TimeoutError:
+            reply = None
+        took_s = clock.monotonic_s() - job.start_s
+        if reply is None or took_s * 1000 >= limit_ms:  # time is measured first, whatever came back
             slot.client.cancel()
             self._end_run(slot, job, activate.timed_out(limit_ms, is_init=True), is_init=True, is_timeout=True)
             return False
-        job.init_ms = round((self._clock.monotonic_s() - job.start_s) * 1000)
+        if self._goes_elsewhere(slot, job, reply):
+            return False
         if isinstance(reply, Gone):
+            if not reply.was_sent:
+                raise StartFailed("every container ended before it was given the code")
             outcome = await self._outcome_of_gone(slot, reply, is_init=True)
         else:
             failed = activate.classify_init(reply, RESULT_LIMIT_BYTES)
             if failed is None:
+                job.init_ms = round(took_s * 1000)
                 return True
             outcome = failed
+        job.init_ms = round(took_s * 1000)
         self._end_run(slot, job, outcome, is_init=True)
         return False
+
+    def _goes_elsewhere(self, slot: Slot, job: Job, reply: Reply | Gone) -> bool:
+        """Whether the container has not begun with the job and never will: then another gets it, a few times."""
+        if isinstance(reply, Gone):
+            is_untouched = not reply.was_sent and job.init_ms is None
+        else:
+            is_untouched = reply.status == activate.SHUTTING_DOWN
+        if not is_untouched or job.tries >= TRIES:
+            return False
+        self.pool.retry(slot, job)
+        return True
 
     # ── a run ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self, slot: Slot, job: Job) -> None:
         """Runs a job in a BUSY slot: at once, or when an accepted job's `started` is on disk."""
-        if job.init_ms is None and job.is_accepted:
-            self._running[job.message.id] = job
-
-            def started(error: Exception | None) -> None:
-                if slot.job is not job or slot.state is not State.BUSY:
-                    return  # the container ended meanwhile; whoever noticed has dealt with the job
-                if error is None:
-                    self._send_run(slot, job)
-                else:
-                    self._running.pop(job.message.id, None)
-                    self.pool.finished(slot, 0.0)
-                    self._not_recorded(job, error)
-
-            self._ledger.start([job.message.id], started)
+        if not job.is_accepted or job.init_ms is not None:
+            self._send_run(slot, job)
             return
-        self._send_run(slot, job)
+
+        def started(error: Exception | None) -> None:
+            if slot.job is not job or slot.state is not State.BUSY:
+                return  # the pool is closed: the job runs, or ends, at the next start
+            if error is None:
+                self._send_run(slot, job)
+            else:
+                self.pool.finished(slot, None)
+                self._not_recorded(job, error)
+
+        self._ledger.start([job.message.id], started)
 
     def _send_run(self, slot: Slot, job: Job) -> None:
         assert slot.client is not None
@@ -308,10 +361,10 @@ class Invoker:
         clock = self._clock
         now_s, now_ms = clock.monotonic_s(), clock.now_ms()
         job.run_s = now_s
+        job.has_begun = True
         if job.init_ms is None:
             job.start_ms, job.start_s = now_ms, now_s
             slot.logs.begin(job.action.limits.logs_mb)
-        self._running[job.message.id] = job
         limit_ms = job.action.limits.timeout_ms
         slot.deadline_s = now_s + limit_ms / 1000
         if slot.timer is None:  # one timer for a slot, armed again only when it goes off early
@@ -325,7 +378,7 @@ class Invoker:
     def _check_deadline(self, slot: Slot) -> None:
         slot.timer = None
         job = slot.job
-        if job is None or slot.state is not State.BUSY or job.run_s == 0.0:
+        if job is None or slot.state is not State.BUSY or job.run_s is None:
             return
         left_s = slot.deadline_s - self._clock.monotonic_s()
         if left_s > 0:
@@ -339,19 +392,14 @@ class Invoker:
     def _answered(self, slot: Slot, job: Job, reply: Reply | Gone) -> None:
         if slot.job is not job:
             return  # over time already
-        if isinstance(reply, Gone):
-            if not reply.was_sent and job.init_ms is None and job.tries < TRIES:
-                self._running.pop(job.message.id, None)
-                self.pool.retry(slot, job)
-            else:
-                self._tasks.create_task(self._end_gone(slot, job, reply))
-            return
-        now_s = self._clock.monotonic_s()
-        limit_ms = job.action.limits.timeout_ms
-        if now_s >= slot.deadline_s:  # time is measured first, whatever came back
+        if self._clock.monotonic_s() >= slot.deadline_s:  # time is measured first, whatever came back
+            limit_ms = job.action.limits.timeout_ms
             self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
-            return
-        self._end_run(slot, job, activate.classify_run(reply, RESULT_LIMIT_BYTES))
+        elif isinstance(reply, Gone):
+            if not self._goes_elsewhere(slot, job, reply):
+                self._tasks.create_task(self._end_gone(slot, job, reply))
+        elif reply.status != activate.SHUTTING_DOWN or not self._goes_elsewhere(slot, job, reply):
+            self._end_run(slot, job, activate.classify_run(reply, RESULT_LIMIT_BYTES))
 
     async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
         outcome = await self._outcome_of_gone(slot, gone, is_init=False)
@@ -383,50 +431,90 @@ class Invoker:
             job.init_ms = duration_ms
         assert slot.client is not None
         assert slot.logs is not None
-        slot.client.drain()
+        service_s = None if job.run_s is None else now_s - job.run_s
+        if not slot.client.drain() and outcome.is_kept:
+            job.run_s = None  # there is an answer: the deadline is over
+            self._record(job, outcome, (), duration_ms, is_timeout=is_timeout, has_all_logs=False)
+            self._tasks.create_task(self._end_logs(slot, job, outcome, service_s))
+            return
         logs = slot.logs.end(outcome)
-        service_s = now_s - (job.run_s or job.start_s)
         if outcome.is_kept and not is_init:
             self.pool.finished(slot, service_s)
         else:
             self.pool.failed(slot)
         self._record(job, outcome, logs, duration_ms, is_timeout=is_timeout)
 
+    async def _end_logs(self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None) -> None:
+        """Waits for the rest of the logs, which come beside the answer; until then the container is not free."""
+        assert slot.logs is not None
+        assert slot.container is not None
+        complete: asyncio.Future[None] = self._loop.create_future()
+        slot.logs.when_complete(lambda: complete.set_result(None))
+        patience = asyncio.ensure_future(self._clock.sleep(LOGS_S))
+        awaited: list[asyncio.Future[Any]] = [complete, patience, slot.container.exited]
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        patience.cancel()
+        logs = slot.logs.end(outcome, is_complete=complete.done())
+        if complete.done():
+            self.pool.finished(slot, service_s)
+        else:
+            self.pool.failed(slot)
+        self._ledger.add_logs(job.message.id, logs)
+        self._bus.publish(topics.ACKS, CompletionAck(job.message.id))
+
     def _end_unstarted(self, slot: Slot, job: Job, outcome: Outcome) -> None:
-        """The code was refused before a container was asked: a failed initialisation that took no time."""
-        job.init_ms = 0
+        """There is an outcome before a container was asked."""
         self.pool.failed(slot)
         self._record(job, outcome, (), 0, is_timeout=False)
 
     def _start_failed(self, job: Job, error: Exception) -> None:
-        """No container could be had: start is end, and there is no init time."""
-        job.start_ms = self._clock.now_ms()
-        sentence = error.sentence if isinstance(error, StartFailed) else None
-        is_developers = isinstance(error, StartFailed) and error.is_developer_error
-        status = Status.DEVELOPER_ERROR if is_developers else Status.INTERNAL_ERROR
-        self._record(job, failure(status, sentence or wording.NO_RESOURCES), (), 0, is_timeout=False)
+        """No container could be had, or no code for it: start is end, and there is no init time."""
+        job.start_ms, job.init_ms = self._clock.now_ms(), None
+        status, sentence = Status.INTERNAL_ERROR, wording.NO_RESOURCES
+        if isinstance(error, StartFailed):
+            sentence = error.sentence or sentence
+            if error.is_developer_error:
+                status = Status.DEVELOPER_ERROR
+        elif isinstance(error, Corrupt):
+            sentence = wording.ACTION_UNREADABLE
+        elif isinstance(error, StoreUnavailable):
+            sentence = wording.ACTION_NOT_FETCHED
+        self._record(job, failure(status, sentence), (), 0, is_timeout=False)
 
-    def _record(self, job: Job, outcome: Outcome, logs: tuple[str, ...], duration_ms: int, *, is_timeout: bool) -> None:
+    def _record(
+        self,
+        job: Job,
+        outcome: Outcome,
+        logs: tuple[str, ...],
+        duration_ms: int,
+        *,
+        is_timeout: bool,
+        has_all_logs: bool = True,
+    ) -> None:
         """Writes the outcome; whoever waits hears of it once it is written."""
-        self._running.pop(job.message.id, None)
+        self._jobs.pop(job.message.id, None)
         end_ms = job.start_ms + duration_ms
-        self._write(activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout), outcome, logs)
+        head = activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout)
+        self._write(ActivationRecord(head=head, result=outcome.result, logs=logs, has_all_logs=has_all_logs))
 
-    def _write(self, head: ActivationHead, outcome: Outcome, logs: tuple[str, ...]) -> None:
-        result, bus = outcome.result, self._bus
+    def _write(self, record: ActivationRecord) -> None:
+        bus = self._bus
 
         def written(error: Exception | None) -> None:
-            bus.publish(topics.ACKS, ResultAck(head, result, None if error is None else str(error)))
-            bus.publish(topics.ACKS, CompletionAck(head.id))
+            bus.publish(topics.ACKS, ResultAck(record.head, record.result, None if error is None else str(error)))
+            if record.has_all_logs:  # else whoever collects them says so
+                bus.publish(topics.ACKS, CompletionAck(record.head.id))
 
-        self._ledger.finish(ActivationRecord(head=head, result=result, logs=logs), written)
+        self._ledger.finish(record, written)
 
     def _abort(self, message: ActivationMessage, outcome: Outcome) -> None:
         """An activation whose action could not be had: the fallback record."""
-        self._write(activate.fallback_head(message, outcome, self._clock.now_ms()), outcome, ())
+        head = activate.fallback_head(message, outcome, self._clock.now_ms())
+        self._write(ActivationRecord(head=head, result=outcome.result))
 
     def _not_recorded(self, job: Job, error: Exception) -> None:
         """Nothing can be written: the activation was not begun, and its caller is told so."""
+        self._jobs.pop(job.message.id, None)
         outcome = failure(Status.INTERNAL_ERROR, wording.DISK_FULL)
         head = activate.head_of(job, outcome, job.start_ms, 0, is_timeout=False)
         self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error)))

@@ -1,8 +1,9 @@
 """What an activation printed, as its record shows it.
 
-The launcher flushes before it replies, so what is in the pipes when the reply has come is the activation's log; there
-is no mark to wait for and none to forge. Entries stand in the order of reading. Source of the format: OpenWhisk's log
-entries (time stamp to width 30, stream, text).
+A local launcher flushes before it replies, so what is in the pipes when the reply has come is the activation's log;
+there is no mark to wait for and none to forge. An image ends each activation's output by a sentinel on both streams.
+Entries stand in the order of reading. Source of the format: OpenWhisk's log entries (time stamp to width 30, stream,
+text) and its sentinel.
 """
 
 from __future__ import annotations
@@ -22,25 +23,36 @@ MIB = 1024 * 1024
 LINE_LIMIT_BYTES = 64 * 1024
 """A longer line is cut into entries of this size: a line of one gigabyte must not wait in memory for its end."""
 
+SENTINEL = b"XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
+
 _STREAMS = ("stdout: ", "stderr: ")
 
 
 class LogCollector:
-    """Collects for one container, an activation at a time; between activations what comes is counted and dropped."""
+    """Collects for one container, an activation at a time; between activations what comes is counted and dropped.
+
+    The limit counts entries as they are shown: a million empty lines are no small log.
+    """
 
     __slots__ = (
+        "_awaited",
         "_entries",
         "_is_open",
         "_is_over",
+        "_is_sentinelled",
         "_kept_bytes",
         "_limit_bytes",
         "_now_ns",
+        "_on_complete",
         "_partial",
         "dropped_bytes",
     )
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    def __init__(self, now_ns: Callable[[], int], *, is_sentinelled: bool = False) -> None:
         self._now_ns = now_ns
+        self._is_sentinelled = is_sentinelled
+        self._awaited: set[int] = set()
+        self._on_complete: Callable[[], None] | None = None
         self._is_open = False
         self._limit_bytes = 0
         self._kept_bytes = 0
@@ -55,10 +67,19 @@ class LogCollector:
         self._limit_bytes = limit_mb * MIB
         self._kept_bytes = 0
         self._is_over = limit_mb == 0
+        if self._is_sentinelled:
+            self._awaited = {STDOUT, STDERR}
+
+    def when_complete(self, then: Callable[[], None]) -> None:
+        """Calls `then` once the sentinels have come; at once if they have, or if none are to come."""
+        if self._awaited:
+            self._on_complete = then
+        else:
+            then()
 
     def feed(self, stream: int, data: bytes) -> None:
         """Output as it was read."""
-        if not self._is_open or self._is_over:
+        if not self._is_open or (self._is_over and not self._awaited):
             self.dropped_bytes += len(data)
             return
         lines = (self._partial[stream] + data).split(b"\n")
@@ -66,26 +87,41 @@ class LogCollector:
         stamp = render_time(self._now_ns())
         for line in lines:
             self._add(stamp, stream, line)
-        while len(rest) > LINE_LIMIT_BYTES and not self._is_over:
+        while len(rest) > LINE_LIMIT_BYTES:
             self._add(stamp, stream, rest[:LINE_LIMIT_BYTES])
             rest = rest[LINE_LIMIT_BYTES:]
-        self._partial[stream] = b"" if self._is_over else rest
+        self._partial[stream] = rest
 
     def _add(self, stamp: str, stream: int, line: bytes) -> None:
-        if self._is_over:
-            self.dropped_bytes += len(line)
-            return
-        self._kept_bytes += len(line) + 1
-        if self._kept_bytes > self._limit_bytes:
+        if self._is_sentinelled:
+            if stream not in self._awaited:
+                self.dropped_bytes += len(line)
+                return
+            if line.rstrip() == SENTINEL:
+                self._see_sentinel(stream)
+                return
+        self._kept_bytes += len(stamp) + len(_STREAMS[stream]) + len(line) + 1
+        if self._is_over or self._kept_bytes > self._limit_bytes:
             self._is_over = True
             self.dropped_bytes += len(line)
             return
         self._entries.append(stamp + _STREAMS[stream] + line.decode("utf-8", "replace"))
 
-    def end(self, outcome: Outcome) -> tuple[str, ...]:
-        """The activation's entries; the collector is closed until the next one begins."""
+    def _see_sentinel(self, stream: int) -> None:
+        self._awaited.discard(stream)
+        then = self._on_complete
+        if not self._awaited and then is not None:
+            self._on_complete = None
+            then()
+
+    def end(self, outcome: Outcome, *, is_complete: bool = True) -> tuple[str, ...]:
+        """The activation's entries; the collector is closed until the next one begins.
+
+        `is_complete` false: the sentinels did not come in time.
+        """
         self._is_open = False
-        if not self._entries and self._partial == _NOTHING and not self._is_over and outcome.is_kept:
+        self._on_complete = None
+        if not self._entries and self._partial == _NOTHING and not self._is_over and outcome.is_kept and is_complete:
             return ()
         stamp = render_time(self._now_ns())
         for stream in (STDOUT, STDERR):
@@ -95,6 +131,8 @@ class LogCollector:
         if self._limit_bytes:
             if self._is_over:
                 self._entries.append(stamp + _STREAMS[STDERR] + wording.logs_truncated(self._limit_bytes))
+            elif not is_complete:
+                self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_INCOMPLETE)
             if not outcome.is_kept:
                 self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_AFTER_FAILURE)
         entries, self._entries = tuple(self._entries), []

@@ -11,6 +11,9 @@ import msgspec
 
 from visp.invoker.slot import Slot
 
+START_S = 0.5
+"""How long a start is taken to last while none of the action was measured."""
+
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The activations that wait for one key: what they need, and how their containers do.
@@ -68,7 +71,7 @@ Step = Resume | Specialise | Create | Wait
 def plan(demand: Demand, view: View) -> Step:
     """Numbered cases:
 
-    1. As many are being started as wait: wait.
+    1. As many are being started as wait, and the first has not waited longer than a start takes: wait.
     2. A paused container of the key: resume it; that is quicker than anything but waiting for nothing.
     3. Its busy containers will be free before a new one could be up: wait.
     4. A stem cell of the kind and memory: specialise it.
@@ -76,7 +79,7 @@ def plan(demand: Demand, view: View) -> Step:
     6. Room after removing idle containers, the longest idle first: evict, then create.
     7. No room: wait.
     """
-    if demand.starting >= demand.waiting:
+    if demand.starting >= demand.waiting and demand.waited_s <= (START_S if demand.cold_s is None else demand.cold_s):
         return Wait()
     if view.paused is not None:
         return Resume(view.paused)

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
-from visp.errors import ContainerGone, StartFailed
+from visp.errors import ContainerGone, ContainerLost, StartFailed
 from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, plan
 from visp.invoker.prewarm import Cell, Wanted, missing
 from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
@@ -365,7 +365,7 @@ class Pool:
         began_s = self._clock.monotonic_s()
         try:
             is_up = await self._prepare(slot, job)
-        except ContainerGone as error:
+        except (ContainerGone, ContainerLost) as error:
             self._initialized(slot, job)
             self._dead_on_start(slot, job, error)
             return
@@ -383,7 +383,7 @@ class Pool:
             self._run(slot, job)
         self._plan_all()
 
-    def _dead_on_start(self, slot: Slot, job: Job, error: ContainerGone) -> None:
+    def _dead_on_start(self, slot: Slot, job: Job, error: Exception) -> None:
         log.warning("pool.container_gone", slot=slot.id, action=job.message.action, reason=str(error))
         if job.tries < TRIES:
             self.retry(slot, job)

@@ -8,7 +8,8 @@ archive is refused, whatever came before. Parents come before what is in them, e
 Zip (stored, deflate), tar and tar.gz, told apart by how they begin. Both formats are read here rather than by the
 standard library: its readers hold every entry in memory, and what they check differs between versions of Python.
 
-Standard library only; Python 3.8 and newer. The host believes nothing of it and checks every frame again.
+One file because it is shown to a sandbox as one. Standard library only; Python 3.8 and newer. The host believes nothing
+of it and checks every frame again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import re
 import struct
 import sys
 import zlib
-from typing import Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    Frame = tuple[bytes, bytes | memoryview]
+    Data = bytes | bytearray
 
 MIB = 1024 * 1024
 ARCHIVE_BYTES = 64 * MIB
@@ -34,13 +41,12 @@ CHUNK_BYTES = 64 * 1024
 HEADER_BYTES = MIB
 """A tar header's extension, which is held as a whole."""
 GZIP_MEMBERS = 10_000
+SHOWN_LETTERS = 80
 
 FOLDER, FILE, PROGRAM, BYTES, LINK, HARD_LINK, END, REFUSED = (b"D", b"F", b"X", b"B", b"L", b"H", b"E", b"!")
 REPLIES = 3
 
-Frame = Tuple[bytes, Union[bytes, memoryview]]
-Data = Union[bytes, bytearray]
-
+GZIP_MAGIC = b"\x1f\x8b\x08"
 NO_ARCHIVE = "The action's code is neither a zip nor a tar archive."
 
 
@@ -48,19 +54,21 @@ class Refused(Exception):
     """The archive is not unpacked; the text is a sentence for its developer."""
 
 
-def refuse(name: bytes, rule: str) -> NoReturn:
-    raise Refused("The action's code cannot be unpacked: entry '{}' {}.".format(shown(name), rule))
+def refuse(name: bytes | None, rule: str) -> NoReturn:
+    """`name` None: it is about the whole archive."""
+    subject = "the archive" if name is None else f"entry '{shown(name)}'"
+    raise Refused(f"The action's code cannot be unpacked: {subject} {rule}.")
 
 
 def damaged(what: str) -> NoReturn:
-    raise Refused("The action's code cannot be unpacked: the archive is damaged ({}).".format(what))
+    raise Refused(f"The action's code cannot be unpacked: the archive is damaged ({what}).")
 
 
 def shown(name: bytes) -> str:
     """A name as a sentence can hold it: short, and what does not print is escaped."""
     text = readable(name)
-    escaped = "".join(c if c.isprintable() and c != "'" else ascii(c)[1:-1] if c != "'" else "\\'" for c in text[:81])
-    return escaped if len(text) <= 80 else escaped[:80] + "…"
+    start = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:SHOWN_LETTERS])
+    return start + ("…" if len(text) > SHOWN_LETTERS else "")
 
 
 def readable(name: bytes) -> str:
@@ -78,8 +86,8 @@ def unpack(data: Data, takes_program: bool = False) -> Iterator[Frame]:
     """
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return unzip(data)
-    if data[:3] == b"\x1f\x8b\x08":
-        return untar(Stream(gunzip(data)))
+    if data[:3] == GZIP_MAGIC:
+        return untar(Stream(bounded(gunzip(data), len(data))))
     if is_tar_header(bytes(data[:512])):
         return untar(Stream(pieces(memoryview(data))))
     if takes_program:
@@ -87,7 +95,7 @@ def unpack(data: Data, takes_program: bool = False) -> Iterator[Frame]:
     raise Refused(NO_ARCHIVE)
 
 
-def content(path: bytes, mode: int, chunks: Iterator[Union[bytes, memoryview]]) -> Iterator[Frame]:
+def content(path: bytes, mode: int, chunks: Iterator[bytes | memoryview]) -> Iterator[Frame]:
     """A file; programs and scripts can be executed whatever their mode says. Set-user-id and the like are dropped."""
     first = next(chunks, b"")
     is_program = mode & 0o111 or first[:4] == b"\x7fELF" or first[:2] == b"#!"
@@ -110,7 +118,7 @@ class Names:
     """The paths of an archive so far: what each is, and that no entry leads out of it or through another."""
 
     def __init__(self) -> None:
-        self._kinds: Dict[bytes, bytes] = {b"": FOLDER}
+        self._kinds: dict[bytes, bytes] = {b"": FOLDER}
 
     def add(self, name: bytes, kind: bytes) -> Iterator[Frame]:
         """Checks `name`, then gives the folders above it that are not there yet, and itself if it is a folder."""
@@ -125,6 +133,8 @@ class Names:
                 refuse(name, "lies below a symbolic link")
             elif found != FOLDER:
                 refuse(name, "lies below what is no folder")
+        if not path and kind != FOLDER:
+            refuse(name, "has no name")
         held = self._kinds.get(path)
         if kind == FOLDER and held == FOLDER:
             return
@@ -136,7 +146,7 @@ class Names:
 
     def _put(self, name: bytes, path: bytes, kind: bytes) -> Frame:
         if len(self._kinds) > ENTRIES:
-            refuse(name, "is one more than the {:,} entries that an archive may have".format(ENTRIES))
+            refuse(name, f"is one more than the {ENTRIES:,} entries that an archive may have")
         self._kinds[path] = kind
         return kind, path
 
@@ -145,15 +155,14 @@ class Names:
         if target.startswith(b"/"):
             refuse(name, "links to an absolute path")
         path = clean(name)
-        segments = [segment for segment in target.split(b"/") if segment not in (b"", b".")]
+        segments = split(target)
         up = 0
         while up < len(segments) and segments[up] == b"..":
             up += 1
         if up > path.count(b"/"):
             refuse(name, "links to what is outside of the archive")
         check_segments(name, segments[up:])
-        for frame in self.add(name, LINK):
-            yield frame
+        yield from self.add(name, LINK)
         yield LINK, path + b"\0" + (b"/".join(segments) or b".")
 
     def hard_link(self, name: bytes, target: bytes) -> Iterator[Frame]:
@@ -161,8 +170,7 @@ class Names:
         goal = clean(target)
         if self._kinds.get(goal) != FILE:
             refuse(name, "is a hard link to what is no earlier file of the archive")
-        for frame in self.add(name, FILE):
-            yield frame
+        yield from self.add(name, FILE)
         yield HARD_LINK, clean(name) + b"\0" + goal
 
 
@@ -172,12 +180,16 @@ def clean(name: bytes) -> bytes:
         refuse(name, "has an absolute path")
     if re.match(rb"[A-Za-z]:", name):
         refuse(name, "has a drive letter")
-    segments = [segment for segment in readable(name).encode().split(b"/") if segment not in (b"", b".")]
+    segments = split(name)
     check_segments(name, segments)
     return b"/".join(segments)
 
 
-def check_segments(name: bytes, segments: List[bytes]) -> None:
+def split(path: bytes) -> list[bytes]:
+    return [segment for segment in readable(path).encode().split(b"/") if segment not in (b"", b".")]
+
+
+def check_segments(name: bytes, segments: list[bytes]) -> None:
     for segment in segments:
         if segment == b"..":
             refuse(name, "leads upward (..)")
@@ -186,21 +198,21 @@ def check_segments(name: bytes, segments: List[bytes]) -> None:
         if b"\\" in segment:
             refuse(name, "has a backslash in its name")
         if len(segment) > SEGMENT_BYTES:
-            refuse(name, "has a name longer than {} bytes".format(SEGMENT_BYTES))
+            refuse(name, f"has a name longer than {SEGMENT_BYTES} bytes")
     if len(segments) > DEPTH:
-        refuse(name, "is more than {} folders deep".format(DEPTH))
+        refuse(name, f"is more than {DEPTH} folders deep")
     if sum(map(len, segments)) + len(segments) > PATH_BYTES:
-        refuse(name, "has a path longer than {:,} bytes".format(PATH_BYTES))
+        refuse(name, f"has a path longer than {PATH_BYTES:,} bytes")
 
 
-def check_total(name: bytes, total: int) -> None:
+def check_total(name: bytes | None, total: int) -> None:
     if total > TOTAL_BYTES:
-        refuse(name, "makes it larger than {} MB".format(TOTAL_BYTES // MIB))
+        refuse(name, f"takes what is unpacked beyond {TOTAL_BYTES // MIB} MB")
 
 
-def check_ratio(name: bytes, total: int, archive_bytes: int) -> None:
+def check_ratio(name: bytes | None, total: int, archive_bytes: int) -> None:
     if total > max(FREE_BYTES, RATIO * archive_bytes):
-        refuse(name, "makes it more than {} times as large as the archive".format(RATIO))
+        refuse(name, f"takes what is unpacked beyond {RATIO} times the archive's size")
 
 
 # ── zip ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +236,7 @@ class Zipped(NamedTuple):
     method: int
     crc: int
     packed_bytes: int
-    bytes: int
+    size_bytes: int
     mode: int
     offset: int
     start: int
@@ -240,32 +252,27 @@ def unzip(data: Data) -> Iterator[Frame]:
         last = entry.start + entry.packed_bytes
     total = 0
     for entry in entries:
-        total += entry.bytes
+        total += entry.size_bytes
         check_total(entry.name, total)
         check_ratio(entry.name, total, len(data))
     names = Names()
     for entry in entries:
-        for frame in unzip_entry(memoryview(data), entry, names):
-            yield frame
+        yield from unzip_entry(memoryview(data), entry, names)
 
 
 def unzip_entry(data: memoryview, entry: Zipped, names: Names) -> Iterator[Frame]:
     kind = entry.mode & 0o170000
     if entry.name.endswith(b"/") or kind == 0o040000:
-        for frame in names.add(entry.name, FOLDER):
-            yield frame
+        yield from names.add(entry.name, FOLDER)
     elif kind == 0o120000:
-        if entry.bytes > PATH_BYTES:
-            refuse(entry.name, "links to a path longer than {:,} bytes".format(PATH_BYTES))
-        for frame in names.link(entry.name, b"".join(inflate_entry(data, entry))):
-            yield frame
+        if entry.size_bytes > PATH_BYTES:
+            refuse(entry.name, f"links to a path longer than {PATH_BYTES:,} bytes")
+        yield from names.link(entry.name, b"".join(inflate_entry(data, entry)))
     elif kind not in (0, 0o100000):
         refuse(entry.name, "is a device, a FIFO or a socket")
     else:
-        for frame in names.add(entry.name, FILE):
-            yield frame
-        for frame in content(clean(entry.name), entry.mode, inflate_entry(data, entry)):
-            yield frame
+        yield from names.add(entry.name, FILE)
+        yield from content(clean(entry.name), entry.mode, inflate_entry(data, entry))
 
 
 def central_directory(data: Data) -> Iterator[Zipped]:
@@ -287,22 +294,22 @@ def central_directory(data: Data) -> Iterator[Zipped]:
             damaged("its directory ends early")
         seen += 1
         if seen > ENTRIES:
-            refuse(name, "is one more than the {:,} entries that an archive may have".format(ENTRIES))
+            refuse(name, f"is one more than the {ENTRIES:,} entries that an archive may have")
         if flags & ENCRYPTED:
             refuse(name, "is encrypted")
         if method not in (STORED, DEFLATED):
-            refuse(name, "is compressed by method {}; stored and deflate are known".format(method))
+            refuse(name, f"is compressed by method {method}; stored and deflate are known")
         size, packed, offset = sizes_64(name, extra, size, packed, offset)
         mode = external >> 16 if made >> 8 in MADE_ON_UNIX else 0
         begin = content_start(data, name, method, offset)
         if begin + packed > start:
-            damaged("entry '{}' reaches beyond its end".format(shown(name)))
+            damaged(f"entry '{shown(name)}' reaches beyond its end")
         yield Zipped(name, method, crc, packed, size, mode, offset, begin)
     if seen != count:
-        damaged("it has {:,} entries and says {:,}".format(seen, count))
+        damaged(f"it has {seen:,} entries and says {count:,}")
 
 
-def find_directory(data: Data) -> Tuple[int, int, int]:
+def find_directory(data: Data) -> tuple[int, int, int]:
     """Where the central directory begins and ends, and how many entries it says it has."""
     end = len(data)
     while True:
@@ -323,7 +330,7 @@ def find_directory(data: Data) -> Tuple[int, int, int]:
     return start, start + size, count
 
 
-def find_directory_64(data: Data, end: int) -> Tuple[int, int, int, int, int, int, int]:
+def find_directory_64(data: Data, end: int) -> tuple[int, int, int, int, int, int, int]:
     at = end - LOCATOR_64.size
     if at < 0:
         damaged("it has no zip64 record")
@@ -336,7 +343,7 @@ def find_directory_64(data: Data, end: int) -> Tuple[int, int, int, int, int, in
     return record, disk, directory_disk, count_here, count, size, start
 
 
-def sizes_64(name: bytes, extra: bytes, size: int, packed: int, offset: int) -> Tuple[int, int, int]:
+def sizes_64(name: bytes, extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
     """Those of the three that do not fit into 32 bits stand in an extra field, in this order."""
     if FULL_32 not in (size, packed, offset):
         return size, packed, offset
@@ -344,45 +351,46 @@ def sizes_64(name: bytes, extra: bytes, size: int, packed: int, offset: int) -> 
     while at + 4 <= len(extra):
         id, length = struct.unpack_from("<2H", extra, at)
         if id == 1:
-            wide = iter(struct.unpack_from("<{}Q".format(length // 8), extra[: at + 4 + length], at + 4))
+            there = min(length, len(extra) - at - 4) // 8
+            wide = iter(struct.unpack_from(f"<{there}Q", extra, at + 4))
             values = [next(wide, FULL_32) if value == FULL_32 else value for value in (size, packed, offset)]
             return values[0], values[1], values[2]
         at += 4 + length
-    damaged("entry '{}' has no zip64 sizes".format(shown(name)))
+    damaged(f"entry '{shown(name)}' has no zip64 sizes")
 
 
 def content_start(data: Data, name: bytes, method: int, offset: int) -> int:
     """Where an entry's content begins. Its own header must agree with the directory: readers trust one or the other."""
     if offset + LOCAL.size > len(data):
-        damaged("entry '{}' lies beyond its end".format(shown(name)))
+        damaged(f"entry '{shown(name)}' lies beyond its end")
     signature, _, flags, local_method, _, _, _, _, _, name_bytes, extra_bytes = LOCAL.unpack_from(data, offset)
     begin = offset + LOCAL.size
     if signature != b"PK\x03\x04" or local_method != method or data[begin : begin + name_bytes] != name:
-        damaged("entry '{}' differs from the directory".format(shown(name)))
+        damaged(f"entry '{shown(name)}' differs from the directory")
     if flags & ENCRYPTED:
         refuse(name, "is encrypted")
     return begin + int(name_bytes) + int(extra_bytes)
 
 
-def inflate_entry(data: memoryview, entry: Zipped) -> Iterator[Union[bytes, memoryview]]:
+def inflate_entry(data: memoryview, entry: Zipped) -> Iterator[bytes | memoryview]:
     """The content, checked against the size and sum that the directory claims."""
     packed = data[entry.start : entry.start + entry.packed_bytes]
     chunks = pieces(packed) if entry.method == STORED else inflate(packed, zlib.decompressobj(-15))
     size, crc = 0, 0
     for chunk in chunks:
         size += len(chunk)
-        if size > entry.bytes:
+        if size > entry.size_bytes:
             refuse(entry.name, "is larger than the archive says")
         crc = zlib.crc32(chunk, crc)
         yield chunk
-    if size != entry.bytes:
+    if size != entry.size_bytes:
         refuse(entry.name, "is smaller than the archive says")
     if crc != entry.crc:
         refuse(entry.name, "does not have the check sum that the archive says")
 
 
-def inflate(packed: memoryview, inflater: zlib._Decompress) -> Iterator[bytes]:
-    """Bounded pieces; raises `zlib.error` when the data ends early."""
+def inflate(packed: memoryview, inflater: zlib._Decompress) -> Generator[bytes, None, int]:
+    """Bounded pieces, then how much of `packed` that took; raises `zlib.error` when the data ends early."""
     at, rest = 0, b""
     while not inflater.eof:
         given = rest or packed[at : at + CHUNK_BYTES]
@@ -392,7 +400,8 @@ def inflate(packed: memoryview, inflater: zlib._Decompress) -> Iterator[bytes]:
         if out:
             yield out
         elif not given:
-            raise zlib.error("ends early")
+            raise zlib.error("it ends early; was it cut off?")
+    return at - len(inflater.unused_data)
 
 
 # ── tar ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -402,38 +411,43 @@ ZEROS = bytes(BLOCK_BYTES)
 TAR_FILES = (b"0", b"\0", b"7")
 TAR_FOLDER, TAR_LINK, TAR_HARD_LINK = b"5", b"2", b"1"
 TAR_SPECIAL = (b"3", b"4", b"6")
+TAR_SPARSE = b"S"
 GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL = b"L", b"K", b"x", b"g"
 OVERHEAD_BYTES = 32 * MIB
 """What headers and padding may take beside the content."""
 
 
 def gunzip(data: Data) -> Iterator[bytes]:
-    """The content of one gzip file or several in a row; bounded like what is unpacked from it."""
-    packed, total = memoryview(data), 0
+    """The content of one gzip file, or of several in a row; what follows them is ignored."""
+    packed = memoryview(data)
     for _ in range(GZIP_MEMBERS):
-        inflater = zlib.decompressobj(31)
-        for chunk in inflate(packed, inflater):
-            total += len(chunk)
-            check_total(b"(tar)", total - OVERHEAD_BYTES)
-            check_ratio(b"(tar)", total, len(data))
-            yield chunk
-        at = len(packed) - rest_bytes(packed, inflater)
-        packed = packed[at:]
-        if packed[:2] != b"\x1f\x8b":
+        used = yield from inflate(packed, zlib.decompressobj(31))
+        packed = packed[used:]
+        if packed[:2] != GZIP_MAGIC[:2]:
             return
-    damaged("it has more than {:,} gzip members".format(GZIP_MEMBERS))
+    damaged(f"it has more than {GZIP_MEMBERS:,} gzip members")
+
+
+def bounded(chunks: Iterator[bytes], archive_bytes: int) -> Iterator[bytes]:
+    """A stream that is refused as soon as it has given too much: headers can be a bomb as well."""
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        check_total(None, total - OVERHEAD_BYTES)
+        check_ratio(None, total, archive_bytes)
+        yield chunk
 
 
 class Stream:
     """Reads exactly as much as is asked for from pieces of any size."""
 
-    def __init__(self, chunks: Iterator[Union[bytes, memoryview]]) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         """Raises `Refused` when there is less."""
-        parts: List[Union[bytes, memoryview]] = []
+        parts: list[bytes | memoryview] = []
         while size > len(self._rest):
             parts.append(self._rest)
             size -= len(self._rest)
@@ -456,14 +470,14 @@ class Tarred(NamedTuple):
 
     name: bytes
     type: bytes
-    bytes: int
+    size_bytes: int
     mode: int
     target: bytes
 
 
 def untar(stream: Stream) -> Iterator[Frame]:
     names, total, headers = Names(), 0, 0
-    overrides: Dict[str, bytes] = {}
+    overrides: dict[str, bytes] = {}
     while True:
         block = stream.read(BLOCK_BYTES)
         if block == ZEROS:
@@ -475,21 +489,18 @@ def untar(stream: Stream) -> Iterator[Frame]:
         headers += 1
         entry = tar_entry(block, overrides)
         if headers > 3 * ENTRIES:
-            refuse(entry.name, "is one more than the {:,} entries that an archive may have".format(ENTRIES))
+            refuse(entry.name, f"is one more than the {ENTRIES:,} entries that an archive may have")
         if entry.type in (GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL):
             extend(overrides, entry, read_header(stream, entry))
             continue
         overrides = {}
         if entry.type in TAR_FILES and not entry.name.endswith(b"/"):
-            total += entry.bytes
+            total += entry.size_bytes
             check_total(entry.name, total)
-            for frame in names.add(entry.name, FILE):
-                yield frame
-            for frame in content(clean(entry.name), entry.mode, tar_content(stream, entry.bytes)):
-                yield frame
+            yield from names.add(entry.name, FILE)
+            yield from content(clean(entry.name), entry.mode, tar_content(stream, entry.size_bytes))
         else:
-            for frame in untar_other(entry, names):
-                yield frame
+            yield from untar_other(entry, names)
     stream.drain()
 
 
@@ -503,7 +514,9 @@ def untar_other(entry: Tarred, names: Names) -> Iterator[Frame]:
         return names.hard_link(entry.name, entry.target)
     if entry.type in TAR_SPECIAL:
         refuse(entry.name, "is a device or a FIFO")
-    refuse(entry.name, "is of a type that is not known ({})".format(shown(entry.type)))
+    if entry.type == TAR_SPARSE:
+        refuse(entry.name, "is a sparse file")
+    refuse(entry.name, f"is of a type that is not known ({shown(entry.type)})")
 
 
 def tar_content(stream: Stream, size: int) -> Iterator[bytes]:
@@ -523,7 +536,7 @@ def is_tar_header(block: bytes) -> bool:
     return bool(re.match(rb"[0-7]+\Z", digits)) and int(digits, 8) == sum(block[:148]) + 8 * 32 + sum(block[156:])
 
 
-def tar_entry(block: bytes, overrides: Dict[str, bytes]) -> Tarred:
+def tar_entry(block: bytes, overrides: dict[str, bytes]) -> Tarred:
     name = text_field(block[:100])
     prefix = text_field(block[345:500])
     if block[257:263] == b"ustar\0" and prefix:
@@ -532,19 +545,19 @@ def tar_entry(block: bytes, overrides: Dict[str, bytes]) -> Tarred:
     size = number_field(name, block[124:136])
     if "size" in overrides:
         if not re.match(rb"[0-9]{1,15}\Z", overrides["size"]):
-            damaged("the size of entry '{}' does not read".format(shown(name)))
+            damaged(f"the size of entry '{shown(name)}' does not read")
         size = int(overrides["size"])
     target = overrides.get("linkpath", text_field(block[157:257]))
     return Tarred(name, block[156:157], size, number_field(name, block[100:108]), target)
 
 
 def read_header(stream: Stream, entry: Tarred) -> bytes:
-    if entry.bytes > HEADER_BYTES:
-        refuse(entry.name, "has a header longer than {} MB".format(HEADER_BYTES // MIB))
-    return b"".join(tar_content(stream, entry.bytes))
+    if entry.size_bytes > HEADER_BYTES:
+        refuse(entry.name, f"has a header longer than {HEADER_BYTES // MIB} MB")
+    return b"".join(tar_content(stream, entry.size_bytes))
 
 
-def extend(overrides: Dict[str, bytes], entry: Tarred, body: bytes) -> None:
+def extend(overrides: dict[str, bytes], entry: Tarred, body: bytes) -> None:
     """What an extension header says about the entry after it. Global ones say nothing that matters here."""
     if entry.type == GNU_NAME:
         overrides["path"] = body[:-1] if body.endswith(b"\0") else body
@@ -557,14 +570,14 @@ def extend(overrides: Dict[str, bytes], entry: Tarred, body: bytes) -> None:
             overrides[key.decode("utf-8", "replace")] = value
 
 
-def pax_records(name: bytes, body: bytes) -> Iterator[Tuple[bytes, bytes]]:
+def pax_records(name: bytes, body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """`length key=value` lines; the length counts the whole line."""
     at = 0
     while at < len(body):
-        found: Optional[re.Match[bytes]] = re.compile(rb"([0-9]{1,7}) ([^=]+)=").match(body, at)
+        found: re.Match[bytes] | None = re.compile(rb"([0-9]{1,7}) ([^=]+)=").match(body, at)
         end = at + int(found.group(1)) if found else 0
         if found is None or end <= found.end() or end > len(body) or body[end - 1 : end] != b"\n":
-            damaged("a header of entry '{}' does not read".format(shown(name)))
+            damaged(f"a header of entry '{shown(name)}' does not read")
         yield found.group(2), body[found.end() : end - 1]
         at = end
 
@@ -579,7 +592,7 @@ def number_field(name: bytes, field: bytes) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")
     if not re.match(rb"[0-7]*\Z", digits):
-        damaged("a number of entry '{}' does not read".format(shown(name)))
+        damaged(f"a number of entry '{shown(name)}' does not read")
     return int(digits or b"0", 8)
 
 
@@ -587,25 +600,25 @@ def number_field(name: bytes, field: bytes) -> int:
 
 
 def read_archive() -> bytearray:
-    source = sys.stdin.buffer
-    (size,) = struct.unpack(">Q", source.read(8))
-    if size > ARCHIVE_BYTES:
-        raise Refused("The action's code is larger than {} MB.".format(ARCHIVE_BYTES // MIB))
-    data = bytearray(size)
-    with memoryview(data) as view:
-        at = 0
-        while at < size:
-            read = source.readinto(view[at:])
-            if not read:
-                sys.exit("standard input ended early")
-            at += read
+    with open(0, "rb", closefd=False) as source:
+        (size,) = struct.unpack(">Q", source.read(8))
+        if size > ARCHIVE_BYTES:
+            raise Refused(f"The action's code is larger than {ARCHIVE_BYTES // MIB} MB.")
+        data = bytearray(size)
+        with memoryview(data) as view:
+            at = 0
+            while at < size:
+                read = source.readinto(view[at:])
+                if not read:
+                    sys.exit("standard input ended early")
+                at += read
     return data
 
 
 def main() -> None:
     with open(REPLIES, "wb", buffering=4 * CHUNK_BYTES) as replies:
 
-        def say(letter: bytes, payload: Union[bytes, memoryview] = b"") -> None:
+        def say(letter: bytes, payload: bytes | memoryview = b"") -> None:
             replies.write(struct.pack(">cL", letter, len(payload)))
             replies.write(payload)
 
@@ -615,7 +628,7 @@ def main() -> None:
         except Refused as refused:
             say(REFUSED, str(refused).encode("utf-8", "replace"))
         except zlib.error as error:
-            say(REFUSED, "The action's code cannot be unpacked: the archive is damaged ({}).".format(error).encode())
+            say(REFUSED, f"The action's code cannot be unpacked: the archive is damaged ({error}).".encode())
         else:
             say(END)
 

@@ -7,6 +7,7 @@ Bounded: beyond `limit` entries the least recently filled go first.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,8 +17,11 @@ from visp.entity.rule import Rule
 from visp.entity.trigger import Trigger
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, Put
+from visp.telemetry import log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from visp.entity.execs import Code
     from visp.store.base import BlobStore, EntityQuery, EntityStore
 
@@ -107,11 +111,23 @@ class EntityCache:
         out: list[Entity] = []
         for document in await self.store.list(query):
             held = self._entities.get(document.id)
-            out.append(held if held is not None and held.revision == document.revision else from_document(document))
+            if held is None or held.revision != document.revision:
+                try:
+                    held = from_document(document)
+                except Corrupt:
+                    log.error("cache.unreadable", id=document.id, revision=document.revision)
+                    continue
+            out.append(held)
         return out
 
     async def write(self, *changes: Write | Remove) -> None:
-        """Stores all changes or none; raises `Conflict` when one of the entities is not at its expected revision."""
+        """Stores all changes or none; raises `Conflict` when one of the entities is not at its expected revision.
+
+        A caller that is cancelled leaves it to end by itself: what was committed must not be hidden by what is held.
+        """
+        await asyncio.shield(asyncio.ensure_future(self._write(changes)))
+
+    async def _write(self, changes: Sequence[Write | Remove]) -> None:
         try:
             revisions = await self.store.write([_change(change) for change in changes])
         except Conflict:
@@ -152,7 +168,7 @@ class EntityCache:
         return entity
 
     def _keep_code(self, digest: str, text: str) -> None:
-        if len(text) > CACHED_CODE_BYTES // 4:
+        if digest in self._code or len(text) > CACHED_CODE_BYTES // 4:
             return
         while self._code and self._code_bytes + len(text) > CACHED_CODE_BYTES:
             self._code_bytes -= len(self._code.pop(next(iter(self._code))))

@@ -34,6 +34,7 @@ class Database:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"{path.stem}-read")
         self._waiting: list[tuple[Callable[[sqlite3.Connection], object], asyncio.Future[object]]] = []
         self._committing: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._to_write: sqlite3.Connection
         self._to_read: sqlite3.Connection
 
@@ -51,11 +52,15 @@ class Database:
             )
             database._to_read = await loop.run_in_executor(database._reader, lambda: _connect(path, synchronous))
         except sqlite3.Error as error:
+            database._reader.shutdown()
+            database._writer.shutdown()
             raise StoreUnavailable(f"{path} cannot be used: {error}") from None
         return database
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """What `query` gives; it sees every write that has been acknowledged."""
+        if self._is_closed:
+            raise StoreUnavailable()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._reader, _translated, query, self._to_read)
 
@@ -64,7 +69,7 @@ class Database:
 
         When it raises, nothing of it is kept, and the others of its group are not touched.
         """
-        if len(self._waiting) >= WAITING_WRITES:
+        if self._is_closed or len(self._waiting) >= WAITING_WRITES:
             raise StoreUnavailable()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, done))  # type: ignore[arg-type]
@@ -95,7 +100,8 @@ class Database:
         return await loop.run_in_executor(self._writer, _translated, _checkpoint, self._to_write)
 
     async def close(self) -> None:
-        """After what was written is committed."""
+        """After what was written is committed; from then on everything is refused."""
+        self._is_closed = True
         while self._committing is not None:
             await asyncio.wait([self._committing])
         loop = asyncio.get_running_loop()
@@ -121,14 +127,18 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
 
 def _open(path: Path, synchronous: str, migrations: Sequence[str]) -> sqlite3.Connection:
     connection = _connect(path, synchronous)
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA journal_size_limit=67108864")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise sqlite3.DatabaseError(f"a newer visp wrote it (version {version}, this one knows {len(migrations)})")
-    for number in range(version, len(migrations)):
-        connection.executescript(f"BEGIN IMMEDIATE;{migrations[number]};PRAGMA user_version={number + 1};COMMIT;")
+    try:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(migrations):
+            raise sqlite3.DatabaseError(f"a newer visp wrote it (version {version}, this one knows {len(migrations)})")
+        for number in range(version, len(migrations)):
+            connection.executescript(f"BEGIN IMMEDIATE;{migrations[number]};PRAGMA user_version={number + 1};COMMIT;")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -143,9 +153,11 @@ def _commit(
             connection.execute("SAVEPOINT one")
             try:
                 results.append(change(connection))
-            except VispError as error:
+            except Exception as error:  # whatever it is, it is this change's alone
+                if not connection.in_transaction:
+                    raise  # SQLite has given up the whole transaction: disk full, I/O error
                 connection.execute("ROLLBACK TO one")
-                results.append(_Failed(error))
+                results.append(_Failed(_translate(error) if isinstance(error, sqlite3.Error) else error))
             connection.execute("RELEASE one")
         connection.execute("COMMIT")
     except Exception as error:  # nothing of the group was committed, whatever it was
@@ -170,7 +182,7 @@ def _translated(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Co
 
 def _translate(error: sqlite3.Error) -> VispError:
     """Foreign exceptions end here."""
-    code = getattr(error, "sqlite_errorcode", None)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what the extended code adds
     if code == sqlite3.SQLITE_FULL:
         return StoreFull()
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from visp.errors import Corrupt, StoreFull, StoreUnavailable
+from visp.store.segments import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +23,7 @@ class FileBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._naming = threading.Lock()  # a sweep must not remove what a put has just found or named
 
     async def put(self, content: bytes) -> str:
         return await asyncio.to_thread(self._put, content)
@@ -34,8 +38,7 @@ class FileBlobs:
         digest = hashlib.sha256(content).hexdigest()
         path = self._path(digest)
         try:
-            if path.exists():
-                os.utime(path)  # a sweep spares what was written lately
+            if self._has(path, content):
                 return digest
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = path.with_name(f".{digest}.{os.urandom(6).hex()}")
@@ -44,18 +47,27 @@ class FileBlobs:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(draft, path)
+                with self._naming:
+                    os.replace(draft, path)
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync_names(path)
         except OSError as error:
             raise _translate(error) from error
         return digest
+
+    def _has(self, path: Path, content: bytes) -> bool:
+        """Whether the blob is there and whole (one that was damaged is written anew), and makes it young then."""
+        with self._naming:
+            try:
+                if path.stat().st_size != len(content) or path.read_bytes() != content:
+                    return False
+            except FileNotFoundError:
+                return False
+            os.utime(path)  # a sweep spares what was written lately
+        _sync_names(path)  # another put may have named it and not be done yet
+        return True
 
     def _get(self, digest: str) -> bytes:
         try:
@@ -71,14 +83,24 @@ class FileBlobs:
     def _sweep(self, used: frozenset[str], older_than_s: float) -> int:
         before = time.time() - older_than_s
         removed = 0
-        for path in self._folder.glob("*/*"):
-            if path.name not in used and path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
-                removed += 1
+        try:
+            for path in self._folder.glob("*/*"):
+                with self._naming, contextlib.suppress(FileNotFoundError):  # a draft has got its name meanwhile
+                    if path.name not in used and path.stat().st_mtime < before:
+                        path.unlink()
+                        removed += 1
+        except OSError as error:
+            raise _translate(error) from error
         return removed
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
+
+
+def _sync_names(path: Path) -> None:
+    """Makes the blob's name durable, and those of the folders that may have been made for it."""
+    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
+        sync_folder(folder)
 
 
 def _translate(error: OSError) -> StoreFull | StoreUnavailable:

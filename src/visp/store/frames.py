@@ -59,7 +59,10 @@ def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") ->
 
 
 def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
-    """The frame at `at` of a segment that begins at offset `base`; None when there is no valid one."""
+    """The frame at `at` of a segment that begins at offset `base`; None when there is no valid one.
+
+    Raises `msgspec.DecodeError` for a whole frame of a kind that this visp does not know.
+    """
     if at + OVERHEAD_BYTES > len(data):
         return None
     length, crc = _PREFIX.unpack_from(data, at)
@@ -70,8 +73,10 @@ def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
     if zlib.crc32(body) != crc:
         return None
     type, version, id, synced_to, head_bytes = _BODY.unpack_from(body)
-    if version != VERSION or type not in _TYPES or SMALLEST_BYTES + head_bytes > length:
-        return None
+    if version != VERSION or type not in _TYPES:
+        raise msgspec.DecodeError(f"type {type}, version {version}")
+    if SMALLEST_BYTES + head_bytes > length or synced_to > base + at:
+        return None  # no frame was ever written before what it says is durable
     head = bytes(body[SMALLEST_BYTES : SMALLEST_BYTES + head_bytes])
     tail = bytes(body[SMALLEST_BYTES + head_bytes :])
     return Frame(type, id.hex(), synced_to, head, tail, base + at, base + start + length)
@@ -100,10 +105,14 @@ def scan_beyond(data: bytes, at: int, base: int) -> Iterator[Frame]:
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True):
-    """Works, all or none, and the record of the trigger that was fired, if it is a fire."""
+    """Works, all or none, and the record of the trigger that was fired, if it is a fire.
+
+    `started` names those that had been started when the entry was copied from an older segment.
+    """
 
     works: list[tuple[str, bytes]]
-    record: tuple[ActivationHead, bytes] | None
+    record: tuple[ActivationHead, bytes, tuple[str, ...]] | None = None
+    started: list[str] = []
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True):
@@ -122,8 +131,12 @@ _decode_logs = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 def accepted_head(works: Sequence[Work], record: ActivationRecord | None) -> bytes:
-    own = None if record is None else (record.head, record.result)
+    own = None if record is None else (record.head, record.result, record.logs)
     return encode_msgpack(Accepted([(work.id, work.message) for work in works], own))
+
+
+def copied_head(works: list[tuple[str, bytes]], started: list[str]) -> bytes:
+    return encode_msgpack(Accepted(works, None, started))
 
 
 def finished_head(head: bytes, logs: tuple[str, ...], has_all_logs: bool) -> bytes:
@@ -131,12 +144,16 @@ def finished_head(head: bytes, logs: tuple[str, ...], has_all_logs: bool) -> byt
     return encode_msgpack(Finished(msgspec.Raw(head), logs, has_all_logs))
 
 
-def read_accepted(frame: Frame) -> tuple[list[tuple[str, bytes]], ActivationRecord | None]:
-    accepted = _decode_accepted(frame.head)
+def read_accepted(frame: Frame) -> Accepted:
+    return _decode_accepted(frame.head)
+
+
+def record_of(accepted: Accepted) -> ActivationRecord | None:
+    """The fired trigger's own record."""
     if accepted.record is None:
-        return accepted.works, None
-    head, result = accepted.record
-    return accepted.works, ActivationRecord(head=head, result=result)
+        return None
+    head, result, logs = accepted.record
+    return ActivationRecord(head=head, result=result, logs=logs)
 
 
 def read_finished(frame: Frame) -> ActivationRecord:

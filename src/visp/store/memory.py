@@ -34,14 +34,17 @@ class MemoryEntities:
         return self._documents.get(id)
 
     async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
-        for change in changes:
-            id = change.document.id if isinstance(change, Put) else change.id
-            held = self._documents.get(id)
-            if (None if held is None else held.revision) != change.expected:
-                raise Conflict(wording.CONCURRENT_CHANGE)
-        return [self._apply(change) for change in changes]
+        before = self._documents.copy(), self._last_revision
+        try:
+            return [self._apply(change) for change in changes]
+        except Conflict:
+            self._documents, self._last_revision = before
+            raise
 
     def _apply(self, change: Put | Delete) -> Revision:
+        held = self._documents.get(change.document.id if isinstance(change, Put) else change.id)
+        if (None if held is None else held.revision) != change.expected:
+            raise Conflict(wording.CONCURRENT_CHANGE)
         if isinstance(change, Delete):
             del self._documents[change.id]
             return 0
@@ -120,6 +123,15 @@ class MemoryLedger:
     def __init__(self) -> None:
         self._records: dict[str, ActivationRecord] = {}
         self._open: dict[str, OpenWork] = {}
+        self._found: list[OpenWork] = []
+
+    def reopened(self) -> MemoryLedger:
+        """What the next process would find, were this one killed now."""
+        after = MemoryLedger()
+        after._records = self._records.copy()
+        after._open = self._open.copy()
+        after._found = list(self._open.values())
+        return after
 
     def check_room(self) -> None:
         pass
@@ -143,10 +155,12 @@ class MemoryLedger:
         _soon(then)
 
     def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
-        self._records[id] = msgspec.structs.replace(self._records[id], logs=logs, has_all_logs=True)
+        if (record := self._records.get(id)) is not None:
+            self._records[id] = msgspec.structs.replace(record, logs=logs, has_all_logs=True)
 
     def open_work(self) -> list[OpenWork]:
-        return list(self._open.values())
+        found, self._found = self._found, []
+        return found
 
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
         record = self._records.get(id)

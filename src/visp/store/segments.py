@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,12 @@ import msgspec
 from visp.errors import StoreUnavailable
 
 SUFFIX = ".seg"
-CHUNK = 1 << 20
+SPARE = "spare-"
+_NAME = re.compile(r"[0-9a-f]{16}\.seg")
+
+
+class NotUndone(Exception):
+    """A part of what was not to be written is in the file: only reading it back tells what the log holds."""
 
 
 class Segment:
@@ -37,12 +43,27 @@ class Segment:
         return self.base + self.used
 
     def write(self, data: bytes) -> None:
-        """Appends; raises `OSError`, and then nothing counts as written."""
+        """Appends; raises `OSError`, and then nothing counts as written: what a part of it left is made zeros again.
+
+        Raises `NotUndone` when that fails too.
+        """
         at, view = self.used, memoryview(data)
-        while view:
-            written = os.pwrite(self.descriptor, view, at)
-            at, view = at + written, view[written:]
+        try:
+            while view:
+                written = os.pwrite(self.descriptor, view, at)
+                at, view = at + written, view[written:]
+        except OSError:
+            self._undo(at)
+            raise
         self.used = at
+
+    def _undo(self, end: int) -> None:
+        at = self.used
+        try:
+            while at < end:
+                at += os.pwrite(self.descriptor, bytes(end - at), at)
+        except OSError as error:
+            raise NotUndone(error) from error
 
     def sync(self) -> None:
         os.fdatasync(self.descriptor)
@@ -62,10 +83,14 @@ class Spare(msgspec.Struct, frozen=True):
     descriptor: int
     size_bytes: int
 
+    def remove(self) -> None:
+        os.close(self.descriptor)
+        self.path.unlink(missing_ok=True)
+
 
 def allocate(folder: Path, size_bytes: int) -> Spare:
     """A file with its blocks reserved; raises `OSError`, as when the disk is full, and leaves nothing then."""
-    path = folder / "spare"
+    path = folder / f"{SPARE}{os.urandom(6).hex()}"  # one may be under way in the thread while the loop needs another
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _reserve(descriptor, size_bytes)
@@ -102,36 +127,26 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_existing(folder: Path) -> list[Segment]:
-    """The segments of an earlier run, in order; raises `StoreUnavailable` when one in the middle is missing."""
-    (folder / "spare").unlink(missing_ok=True)
+    """The segments of an earlier run, in order; raises `StoreUnavailable` for a file that is none."""
+    for path in folder.glob(f"{SPARE}*"):
+        path.unlink()
     segments = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            base = int(path.stem, 16)
-        except ValueError:
-            raise StoreUnavailable(f"{path} is no segment of a ledger: move it away") from None
+        if _NAME.fullmatch(path.name) is None:
+            raise StoreUnavailable(f"{path} is no segment of a ledger: move it away")
+        base = int(path.stem, 16)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         segments.append(Segment(path, base, descriptor, os.fstat(descriptor).st_size))
     return segments
 
 
-def load(segment: Segment) -> bytes:
-    """The segment's bytes without the zeros at its end."""
-    end = segment.size_bytes
-    zeros = bytes(CHUNK)
-    while end > 0:
-        size = min(CHUNK, end)
-        if os.pread(segment.descriptor, size, end - size) != zeros[:size]:
-            break
-        end -= size
-    data = bytearray(end)
+def load(segment: Segment) -> bytearray:
+    """The segment's bytes, with the zeros behind what is used: a frame may end in zeros too."""
+    data = bytearray(segment.size_bytes)
     view, at = memoryview(data), 0
-    while at < end:
-        got = os.preadv(segment.descriptor, [view[at:]], at)
-        if got == 0:
-            break
+    while at < len(data) and (got := os.preadv(segment.descriptor, [view[at:]], at)):
         at += got
-    return bytes(data)
+    return data
 
 
 def cut(segment: Segment) -> None:

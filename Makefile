@@ -1,0 +1,56 @@
+# The whole toolchain. `make` lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install start demo test check bench format lock clean
+
+help: ## lists the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## makes .venv with visp in it, and brings what it needs of the system
+
+$(VENV)/.installed: pyproject.toml requirements-dev.txt scripts/system
+	@scripts/system
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo/node_modules/.installed: demo/package.json demo/package-lock.json
+	@npm ci --prefix demo --silent --no-audit --no-fund
+	@touch $@
+
+start: install ## everything installed, the platform up in the foreground, a hello shown
+	@$(BIN)/python demo/hello.py & exec $(BIN)/visp start
+
+demo: install demo/node_modules/.installed ## the real story from end to end, on a free port, with data that is thrown away
+	@$(BIN)/python demo/run.py
+
+test: install demo/node_modules/.installed ## every test
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
+
+check: install ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+bench: install ## promises as numbers, beside their floors
+	@scripts/system tools
+	@$(BIN)/python bench/run.py $(BENCH)
+
+format: install ## formats the code
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+lock: install ## pins the dependencies anew, by hash
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--upgrade pyproject.toml -o requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--upgrade pyproject.toml --group dev --group demo -c requirements.txt -o requirements-dev.txt
+
+clean: ## removes what was made
+	@rm -rf $(VENV) demo/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,191 @@
+"""Looks at this machine as a server would, and says what is missing and what mends it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp import premises, roles
+from visp.container import selftest
+from visp.container.bwrap import BwrapDriver
+from visp.container.local import LocalDriver
+from visp.errors import VispError
+from visp.runtime import local
+
+if TYPE_CHECKING:
+    from visp.container.base import Driver
+    from visp.settings import Settings
+
+FREE_BYTES = 1 << 30
+OPEN_FILES = 4096
+FAMILIES = {
+    "nodejs": "install Node.js 20 below /usr (nodejs.org, or your distribution's nodejs package where it is 20.x)",
+    "python": "apt-get install python3.11",
+}
+"""Families whose kinds run without images, and what brings a missing one."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at: what is the case, and what mends it. An optional one keeps nothing from working."""
+
+    name: str
+    is_ok: bool
+    says: str
+    mend: str | None = None
+    is_optional: bool = False
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Everything a server with these settings needs. Starts containers, changes nothing that lasts."""
+    findings = [_system(), _data_dir(settings), _port(settings), _open_files()]
+    with tempfile.TemporaryDirectory(prefix="visp-doctor-", ignore_cleanup_errors=True) as folder:
+        driver = _driver(settings, Path(folder), findings)
+        if driver is not None:
+            try:
+                await _sandbox(driver, findings)
+            finally:
+                await driver.close()
+    findings += _kinds(settings)
+    return findings
+
+
+def _system() -> Finding:
+    says = f"{platform.system()} {platform.release()} on {platform.machine()}, Python {platform.python_version()}"
+    if sys.platform == "linux":
+        return Finding(name="system", is_ok=True, says=says)
+    return Finding(
+        name="system",
+        is_ok=False,
+        says=f"{says}: there is no sandbox for this system",
+        mend="run visp on Linux; elsewhere only --driver process works, for code that is trusted",
+    )
+
+
+def _data_dir(settings: Settings) -> Finding:
+    try:
+        path = premises.prepare_data_dir(settings)
+        with tempfile.NamedTemporaryFile(dir=path):
+            free = shutil.disk_usage(path).free
+    except premises.CannotStart as error:
+        return Finding(name="data folder", is_ok=False, says=str(error), mend="name another by --data-dir")
+    except OSError as error:
+        return Finding(
+            name="data folder", is_ok=False, says=f"cannot be written: {error}", mend="see the folder's owner"
+        )
+    says = f"{path}, {free / (1 << 30):.1f} GiB free"
+    if free < FREE_BYTES:
+        return Finding(name="data folder", is_ok=False, says=says, mend=f"free at least {FREE_BYTES >> 30} GiB there")
+    return Finding(name="data folder", is_ok=True, says=says)
+
+
+def _port(settings: Settings) -> Finding:
+    """Free, or taken by a visp that runs already."""
+    address = f"{settings.host}:{settings.port}"
+    try:
+        with premises.listening(settings):
+            return Finding(name="port", is_ok=True, says=f"{address} is free")
+    except premises.CannotStart:
+        pass
+    try:
+        with closing(socket.create_connection((settings.host, settings.port), timeout=1)) as asked:
+            asked.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            is_ours = b"pong" in asked.recv(65536)
+    except OSError:
+        is_ours = False
+    if is_ours:
+        return Finding(name="port", is_ok=True, says=f"a server answers on {address}")
+    return Finding(
+        name="port", is_ok=False, says=f"{address} is taken by another program", mend="choose another by --port"
+    )
+
+
+def _open_files() -> Finding:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    says = f"{soft} now, {hard} at the most"
+    if hard >= OPEN_FILES:
+        return Finding(name="open files", is_ok=True, says=says)
+    return Finding(
+        name="open files", is_ok=False, says=says, mend=f"ulimit -n {OPEN_FILES} before the start", is_optional=True
+    )
+
+
+def _driver(settings: Settings, folder: Path, findings: list[Finding]) -> Driver | None:
+    """The driver of the settings, with folders of its own: a server that runs is not disturbed."""
+    folder.chmod(0o711)
+    container = msgspec.structs.replace(settings.container, cells_dir=str(folder / "cells"))
+    try:
+        return roles.make_driver(msgspec.structs.replace(settings, container=container), folder)
+    except VispError as error:
+        findings.append(Finding(name="driver", is_ok=False, says=str(error), mend="see --driver"))
+        return None
+
+
+async def _sandbox(driver: Driver, findings: list[Finding]) -> None:
+    try:
+        await driver.start()
+    except VispError as error:
+        mend = "apt-get install bubblewrap" if "bubblewrap" in str(error) else "see docs/operations.md, Sandbox"
+        findings.append(Finding(name="sandbox", is_ok=False, says=str(error), mend=mend))
+        return
+    if isinstance(driver, BwrapDriver):
+        findings.append(await _probe(driver))
+    if isinstance(driver, LocalDriver):
+        findings.append(_limits(driver))
+
+
+async def _probe(driver: BwrapDriver) -> Finding:
+    python = shutil.which("python3", path=local.SEARCHED)
+    if python is None:
+        return Finding(
+            name="sandbox", is_ok=False, says="cannot be tested without a system Python", mend=FAMILIES["python"]
+        )
+    try:
+        holes = await selftest.run(driver, python, selftest.PROBE.read_bytes())
+    except VispError as error:
+        return Finding(name="sandbox", is_ok=False, says=str(error), mend="see docs/operations.md, Sandbox")
+    if holes:
+        return Finding(
+            name="sandbox", is_ok=False, says="holes: " + "; ".join(holes), mend="see docs/operations.md, Sandbox"
+        )
+    return Finding(name="sandbox", is_ok=True, says=f"driver {driver.name}: the escape probe was refused everything")
+
+
+def _limits(driver: LocalDriver) -> Finding:
+    groups = ", ".join(driver.cgroups.hierarchies) or "none"
+    if driver.cgroups.bounds_memory:
+        return Finding(name="limits", is_ok=True, says=f"control groups bound memory and processes ({groups})")
+    return Finding(
+        name="limits",
+        is_ok=False,
+        says=f"no memory control group (groups: {groups}): limits are for each process, and a watch on their sum",
+        mend="run as root, or under `systemd-run --user --scope -p Delegate=yes visp start`",
+        is_optional=True,
+    )
+
+
+def _kinds(settings: Settings) -> list[Finding]:
+    try:
+        manifest = premises.read_manifest(settings)
+    except VispError as error:
+        return [Finding(name="manifest", is_ok=False, says=str(error), mend="mend the file named by [manifest]")]
+    out = []
+    for family, mend in FAMILIES.items():
+        entries = [kind for kind in manifest.runtimes.get(family, ()) if kind.local is not None]
+        found = {kind.kind: local.find_program(kind.local) for kind in entries if kind.local is not None}
+        present = [f"{kind} ({program})" for kind, program in found.items() if program is not None]
+        if present:
+            out.append(Finding(name=f"kinds {family}", is_ok=True, says=", ".join(present)))
+        else:
+            says = f"no program for {', '.join(found)} (looked in {local.SEARCHED})"
+            out.append(Finding(name=f"kinds {family}", is_ok=False, says=says, mend=mend))
+    return out

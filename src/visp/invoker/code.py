@@ -1,0 +1,379 @@
+"""How an action's code becomes what a container is given: its text, or a folder where its archive lies unpacked.
+
+An archive is unpacked once for its bytes, in a sandbox of its own, into a folder named by their hash. Folders are kept
+up to a size and a number; the least recently used go first, and none that is in use: a container may see the folder
+itself, so removing it would take the files from under it. "In use" is a shared lock on the folder, held for those that
+`use` named and for the last few that `prepare` gave out. A lock is the kernel's: it counts for every server that shares
+the folder, and ends with a server that is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import errno
+import hashlib
+import os
+import secrets
+import struct
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
+
+from visp import wording
+from visp.container import once
+from visp.container.base import ContainerSpec, Mount
+from visp.errors import ContainerGone, StartFailed
+from visp.invoker import staging
+from visp.invoker.staging import Distrusted, Staging
+from visp.runtime.base import CodeRefused, Command, PreparedCode
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from visp.container.base import Driver
+    from visp.entity.execs import Code
+
+T = TypeVar("T")
+
+MEMORY_MB = 256
+UNPACK_S = 30.0
+UNPACKINGS = 2
+"""How many run at once: each holds an archive here, and as much again with its sandbox."""
+KEPT_BYTES = 4 << 30
+KEPT_FOLDERS = 2_000
+REMEMBERED = 20_000
+"""Codes whose hash is known without decoding them, and refused ones whose sentence is."""
+RECENT = 16
+"""Folders that stay for a while without `use`: more than starts that are under way at once."""
+TRIES = 3
+
+BOOT = ".boot"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+LENGTH = struct.Struct(">Q")
+DECODED_LETTERS = 1 << 20
+INSIDE = "/visp/unpack.py"
+
+NOT_BASE64 = "The action's code could not be decoded: it is not valid base64."
+UNREADABLE = "The action's code could not be unpacked."
+TOO_MUCH_MEMORY = f"The action's code needs more than {MEMORY_MB} MB of memory to be unpacked."
+
+
+def unpack_command(python: str, program: Path) -> Command:
+    """How `runtime/unpack.py`, which lies at `program` on the host, is started."""
+    return Command(argv=(python, "-I", "-S", "-B", INSIDE), env={}, mounts=((str(program), INSIDE),))
+
+
+class Tree(msgspec.Struct):
+    """One unpacked folder: what it takes, who uses it, and its lock (-1: none is held)."""
+
+    disk_bytes: int
+    users: int = 0
+    lock: int = -1
+
+
+class CodeCache:
+    """Prepares code; `close` it at the end.
+
+    `folder` is where containers can see it. `command` starts the unpacker; None where there is no Python for it.
+    """
+
+    def __init__(
+        self,
+        *,
+        text_of: Callable[[Code], Awaitable[str]],
+        driver: Driver,
+        folder: Path,
+        command: Command | None,
+        kept_bytes: int = KEPT_BYTES,
+        kept_folders: int = KEPT_FOLDERS,
+        recent: int = RECENT,
+    ) -> None:
+        self._text_of = text_of
+        self._driver = driver
+        self._folder = folder
+        self._command = command
+        self._kept_bytes = kept_bytes
+        self._kept_folders = kept_folders
+        self._recent_limit = recent
+        self._trees: dict[str, Tree] = {}  # least recently used first
+        self._recent: dict[str, None] = {}
+        self._names: Bounded[str] = Bounded(REMEMBERED)
+        self._refusals: Bounded[str] = Bounded(REMEMBERED)
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._unpackings = asyncio.Semaphore(UNPACKINGS)
+
+    def __repr__(self) -> str:
+        trees = ", ".join(f"{name[:8]}×{tree.users}" for name, tree in self._trees.items())
+        return f"<CodeCache {sum(tree.disk_bytes for tree in self._trees.values())} bytes: {trees}>"
+
+    async def prepare(self, code: Code, *, takes_program: bool = False) -> PreparedCode:
+        """Text as it is, or the folder of an archive; `takes_program`: what is no archive becomes its file `exec`.
+
+        Whoever keeps the folder beyond what it does at once names it by `use`. Raises `CodeRefused`, `StartFailed`, and
+        what `text_of` raises.
+        """
+        if not code.is_binary:
+            return PreparedCode(text=await self._text_of(code))
+        source = _source(code, takes_program)
+        for _ in range(TRIES):  # another server may remove what we just found
+            name = self._names.get(source)
+            if name is not None:
+                refusal = self._refusals.get(name)
+                if refusal is not None:
+                    raise CodeRefused(refusal)
+                if self._touch(name):
+                    return PreparedCode(folder=str(self._folder / name))
+            await self._once(source, partial(self._bring, code, source, takes_program))
+        raise StartFailed("the folder of unpacked code is removed as soon as it is made")
+
+    def use(self, folder: str) -> None:
+        """A container is given this folder, which stays until as many calls of `release`. Raises `StartFailed`."""
+        name = Path(folder).name
+        if not self._touch(name):
+            raise StartFailed(f"the unpacked code {name} is gone")
+        self._trees[name].users += 1
+
+    def release(self, folder: str) -> None:
+        name = Path(folder).name
+        tree = self._trees[name]
+        assert tree.users > 0
+        tree.users -= 1
+        if tree.users == 0 and name not in self._recent:
+            _unlock(tree)
+
+    async def sweep_leftovers(self) -> int:
+        """Removes what a killed server was unpacking; how many. Once, before the first `prepare`.
+
+        Folders are not synced to disk, so after a crash of the machine they may be hollow: then all of them go.
+        """
+        swept = await asyncio.to_thread(_sweep, self._folder)
+        await self._survey()
+        return swept
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for tree in self._trees.values():
+            _unlock(tree)
+
+    # ── what is in use ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _touch(self, name: str) -> bool:
+        """Makes it the most recent one, locked. False when it is gone."""
+        tree = self._trees.get(name)
+        if tree is None:
+            return False
+        if tree.lock < 0:  # three calls to the kernel, about what is in its memory: no thread for that
+            tree.lock = staging.lock_shared(self._folder / name)
+        del self._trees[name]
+        if tree.lock < 0:
+            return False
+        self._trees[name] = tree
+        self._recent.pop(name, None)
+        self._recent[name] = None
+        if len(self._recent) > self._recent_limit:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest]
+            if self._trees[oldest].users == 0:
+                _unlock(self._trees[oldest])
+        return True
+
+    def _shrink(self) -> None:
+        """Removes the least recently used folders while there are too many, or too large ones; nobody waits for it."""
+        total = sum(tree.disk_bytes for tree in self._trees.values())
+        count = len(self._trees)
+        leaving: list[str] = []
+        for name, tree in self._trees.items():
+            if total <= self._kept_bytes and count <= self._kept_folders:
+                break
+            if tree.lock < 0 and name not in self._under_way:
+                leaving.append(name)
+                total -= tree.disk_bytes
+                count -= 1
+        for name in leaving:
+            self._start(name, partial(self._leave, name, self._trees.pop(name)))
+
+    async def _leave(self, name: str, tree: Tree) -> None:
+        if not await asyncio.to_thread(staging.remove_unlocked, self._folder / name):
+            self._trees.setdefault(name, tree)  # another server uses it
+
+    async def _survey(self) -> None:
+        """Takes in what other servers, or an earlier one, have unpacked, as least recently used; drops what is gone."""
+        known = set(self._trees)
+        found, gone = await asyncio.to_thread(_look, self._folder, known)
+        for name in gone:
+            tree = self._trees.get(name)
+            if tree is not None and tree.lock < 0:
+                del self._trees[name]
+        self._trees = {name: Tree(size) for name, size in found.items() if name not in self._trees} | self._trees
+
+    # ── what is missing ─────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _once(self, key: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Waits for the work under this key. It goes on if who waits is cancelled: others may wait for it."""
+        await asyncio.shield(self._start(key, work))
+
+    def _start(self, key: str, work: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
+        """What is under way under this key, or else `work`."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.ensure_future(work())
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return task
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
+
+    async def _bring(self, code: Code, source: str, takes_program: bool) -> None:
+        """Sees to it that the code's folder is there, or that it is known to be refused."""
+        async with self._unpackings:
+            frame, digest = await asyncio.to_thread(_decode, await self._text_of(code))
+            name = f"{digest}-program" if takes_program else digest
+            while name in self._under_way:  # it is just being removed, or unpacked for the same code written otherwise
+                await asyncio.shield(self._under_way[name])
+            if name not in self._trees and self._refusals.get(name) is None:
+                await self._once(name, partial(self._fetch, name, frame, takes_program))
+        self._names.put(source, name)
+
+    async def _fetch(self, name: str, frame: bytearray, takes_program: bool) -> None:
+        path = self._folder / name
+        if await asyncio.to_thread(path.is_dir):
+            size = await asyncio.to_thread(staging.measure, path)
+        else:
+            try:
+                size = await self._unpack(path, frame, takes_program)
+            except CodeRefused as refused:
+                self._refusals.put(name, refused.sentence)
+                return
+            await self._survey()
+        self._trees.setdefault(name, Tree(size))
+        self._touch(name)
+        self._shrink()
+
+    async def _unpack(self, path: Path, frame: bytearray, takes_program: bool) -> int:
+        """Unpacks in a sandbox, and moves the result to `path`; what it takes on disk."""
+        if self._command is None:
+            raise StartFailed("archives are unpacked by a system Python, and there is none: apt-get install python3.11")
+        spec = ContainerSpec(
+            id=f"unpack-{secrets.token_hex(8)}",
+            argv=(*self._command.argv, "program") if takes_program else self._command.argv,
+            env=self._command.env,
+            memory_mb=MEMORY_MB,
+            mounts=tuple(Mount(host, inside) for host, inside in self._command.mounts),
+        )
+        try:
+            into = await asyncio.to_thread(Staging.below, self._folder)
+            try:
+                ended = await once.run(self._driver, spec, frame, into.take, UNPACK_S)
+                if not into.is_complete:
+                    raise _unfinished(ended)
+                await asyncio.to_thread(into.move, path)
+            finally:
+                await asyncio.to_thread(into.discard)
+        except Distrusted as distrusted:
+            log.error("code.distrusted", code=path.name, reason=str(distrusted))
+            raise CodeRefused(UNREADABLE) from None
+        except OSError as error:
+            raise StartFailed(f"code cannot be unpacked to {self._folder}: {error.strerror}", _full(error)) from None
+        except ContainerGone as gone:
+            raise StartFailed(f"unpacking code: {gone}") from None
+        return into.disk_bytes
+
+
+class Bounded(Generic[T]):
+    """A dictionary that forgets what was used least recently."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: dict[str, T] = {}
+
+    def get(self, key: str) -> T | None:
+        value = self._values.pop(key, None)
+        if value is not None:
+            self._values[key] = value
+        return value
+
+    def put(self, key: str, value: T) -> None:
+        self._values.pop(key, None)
+        if len(self._values) >= self._limit:
+            del self._values[next(iter(self._values))]
+        self._values[key] = value
+
+
+def _source(code: Code, takes_program: bool) -> str:
+    """What names this code before it is decoded."""
+    text = code.blob or "inline-" + hashlib.sha256((code.inline or "").encode()).hexdigest()
+    return f"{text} program" if takes_program else f"{text} archive"
+
+
+def _decode(text: str) -> tuple[bytearray, str]:
+    """The code's bytes after their length, as the unpacker reads them, and their hash; one buffer, no copy."""
+    text = text.strip()
+    frame = bytearray(LENGTH.size + len(text) // 4 * 3)
+    at = LENGTH.size
+    for start in range(0, len(text), DECODED_LETTERS):
+        piece = text[start : start + DECODED_LETTERS]
+        try:
+            data = binascii.a2b_base64(piece, strict_mode=True)
+        except ValueError:
+            raise CodeRefused(NOT_BASE64) from None
+        if len(data) * 4 != len(piece) * 3 and start + DECODED_LETTERS < len(text):
+            raise CodeRefused(NOT_BASE64)
+        frame[at : at + len(data)] = data
+        at += len(data)
+    del frame[at:]
+    LENGTH.pack_into(frame, 0, at - LENGTH.size)
+    with memoryview(frame) as view:
+        return frame, hashlib.sha256(view[LENGTH.size :]).hexdigest()
+
+
+def _unfinished(ended: once.Ended) -> CodeRefused:
+    """The unpacker has ended without a word."""
+    if ended.is_out_of_memory or "MemoryError" in ended.said:
+        return CodeRefused(TOO_MUCH_MEMORY)
+    log.error("code.unpacker_ended", status=ended.status, said=ended.said[-2000:])
+    return CodeRefused(UNREADABLE)
+
+
+def _full(error: OSError) -> str | None:
+    """The sentence of a record, when the reason is a full disk."""
+    return wording.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+
+
+def _unlock(tree: Tree) -> None:
+    if tree.lock >= 0:
+        os.close(tree.lock)
+        tree.lock = -1
+
+
+def _look(folder: Path, known: set[str]) -> tuple[dict[str, int], set[str]]:
+    """Folders that are not known, oldest first, and what each takes; and which of the known ones are not there."""
+    there = {}
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # another server has just removed it
+            if not entry.name.startswith("."):
+                there[entry.name] = entry.stat(follow_symlinks=False).st_mtime
+    new = sorted(there.keys() - known, key=lambda name: there[name])
+    return {name: staging.measure(folder / name) for name in new}, known - there.keys()
+
+
+def _sweep(folder: Path) -> int:
+    swept = staging.remove_leftovers(folder)
+    boot, now = folder / BOOT, BOOT_ID.read_text()
+    if not boot.exists() or boot.read_text() != now:
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                staging.remove_unlocked(Path(entry.path))
+        boot.write_text(now)
+    return swept
