@@ -9,7 +9,7 @@ BEFORE_LISTENING = (
     "visp.cli.start, visp.serving, visp.roles, visp.store.ledger, visp.store.sqlite, visp.store.filesystem, "
     "visp.container.bwrap, visp.invoker.invoker, visp.invoker.code, visp.runtime.client, uvicorn, uvloop"
 )
-HEAVY = ("rich", "rich_click", "cryptography", "hypothesis", "yaml", "pydantic", "xml", "email.mime", "multiprocessing")
+HEAVY = ("rich", "cryptography", "hypothesis", "yaml", "pydantic", "xml")
 
 
 def test_the_start_path_imports_nothing_heavy() -> None:
