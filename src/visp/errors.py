@@ -9,7 +9,7 @@
     │   ├── Forbidden 403
     │   ├── NotFound 404
     │   ├── Conflict 409
-    │   ├── TooLarge 413
+    │   ├── TooLarge 413 ──── BodyTooLarge
     │   ├── WrongContentType 415
     │   └── Throttled 429
     ├── ServiceError        ours; 5xx; `is_retryable` says whether the same call may succeed later
@@ -119,6 +119,16 @@ class Conflict(RequestError):
 
 class TooLarge(RequestError):
     status = 413
+
+
+class BodyTooLarge(TooLarge):
+    """A body over the server's own bound, refused before any route has answered; `size` as far as it is known."""
+
+    is_routed = False
+
+    def __init__(self, size: int | None, limit: int) -> None:
+        given = "while streaming" if size is None else str(size)
+        super().__init__(wording.malformed_content(wording.body_too_large(given, limit)))
 
 
 class WrongContentType(RequestError):

@@ -18,8 +18,7 @@ AUTH_INVALID = "The supplied authentication is invalid"
 
 
 def not_authorized(resources: Iterable[str]) -> str:
-    names = ", ".join(f"'{name}'" for name in sorted(resources))
-    return f"The supplied authentication is not authorized to access {names}."
+    return f"The supplied authentication is not authorized to access '{', '.join(sorted(resources))}'."
 
 
 def kind_not_authorized(kind: str) -> str:
@@ -28,6 +27,12 @@ def kind_not_authorized(kind: str) -> str:
 
 # ── routes and resources ────────────────────────────────────────────────────────────────────────────────────────
 NOT_FOUND = "The requested resource does not exist."
+
+
+def resource_missing(resource: str) -> str:
+    return f"The requested resource '{resource}' does not exist."
+
+
 UNKNOWN_ROUTE = "The requested resource could not be found."
 ONLY_OPTIONS = "HTTP method not allowed, supported methods: OPTIONS"
 WRONG_COLLECTION = "Resource by this name exists but is not in this collection."
@@ -65,6 +70,18 @@ JSON_OBJECT_EXPECTED = "JSON object expected"
 
 def unexpected_json(reason: str) -> str:
     return f"Unexpected content: {reason}"
+
+
+def boolean_expected(given: str) -> str:
+    return f"Expected JsBoolean, but got {given}"
+
+
+def array_expected(given: str) -> str:
+    return f"Expected Array as JsArray, but got {given}"
+
+
+def string_expected(given: str) -> str:
+    return f"Expected String as JsString, but got {given}"
 
 
 def object_expected_in(field: str) -> str:
@@ -113,6 +130,36 @@ def too_large(field: str, size: int, limit: int) -> str:
 TOO_LARGE_TO_PROCESS = "The request content is larger than the server is willing or able to process."
 
 
+def body_too_large(size: str, limit: int) -> str:
+    """The reason for a body over the server's own bound; `size` is a number, or `while streaming`."""
+    return (
+        f"EntityStreamSizeException: incoming entity size ({size}) exceeded size limit ({limit} bytes)! "
+        "This may have been a parser limit (set via `pekko.http.[server|client].parsing.max-content-length`), "
+        "a decoder limit (set via `pekko.http.routing.decode-max-size`), "
+        "or a custom limit set with `withSizeLimit`."
+    )
+
+
+# ── requests that are no HTTP, or not ours to understand ────────────────────────────────────────────────────────
+NOT_HTTP = "The request is not valid HTTP/1.1."
+TARGET_NOT_PATH = "The request target must be a path of ASCII characters that begins with '/'."
+HOST_NOT_SINGLE = "The request needs one Host header that names a host."
+TRANSFER_NOT_CHUNKED = "The only transfer coding understood is 'chunked', once, in HTTP/1.1 and without Content-Length."
+TOO_SLOW = "The request did not arrive in time."
+
+
+def head_too_large(limit: int) -> str:
+    return f"The head of the request is longer than allowed: {limit} bytes."
+
+
+def uri_too_long(limit: int) -> str:
+    return f"The URI is longer than allowed: {limit} bytes."
+
+
+def too_many_fields(limit: int) -> str:
+    return f"The query has more than {limit} parameters."
+
+
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
 NAME_ILLEGAL = "The name of the entity contains illegal characters."
 NAMESPACE_ILLEGAL = "The namespace contains illegal characters."
@@ -158,6 +205,10 @@ def code_missing(kind: str) -> str:
 
 def code_not_string(value: str) -> str:
     return f"Could not deserialize as attachment record: {value}"
+
+
+def main_not_string(kind: str) -> str:
+    return f"if defined, 'main' be a string in 'exec' for '{kind}' actions"
 
 
 def main_missing(kind: str) -> str:

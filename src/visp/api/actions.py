@@ -14,6 +14,7 @@ from visp.entitlement.rights import check_owner
 from visp.entity import action as actions
 from visp.entity.action import Action
 from visp.entity.activation import STATUS_WORDS, Status, render
+from visp.errors import NotFound
 from visp.store.base import EntityQuery
 
 if TYPE_CHECKING:
@@ -39,11 +40,17 @@ async def list_actions(call: Call) -> HttpAnswer:
     return json_answer([actions.render_summary(action) for action in await call.services.crud.list(Action, query)])
 
 
+async def list_package_actions(call: Call) -> HttpAnswer:
+    """Actions of a package: absent, as there are no packages yet."""
+    check_owner(call.identity, call.namespace, f"{call.namespace}/{call.segment('package')}")
+    raise NotFound()
+
+
 async def get_action(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    has_code = queries.boolean(call.query, "code", default=True)
     no_package(name)
+    has_code = queries.boolean(call.query, "code", default=True)
     crud = call.services.crud
     action = await crud.get(Action, name)
     return json_answer(actions.render(action, await crud.code_of(action) if has_code else None))
@@ -52,9 +59,9 @@ async def get_action(call: Call) -> HttpAnswer:
 async def put_action(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    overwrite = queries.boolean(call.query, "overwrite")
-    body = await call.body()
     no_package(name)
+    body = await call.body()
+    overwrite = queries.boolean(call.query, "overwrite")
     crud = call.services.crud
     action = await crud.put_action(call.identity, name, body, overwrite=overwrite)
     return json_answer(actions.render(action, await crud.code_of(action)))
@@ -77,14 +84,12 @@ async def invoke_action(call: Call) -> HttpAnswer:
     invoke = call.services.invoke
     invoke.charge(call.identity)
     invoke.check_rights(call.identity, name)
-    announced = call.request.headers.get("content-length", "")
-    if announced.isdigit():
-        invoke.check_size(call.identity, int(announced))
+    no_package(name)
+    invoke.check_size(call.identity, call.announced_bytes)
     is_blocking = queries.boolean(call.query, "blocking")
     is_result = queries.boolean(call.query, "result")
     wait_ms = queries.wait_ms(call.query, call.services.settings.limits.blocking_wait_ms)
     body = await call.body()
-    no_package(name)
     action = await call.services.crud.get(Action, name)
     invoke.check_size(call.identity, len(body))
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

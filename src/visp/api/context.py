@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
 
-from visp import wording
+from visp.api.errors import JSON
+from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
 from visp.controller.crud import Crud
 from visp.controller.fire import Fire
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
-from visp.entity.names import CALLERS_NAMESPACE, DEFAULT_PACKAGE, FullyQualifiedName, parse_name, parse_namespace
+from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
 from visp.entity.runtime_manifest import Manifest
 from visp.entity.subject import Identity
-from visp.errors import NotFound, TooLarge, WrongContentType
+from visp.errors import BodyTooLarge, NotFound, WrongContentType
 from visp.scheduler.fleet import Fleet
 from visp.settings import Settings
 from visp.store.base import ActivationStore
 from visp.store.cache import EntityCache
+
+_MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+\Z", re.ASCII)
+_CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]+)", re.ASCII | re.IGNORECASE)
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +61,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     def segment(self, name: str) -> str:
         """A path segment, percent-decoded."""
-        return unquote(self.request.path_params[name], errors="surrogateescape")
+        return decode_segment(self.request.path_params[name])
 
     @property
     def namespace(self) -> str:
@@ -66,36 +70,46 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.identity.namespace if given == CALLERS_NAMESPACE else parse_namespace(given)
 
     def name(self) -> FullyQualifiedName:
-        """The entity that the path names; raises `BadName`, or `NotFound` below a package: there are none yet."""
-        namespace, name = self.namespace, parse_name(self.segment("name"))
-        if "package" not in self.request.path_params:
-            return FullyQualifiedName(namespace, None, name)
-        package = parse_name(self.segment("package"))
-        return FullyQualifiedName(namespace, None if package == DEFAULT_PACKAGE else package, name)
+        """The entity that the path names; raises `BadName`."""
+        has_package = "package" in self.request.path_params
+        package = parse_name(self.segment("package")) if has_package else None
+        return FullyQualifiedName(self.namespace, package, parse_name(self.segment("name")))
 
     async def body(self) -> bytes:
-        """The whole body; raises `TooLarge` beyond the server's bound, `WrongContentType` for what is not JSON."""
-        limit = self.services.settings.http.body_bytes
-        announced = self.request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            raise TooLarge(wording.TOO_LARGE_TO_PROCESS)
+        """The whole body; raises `WrongContentType` for what is not JSON, `BodyTooLarge` beyond the server's bound."""
+        limit, announced = self.services.settings.http.body_bytes, self.announced_bytes
+        if announced:
+            check_content_type(self.request.headers.get("content-type"))
+        if announced > limit:
+            raise BodyTooLarge(announced, limit)
         chunks, size = [], 0
         async for chunk in self.request.stream():
+            if chunk and not size:
+                check_content_type(self.request.headers.get("content-type"))
             size += len(chunk)
             if size > limit:
-                raise TooLarge(wording.TOO_LARGE_TO_PROCESS)
+                raise BodyTooLarge(None, limit)
             chunks.append(chunk)
-        body = b"".join(chunks)
-        if body:
-            check_content_type(self.request.headers.get("content-type"))
-        return body
+        return b"".join(chunks)
+
+    @property
+    def announced_bytes(self) -> int:
+        """`Content-Length`, which the parser has checked; 0 without one."""
+        return int(self.request.headers.get("content-length", "0"))
 
 
 def check_content_type(given: str | None) -> None:
-    """Raises `WrongContentType` unless a body announces itself as JSON. None counts as bytes of no known type."""
-    kind = (given or "application/octet-stream").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise WrongContentType(kind)
+    """Raises `WrongContentType` unless a body announces itself as JSON. No type, or none that can be read, counts as
+    bytes of no known type.
+    """
+    kind, _, parameters = (given or "").partition(";")
+    kind = kind.strip().lower()
+    if kind == JSON:
+        return
+    if not _MEDIA_TYPE.match(kind):
+        raise WrongContentType("application/octet-stream")
+    charset = _CHARSET.search(parameters)
+    raise WrongContentType(f"{kind}; charset={charset[1].upper()}" if charset else kind)
 
 
 def no_package(name: FullyQualifiedName) -> None:

@@ -7,7 +7,9 @@ handlers call.
 
 On one connection answers leave in order: while one is in flight, later pipelined requests go the other way, which
 queues them and stops reading. The time-outs of head and body are kept here for all requests; the server library has
-none.
+none. So are the checks of a head that no two servers may read differently (request smuggling): whatever the parser
+refuses, or leaves to its caller, ends the connection after 400. An answer that is still owed to an earlier request on
+the connection goes first.
 """
 
 from __future__ import annotations
@@ -15,20 +17,23 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from visp import wording
 from visp.api import queries
 from visp.api.actions import http_answer
 from visp.api.auth import host_of, is_loopback
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
+from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.controller.fire import Firing
 from visp.controller.invoke import Invocation
 from visp.entity.action import Action
 from visp.entity.names import CALLERS_NAMESPACE, is_name
 from visp.entity.trigger import Trigger
 from visp.errors import RequestError, VispError
-from visp.telemetry import transid
+from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,8 +47,11 @@ if TYPE_CHECKING:
     from visp.controller.primitive import Answer
     from visp.entity.subject import Identity
 
-HEAD_LIMIT_BYTES = 64 * 1024
 TARGETS_LIMIT = 10_000
+TARGET_LIMIT_BYTES = 1024
+"""Longer URLs are not hot: the table of parsed ones stays small."""
+LINGER_S = 2.0
+"""How long a refused client may go on sending: closing at once could take the answer from under its nose."""
 SWEEP_S = 1.0
 JOINED_BODY_BYTES = 64 * 1024
 
@@ -100,6 +108,8 @@ class Gate:
         try:
             return self.targets[url]
         except KeyError:
+            if len(url) > TARGET_LIMIT_BYTES:
+                return None
             if len(self.targets) >= TARGETS_LIMIT:
                 self.targets.clear()
             target = self.targets[bytes(url)] = parse_target(url, self.longest_wait_ms)
@@ -188,6 +198,7 @@ class Door(HttpToolsProtocol):
         self._is_local_peer = False
         self._is_in_message = False
         self._is_in_head = False
+        self._refusal: tuple[int, str] | None = None
 
     # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,12 +217,20 @@ class Door(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         if not self._is_in_message:
             self.late_at_s = 0.0
             self._head_bytes = 0
         if self._is_in_head or not self._is_in_message:
             self._head_bytes += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # no other protocol is offered: the request is answered as it stands, and ends the connection
+        except httptools.HttpParserError as error:
+            self._refuse_for(error)
+            return
         if not self._is_in_message or self.parser is None:
             return
         if not self.late_at_s:  # the rest of the request is still to come
@@ -219,23 +238,57 @@ class Door(HttpToolsProtocol):
             wait_s = gate.http.head_timeout_s if self._is_in_head else gate.http.body_timeout_s
             self.late_at_s = gate.services.clock.monotonic_s() + wait_s
         if self._is_in_head and self._head_bytes > HEAD_LIMIT_BYTES:
-            self._refuse(431, f"The head of the request is longer than allowed: {HEAD_LIMIT_BYTES} bytes.")
+            self._refuse(431, wording.head_too_large(HEAD_LIMIT_BYTES))
 
     def give_up(self) -> None:
         """The client is too slow: the connection ends."""
         self.late_at_s = 0.0
-        self._refuse(408, "The request did not arrive in time.")
+        if self._is_in_message and self._refusal is None:
+            self._refuse(408, wording.TOO_SLOW)
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _refuse_for(self, error: httptools.HttpParserError) -> None:
+        """Refuses what the parser could not take, or what a callback of ours raised inside of it."""
+        cause = error.__context__
+        if isinstance(cause, HeadRefused):
+            self._refuse(cause.status, cause.sentence)
+        elif isinstance(error, httptools.HttpParserCallbackError):
+            log.error("door.failed", reason=repr(cause))
+            self._refuse(500, wording.INTERNAL)
+        else:
+            self._refuse(400, wording.NOT_HTTP)
 
     def _refuse(self, status: int, sentence: str) -> None:
-        if self.transport is None or self.transport.is_closing():
+        """Ends the connection with an error, after what is owed to earlier requests; nothing more is read."""
+        if self.transport is None or self.transport.is_closing() or self._refusal is not None:
             return
-        id = transid.new()
-        if self._is_in_message:
-            self._send(error_answer(status, sentence, id, is_routed=False), id, keep_alive=False)
-        self.transport.close()
+        self._refusal = status, sentence
+        self.late_at_s = 0.0
+        cycle = self.cycle
+        if self._is_in_message and not self._is_in_head:  # the cycle is this request's own
+            if self.pipeline:
+                self.pipeline.popleft()  # it has not begun: an earlier request is in flight
+                return
+            if cycle.response_complete or getattr(cycle, "response_started", False):
+                self.transport.close()
+                return
+            self._hot = None
+            cycle.disconnected = True
+            cycle.message_event.set()
+        elif cycle is not None and not cycle.response_complete:
+            return  # an answer is in flight: on_response_complete comes back to the refusal
+        self._send_refusal()
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+    def _send_refusal(self) -> None:
+        assert self._refusal is not None
+        id = transid.new()
+        self._send(error_answer(*self._refusal, id, is_routed=False), id, keep_alive=False)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.late_at_s = self.gate.services.clock.monotonic_s() + LINGER_S
+        else:
+            self.transport.close()
 
     # ── the head ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,14 +299,21 @@ class Door(HttpToolsProtocol):
         self._is_in_message = self._is_in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self._is_in_head:  # else it is a trailer, which nobody asked for
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.transport.is_closing():  # the request before this one asked for the end of the connection
+            raise HeadRefused(400, wording.NOT_HTTP)
+        if self._head_bytes > HEAD_LIMIT_BYTES:  # counted by what was received, so perhaps not the head's alone
+            check_head_size(self.url, self.headers)
+        hot = self._decide()
+        if hot is None:
+            check_head(self.url, self.headers, self.parser.get_http_version())
         self._is_in_head = False
         if self.late_at_s:  # the head came in pieces, in time: the body has its own time
             gate = self.gate
             self.late_at_s = gate.services.clock.monotonic_s() + gate.http.body_timeout_s
-        hot = self._decide()
         if hot is not None:
             self.cycle = hot  # type: ignore[assignment]
             self._hot = hot
@@ -262,8 +322,12 @@ class Door(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
-        self.expect_100_continue = any(name == b"expect" for name, _ in headers)
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def _decide(self) -> _Hot | None:
         """The hot request that begins, or None: then it is the application's."""
@@ -277,6 +341,8 @@ class Door(HttpToolsProtocol):
         if target is None or self.parser.get_http_version() != "1.1":
             return None
         headers = dict(self.headers)
+        if len(headers) != len(self.headers) or b"host" not in headers:
+            return None  # a header given twice is looked at with more care
         identity = gate.services.identities.peek(headers.get(b"authorization", b""))
         if identity is None or not self._is_plain(headers, identity):
             return None
@@ -400,6 +466,8 @@ class Door(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self._refusal is not None:
+            self._send_refusal()
         elif not self._is_in_message:  # the sweep closes an idle connection: no timer for each request
             self.late_at_s = self.gate.services.clock.monotonic_s() + self.gate.http.keep_alive_s
 

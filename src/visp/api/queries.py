@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -9,7 +10,7 @@ import msgspec
 
 from visp import wording
 from visp.entity.limits import LIST_DEFAULT, LIST_MAXIMUM
-from visp.entity.names import is_name
+from visp.entity.names import is_name, split_path
 from visp.errors import BadQuery, BadRequest
 from visp.store.base import ActivationQuery
 
@@ -20,13 +21,16 @@ TRUE = frozenset({"true", "yes", "on", "1"})
 FALSE = frozenset({"false", "no", "off", "0"})
 FIELDS_LIMIT = 100
 
+INT_BITS, LONG_BITS = 32, 64
+_DIGITS = re.compile(r"[+-]?[0-9]{1,40}\Z")
+
 
 def parse_query(raw: bytes) -> dict[str, str]:
     """Fields by name, the first of each; raises `BadRequest` for more than 100 of them."""
     try:
         pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=FIELDS_LIMIT)
     except ValueError:
-        raise BadRequest(f"more than {FIELDS_LIMIT} query parameters") from None
+        raise BadRequest(wording.too_many_fields(FIELDS_LIMIT)) from None
     out: dict[str, str] = {}
     for name, value in pairs:
         out.setdefault(name, value)
@@ -68,10 +72,17 @@ def _integer(query: Mapping[str, str], name: str, default: int, collection: str)
     text = query.get(name)
     if text is None:
         return default
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+    number = _number(text, INT_BITS)
+    if number is None:
         raise BadQuery(name, wording.not_integer(text, collection))
-    return int(text)
+    return number
+
+
+def _number(text: str, bits: int) -> int | None:
+    """A whole number of that many bits with its sign, as Java reads it; None for anything else."""
+    match = _DIGITS.match(text)
+    number = None if match is None else int(text)
+    return number if number is not None and -(1 << bits - 1) <= number < 1 << bits - 1 else None
 
 
 def wait_ms(query: Mapping[str, str], maximum_ms: int) -> int:
@@ -79,17 +90,16 @@ def wait_ms(query: Mapping[str, str], maximum_ms: int) -> int:
     text = query.get("timeout")
     if text is None:
         return maximum_ms
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= maximum_ms):
+    number = _number(text, INT_BITS)
+    if number is None or not 1 <= number <= maximum_ms:
         raise BadQuery("timeout", wording.bad_wait(maximum_ms))
-    return int(text)
+    return number
 
 
 def activations(query: Mapping[str, str], namespace: str) -> tuple[ActivationQuery, Page, bool]:
     """A list of activations: what is asked for, the page, and whether whole records are wanted. Raises `BadQuery`."""
     wanted = page(query, "activations")
     has_docs = boolean(query, "docs")
-    if wanted.is_count and has_docs:
-        raise BadRequest(wording.DOCS_WITH_COUNT)
     built = ActivationQuery(
         namespace=namespace,
         name=_name_filter(query),
@@ -98,6 +108,8 @@ def activations(query: Mapping[str, str], namespace: str) -> tuple[ActivationQue
         skip=wanted.skip,
         limit=wanted.limit,
     )
+    if wanted.is_count and has_docs:
+        raise BadRequest(wording.DOCS_WITH_COUNT)
     return built, wanted, has_docs
 
 
@@ -105,17 +117,17 @@ def _epoch(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name)
     if text is None:
         return None
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
+    number = _number(text, LONG_BITS)
+    if number is None:
         raise BadQuery(name, wording.bad_epoch(text))
-    return int(text)
+    return number
 
 
 def _name_filter(query: Mapping[str, str]) -> str | None:
     text = query.get("name", "")
-    if not text:
+    if not text.strip():
         return None
-    segments = text.split("/")
-    if len(segments) > 2 or not all(is_name(segment) for segment in segments):
+    segments = split_path(text)
+    if not 1 <= len(segments) <= 2 or not all(is_name(segment) for segment in segments):
         raise BadQuery("name", wording.bad_name_filter(text))
-    return text
+    return "/".join(segments)

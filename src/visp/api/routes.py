@@ -14,10 +14,9 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from visp import wording
-from visp.api import actions, activations, auth, info, namespaces, queries, rules, triggers
+from visp.api import actions, activations, auth, info, namespaces, paths, queries, rules, triggers
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
-from visp.entity.activation import parse_id
 from visp.errors import UnknownRoute, VispError
 from visp.telemetry import log, transid
 
@@ -53,15 +52,18 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", "/api/v1/namespaces", namespaces.list_namespaces),
     ("GET", "/api/v1/namespaces/", namespaces.list_namespaces),
     ("GET", f"{_NS}/limits", namespaces.get_limits),
-    ("GET", f"{_NS}/limits/{{name}}", namespaces.get_limit),
+    ("GET", f"{_NS}/limits/", namespaces.get_limits),
     ("GET", f"{_NS}/packages", namespaces.list_packages),
     ("GET", f"{_NS}/packages/", namespaces.list_packages),
+    ("GET", f"{_NS}/packages/{{name}}", namespaces.get_package),
+    ("DELETE", f"{_NS}/packages/{{name}}", namespaces.delete_package),
     ("GET", f"{_NS}/actions", actions.list_actions),
     ("GET", f"{_NS}/actions/", actions.list_actions),
     ("GET", f"{_NS}/actions/{{name}}", actions.get_action),
     ("PUT", f"{_NS}/actions/{{name}}", actions.put_action),
     ("POST", f"{_NS}/actions/{{name}}", actions.invoke_action),
     ("DELETE", f"{_NS}/actions/{{name}}", actions.delete_action),
+    ("GET", f"{_NS}/actions/{{package}}/", actions.list_package_actions),
     ("GET", f"{_NS}/actions/{{package}}/{{name}}", actions.get_action),
     ("PUT", f"{_NS}/actions/{{package}}/{{name}}", actions.put_action),
     ("POST", f"{_NS}/actions/{{package}}/{{name}}", actions.invoke_action),
@@ -81,6 +83,7 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/activations", activations.list_activations),
     ("GET", f"{_NS}/activations/", activations.list_activations),
     ("GET", f"{_NS}/activations/{{id}}", activations.get_activation),
+    ("GET", f"{_NS}/activations/{{id}}/", activations.get_activation),
     ("GET", f"{_NS}/activations/{{id}}/result", activations.get_result),
     ("GET", f"{_NS}/activations/{{id}}/logs", activations.get_logs),
 )
@@ -111,7 +114,7 @@ class Site:
     async def _answer(self, request: Request, id: str) -> HttpAnswer:
         path: str = request.scope["raw_path"].decode("latin-1")
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
-            return error_answer(414, f"The URI is longer than allowed: {URI_LIMIT_BYTES} bytes.", id, is_routed=False)
+            return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
         is_api = path == API or path.startswith(API + "/")
         if request.method == "OPTIONS":
             return _options(is_api)
@@ -128,6 +131,7 @@ class Site:
         services = self._services
         peer = request.client.host if request.client else None
         identity = await auth.identify(services.identities, request.headers, peer)
+        paths.check_names(request.method, path)
         found = self._match(request.method, path)
         if found is None:
             raise UnknownRoute()
@@ -140,7 +144,6 @@ class Site:
             query=queries.parse_query(request.scope["query_string"]),
             received_ms=services.clock.now_ms(),
         )
-        _check_names(call)
         return await handler(call)
 
     def _match(self, method: str, path: str) -> tuple[Guarded, Mapping[str, str]] | None:
@@ -153,17 +156,6 @@ class Site:
 def _fullmatch(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
     match = pattern.match(path)
     return None if match is None else match.groupdict()
-
-
-def _check_names(call: Call) -> None:
-    """Names are validated before rights and everything else; raises `BadName`."""
-    params = call.request.path_params
-    if "namespace" in params:
-        _ = call.namespace
-    if "name" in params and "limits" not in call.request.scope["raw_path"].decode("latin-1").split("/")[5:6]:
-        call.name()
-    if "id" in params:
-        parse_id(call.segment("id"))
 
 
 def _options(is_api: bool) -> HttpAnswer:

@@ -37,8 +37,8 @@ async def get_rule(call: Call) -> HttpAnswer:
 async def put_rule(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    overwrite = queries.boolean(call.query, "overwrite")
     body = await call.body()
+    overwrite = queries.boolean(call.query, "overwrite")
     rule, status = await call.services.crud.put_rule(call.identity, name, body, overwrite=overwrite)
     return json_answer(rules.render(rule, status))
 

@@ -39,8 +39,8 @@ async def get_trigger(call: Call) -> HttpAnswer:
 async def put_trigger(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    overwrite = queries.boolean(call.query, "overwrite")
     body = await call.body()
+    overwrite = queries.boolean(call.query, "overwrite")
     return json_answer(
         triggers.render(await call.services.crud.put_trigger(call.identity, name, body, overwrite=overwrite))
     )
@@ -58,9 +58,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     fire = call.services.fire
     fire.charge(call.identity)
     check_owner(call.identity, name.namespace, name.id)
-    announced = call.request.headers.get("content-length", "")
-    if announced.isdigit():
-        call.services.invoke.check_size(call.identity, int(announced))
+    call.services.invoke.check_size(call.identity, call.announced_bytes)
     body = await call.body()
     trigger = await call.services.crud.get(Trigger, name)
     call.services.invoke.check_size(call.identity, len(body))

@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-import rich_click
 
 from visp.cli.session import Session
 
@@ -19,28 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class _ReadableHelp(rich_click.RichCommand):
-    """Help drawn by rich on a terminal, plain text elsewhere; the lines of its examples stay lines."""
+class Command(click.Command):
+    """A verb. Its help is drawn by rich on a terminal and is plain text elsewhere."""
 
     def get_help(self, ctx: click.Context) -> str:
-        return super().get_help(ctx) if sys.stdout.isatty() else _plain_help(self, ctx)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            from rich.padding import Padding
-            from rich.text import Text
-
-            formatter.write(Padding(Text(self.epilog.removeprefix("\b\n")), (0, 1)))  # type: ignore[arg-type]
+        return _drawn_help(self, ctx) if sys.stdout.isatty() else super().get_help(ctx)
 
 
-class Command(_ReadableHelp):
-    """A verb."""
-
-
-class Group(_ReadableHelp, rich_click.RichGroup):  # type: ignore[misc]  # the library mixes its classes so too
+class Group(click.Group):
     """A noun, without flags of its own."""
 
     command_class = Command
+
+    def get_help(self, ctx: click.Context) -> str:
+        return _drawn_help(self, ctx) if sys.stdout.isatty() else super().get_help(ctx)
 
 
 class ApiCommand(Command):
@@ -101,13 +92,8 @@ def _note(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         session.flags[parameter.name] = value
 
 
-def _plain_help(command: click.Command, ctx: click.Context) -> str:
-    # rich-click's own steps need its formatter; these are click's.
-    formatter = click.HelpFormatter(width=ctx.terminal_width, max_width=ctx.max_content_width or 100)
-    click.Command.format_usage(command, ctx, formatter)
-    click.Command.format_help_text(command, ctx, formatter)
-    click.Command.format_options(command, ctx, formatter)
-    if isinstance(command, click.Group):
-        click.Group.format_commands(command, ctx, formatter)
-    click.Command.format_epilog(command, ctx, formatter)
-    return formatter.getvalue().rstrip("\n")
+def _drawn_help(command: click.Command, ctx: click.Context) -> str:
+    # Drawing takes as long to import as all the rest, and `visp start` has no use for it.
+    from visp.cli import drawing
+
+    return drawing.help_of(command, ctx)

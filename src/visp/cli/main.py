@@ -37,11 +37,6 @@ class Root(LazyGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-        except click.UsageError as error:
-            if sys.stderr.isatty() or isinstance(error, click.exceptions.NoArgsIsHelpError):
-                raise
-            error.show()
-            ctx.exit(error.exit_code)
         except ClientError as error:
             _say(str(error))
             ctx.exit(error.exit_code)
@@ -55,7 +50,7 @@ class Root(LazyGroup):
 @click.command(
     cls=Root,
     lazy=NOUNS,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
   visp start

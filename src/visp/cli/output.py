@@ -17,6 +17,11 @@ from visp.client import documents
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+GAP = 2
+"""Blanks between two columns of a table."""
+NARROWEST_LAST = 30
+"""A last column that has to be narrower than this is not worth a table."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -69,9 +74,12 @@ def answer(raw: bytes) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], widths: Sequence[int] = ()) -> None:
-    """A list. Into a pipe: the title (if any), then a line for each row, its cells padded to `widths`, as `wsk`."""
-    if is_terminal():
-        _rich_table(columns, rows)
+    """A list. Into a pipe: the title (if any), then a line for each row, its cells padded to `widths`, as `wsk`.
+
+    A terminal gets a table whose last column may run over several lines; one that is too narrow gets the lines.
+    """
+    rows = list(rows)
+    if is_terminal() and _draw(columns, rows):
         return
     if title:
         line(title)
@@ -80,18 +88,23 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], wid
         line(" ".join([*cells, *row[len(cells) :]]).rstrip())
 
 
-def _rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich import box
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Prints the table, if the terminal has room for it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    console = Console(file=sys.stdout)
+    widest = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    if sum(widest[:-1]) + GAP * len(widest) + min(widest[-1], NARROWEST_LAST) > console.width:
+        return False
+    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column != columns[-1])
     for row in rows:
         drawn.add_row(*(Text(_shown(cell, sys.stdout)) for cell in row))
-    Console(file=sys.stdout).print(drawn)
+    console.print(drawn)
+    return True
 
 
 def _shown(text: str, stream: TextIO) -> str:

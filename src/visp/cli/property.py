@@ -40,7 +40,7 @@ NAME_WIDTH = 24
 
 @click.group(name="property", cls=Group)
 def property_() -> None:
-    """Work with the properties in ~/.wskprops (or WSK_CONFIG_FILE): host, key."""
+    """Work with ~/.wskprops: host and key."""
 
 
 def _each(names: dict[str, str], *, takes_value: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -64,7 +64,7 @@ def resolve(
 
 def complete_host(text: str) -> str:
     """A host as typed, with its scheme: https unless it is this machine. Raises `Misused`."""
-    text = text.strip().rstrip("/")
+    text = text.strip()
     try:
         if "://" not in text:
             host = urlsplit(f"//{text}").hostname or ""
@@ -78,7 +78,7 @@ def complete_host(text: str) -> str:
         raise Misused(f"'{text}' is no host: write HOST, HOST:PORT, http://HOST:PORT or https://HOST")
     if parts.username is not None or parts.query or parts.fragment:
         raise Misused("a host holds no user, query or fragment: the key is given by --auth, WHISK_AUTH or .wskprops")
-    return text
+    return text.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

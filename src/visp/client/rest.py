@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PAGE_LIMIT = 200
 """The largest page of a list."""
+ERROR_LIMIT = 300
+"""Characters of an action's own error that a sentence of ours repeats."""
 
 Query = dict[str, str | int | bool | None]
 
@@ -224,14 +226,20 @@ def _is_failure(record: bytes) -> bool:
 
 
 def _error_of(body: bytes) -> str:
-    """The sentence in a failed activation's record, or in its result."""
+    """What a failed activation's record, or its result, says: one line, the body has the whole."""
+    line, *more = _whole_error_of(body).splitlines() or [""]
+    is_cut = more or len(line) > ERROR_LIMIT
+    return f"{line[:ERROR_LIMIT]} …" if is_cut else line
+
+
+def _whole_error_of(body: bytes) -> str:
     document = documents.value(body)
     response = document.get("response") if isinstance(document, dict) and "activationId" in document else None
     result = response.get("result") if isinstance(response, dict) else document
     error = result.get("error") if isinstance(result, dict) else None
     if isinstance(error, dict) and isinstance(error.get("error"), str):
         error = error["error"]
-    if isinstance(error, str) and error:
-        return error
+    if isinstance(error, str) and error.strip():
+        return error.strip()
     status = documents.text(response, "status") or "application error"
     return status if error is None else f"{status}: {msgspec.json.encode(error).decode()}"

@@ -51,7 +51,8 @@ class FakeDriver:
     """Containers by script. The attributes may be changed at any time; what runs goes by the newest.
 
     `on_init` and `on_run` get a line without its end. `on_create` may raise what `create` is to raise; `create_s` and
-    `destroy_s` are how long they take. `can_add_code` false: every tree is too large. `containers` are those that exist,
+    `destroy_s` are how long they take. `can_add_code` false: every tree is too large. `failing` names the calls of a
+    container that raise `OSError`. `containers` are those that exist,
     `created` the specs of all that ever did, `peak_mb` the most memory that existed at once.
     """
 
@@ -67,6 +68,7 @@ class FakeDriver:
         self.create_s = 0.0
         self.destroy_s = 0.0
         self.can_add_code = True
+        self.failing: frozenset[str] = frozenset()
         self.containers: dict[str, FakeContainer] = {}
         self.created: list[ContainerSpec] = []
         self.peak_mb = 0
@@ -122,17 +124,17 @@ class FakeContainer:
     # ── as the invoker sees it ──────────────────────────────────────────────────────────────────────────────────
 
     async def add_code(self, folder: str) -> bool:
-        self._check_alive()
+        self._check("add_code")
         if self._driver.can_add_code:
             self.added.append(folder)
         return self._driver.can_add_code
 
     async def pause(self) -> None:
-        self._check_alive()
+        self._check("pause")
         self.is_paused = True
 
     async def resume(self) -> None:
-        self._check_alive()
+        self._check("resume")
         self.is_paused = False
         self._go_on()
 
@@ -146,6 +148,7 @@ class FakeContainer:
         if self._driver.destroy_s:
             await self._driver.clock.sleep(self._driver.destroy_s)
         self._driver.containers.pop(self.id, None)
+        self._fail("destroy")
 
     def end(self, exit: Exit) -> None:
         """The container ends by itself: its ends of the pipes are closed."""
@@ -165,9 +168,14 @@ class FakeContainer:
         """Output that belongs to no line: what a process left behind prints. Only as much as the pipe holds."""
         os.write(self._stdout, data)
 
-    def _check_alive(self) -> None:
+    def _check(self, call: str) -> None:
         if self.exited.done():
             raise ContainerGone(self.id)
+        self._fail(call)
+
+    def _fail(self, call: str) -> None:
+        if call in self._driver.failing:
+            raise OSError(f"{call} fails by script")
 
     # ── the script ──────────────────────────────────────────────────────────────────────────────────────────────
 

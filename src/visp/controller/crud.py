@@ -25,6 +25,8 @@ from visp.errors import BadRequest, Conflict, Corrupt, NotFound
 from visp.store.cache import Remove, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visp.clock import Clock
     from visp.entity.names import FullyQualifiedName
     from visp.entity.parameters import Parameters
@@ -82,7 +84,7 @@ class Crud:
         self._check_put_sizes(identity, put)
         check_ranges(merge_limits(None, put.limits), identity.limits.ranges)
         if isinstance(put.exec, SequenceExec):
-            rights.check_references(identity, put.exec.components)
+            _check_references(identity, *put.exec.components)
         if put.exec is not None:
             rights.check_kind(identity, put.exec.kind)
         old = await self._find_for_put(Action, name, overwrite=overwrite)
@@ -130,27 +132,24 @@ class Crud:
             raise BadRequest(wording.SEQUENCE_EMPTY)
         if len(exec.components) > SEQUENCE_LIMIT:
             raise BadRequest(wording.SEQUENCE_TOO_LONG)
-        atomic = await self._count_atomic(name, exec, {})
-        if atomic > SEQUENCE_LIMIT:
+        parts: dict[FullyQualifiedName, tuple[FullyQualifiedName, ...]] = {name: exec.components}
+        waiting = list(exec.components)
+        while waiting:
+            component = waiting.pop()
+            if component == name:
+                raise BadRequest(wording.SEQUENCE_CYCLIC)
+            if component not in parts:
+                parts[component] = await self._parts_of(component)
+                waiting += parts[component]
+        if has_more_atomic(parts, name, SEQUENCE_LIMIT):
             raise BadRequest(wording.SEQUENCE_TOO_LONG)
 
-    async def _count_atomic(self, root: FullyQualifiedName, exec: SequenceExec, counted: dict[str, int]) -> int:
-        total = 0
-        for component in exec.components:
-            if component == root:
-                raise BadRequest(wording.SEQUENCE_CYCLIC)
-            if component.id not in counted:
-                found = await self._entities.get(component.id)
-                if not isinstance(found, Action):
-                    raise BadRequest(wording.SEQUENCE_COMPONENT_MISSING)
-                is_nested = isinstance(found.exec, SequenceExec)
-                counted[component.id] = 0  # a cycle that leaves the root out was refused when it was made
-                if is_nested and isinstance(found.exec, SequenceExec):
-                    counted[component.id] = await self._count_atomic(root, found.exec, counted)
-                else:
-                    counted[component.id] = 1
-            total += counted[component.id]
-        return total
+    async def _parts_of(self, component: FullyQualifiedName) -> tuple[FullyQualifiedName, ...]:
+        """What a component is made of: nothing, unless it is a sequence. Raises `BadRequest` when it does not exist."""
+        found = await self._entities.get(component.id)
+        if not isinstance(found, Action):
+            raise BadRequest(wording.SEQUENCE_COMPONENT_MISSING)
+        return found.exec.components if isinstance(found.exec, SequenceExec) else ()
 
     async def delete_action(self, name: FullyQualifiedName) -> Action:
         """Rules and sequences that use the action are left as they are."""
@@ -199,8 +198,10 @@ class Crud:
         """Creates (active) or updates (keeping its status); rule, old and new trigger are written together."""
         put = rules.parse_put(body, identity.namespace)
         _check_sizes(identity, None, put.annotations)
-        references = tuple(reference for reference in (put.trigger, put.action) if reference is not None)
-        rights.check_references(identity, references)
+        if put.trigger is not None or put.action is not None:
+            rights.check_references(identity, tuple(name for name in (put.trigger, put.action) if name is not None))
+        if put.action is not None:
+            _check_references(identity, put.action)
         old = await self._find_for_put(Rule, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = rules.create(name, put, now_ms) if old is None else rules.update(old, put, now_ms)
@@ -218,14 +219,16 @@ class Crud:
         return new, status
 
     async def set_rule_status(self, name: FullyQualifiedName, status: RuleStatus) -> None:
-        """Neither `version` nor `updated` of rule and trigger move. Raises `NotFound` when rule or trigger are gone."""
+        """Neither `version` nor `updated` of rule and trigger move.
+
+        Raises `NotFound` when the rule is gone, or its trigger and the status would change.
+        """
         rule = await self.get(Rule, name)
+        if await self.status_of(rule) is status:
+            return
         trigger = await self._linked_trigger(rule.trigger)
         if trigger is None:
             raise NotFound(wording.RULE_TRIGGER_GONE)
-        link = (trigger.rules or {}).get(name.id)
-        if link is not None and link.status is status:
-            return
         linked = triggers.link(trigger, name.id, RuleLink(rule.action, status))
         await self._entities.write(Write(linked, trigger.revision))
 
@@ -240,17 +243,21 @@ class Crud:
         return rule
 
     async def _linked_trigger(self, name: FullyQualifiedName) -> Trigger | None:
-        found: Entity | None = await self._entities.get(name.id)
+        """The trigger under a name; one that cannot be read counts as none: the rule must stay manageable."""
+        try:
+            found: Entity | None = await self._entities.get(name.id)
+        except Corrupt:
+            return None
         return found if isinstance(found, Trigger) else None
 
     async def _required_trigger(self, name: FullyQualifiedName) -> Trigger:
         try:
-            trigger = await self._linked_trigger(name)
+            found = await self._entities.get(name.id)
         except Corrupt:
             raise BadRequest(wording.CORRUPT) from None
-        if trigger is None:
+        if not isinstance(found, Trigger):
             raise BadRequest(wording.trigger_missing(name.id))
-        return trigger
+        return found
 
     async def _require_action(self, name: FullyQualifiedName) -> None:
         try:
@@ -259,6 +266,31 @@ class Crud:
             raise BadRequest(wording.CORRUPT) from None
         if not isinstance(found, Action):
             raise BadRequest(wording.action_missing(name.id))
+
+
+def has_more_atomic(
+    parts: Mapping[FullyQualifiedName, tuple[FullyQualifiedName, ...]], root: FullyQualifiedName, limit: int
+) -> bool:
+    """Whether `root` unfolds to more than `limit` actions that are no sequences; `parts` holds all below it.
+
+    A walk without an end, below a cycle that leaves the root out, counts as too many.
+    """
+    waiting, atomic, steps = list(parts[root]), 0, 0
+    while waiting:
+        nested = parts[waiting.pop()]
+        waiting += nested
+        atomic += not nested
+        steps += 1
+        if atomic > limit or steps > limit * (len(parts) + 1):
+            return True
+    return False
+
+
+def _check_references(identity: Identity, *actions: FullyQualifiedName) -> None:
+    """Raises `Forbidden` for actions of others, `NotFound` below an own package: there are none yet."""
+    rights.check_references(identity, actions)
+    if any(name.package is not None for name in actions):
+        raise NotFound()
 
 
 def _check_sizes(identity: Identity, parameters: Parameters | None, annotations: Parameters | None) -> None:

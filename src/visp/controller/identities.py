@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.entity.limits import LimitRanges, Range
+from visp.entity.limits import (
+    PARAMETERS_LIMIT_BYTES,
+    PAYLOAD_LIMIT_BYTES,
+    RESULT_LIMIT_BYTES,
+    LimitRanges,
+    Range,
+    parse_byte_size,
+    render_byte_size,
+)
 from visp.entity.subject import (
     GUEST,
     GUEST_KEY,
@@ -48,7 +56,15 @@ class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
     max_action_timeout: int | None = None
     min_action_logs: int | None = None
     max_action_logs: int | None = None
-    allowed_kinds: tuple[str, ...] = ()
+    min_action_concurrency: int | None = None
+    max_action_concurrency: int | None = None
+    max_parameter_size: str | None = None
+    max_payload_size: str | None = None
+    truncation_size: str | None = None
+    allowed_kinds: tuple[str, ...] | None = None
+    store_activations: bool | None = None
+    warmed_container_keeping_count: int | None = None
+    warmed_container_keeping_timeout: str | None = None
 
 
 class Identities:
@@ -149,25 +165,49 @@ class Identities:
     async def _limits_of(self, namespace: str) -> UserLimits:
         stored = await self._subjects.limits(namespace)
         try:
-            own = msgspec.json.decode(stored, type=NamespaceLimits) if stored else NamespaceLimits()
-        except msgspec.DecodeError:
-            own = NamespaceLimits()  # a malformed record as a whole falls back to the defaults, as in OpenWhisk
-        system = LimitRanges()
-        return UserLimits(
-            invocations_per_minute=_or(own.invocations_per_minute, self._limits.invocations_per_minute),
-            fires_per_minute=_or(own.fires_per_minute, self._limits.fires_per_minute),
-            concurrent_invocations=_or(own.concurrent_invocations, self._limits.concurrent_invocations),
-            ranges=LimitRanges(
-                timeout_ms=_narrow(system.timeout_ms, own.min_action_timeout, own.max_action_timeout),
-                memory_mb=_narrow(system.memory_mb, own.min_action_memory, own.max_action_memory),
-                logs_mb=_narrow(system.logs_mb, own.min_action_logs, own.max_action_logs),
-            ),
-            allowed_kinds=frozenset(own.allowed_kinds),
-        )
+            return effective_limits(msgspec.json.decode(stored or b"{}", type=NamespaceLimits), self._limits)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            # a malformed record as a whole falls back to the defaults, as in OpenWhisk
+            return effective_limits(NamespaceLimits(), self._limits)
+
+
+def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
+    """What a namespace may do: its own limits within the system's; raises `ValueError` for what is no size."""
+    system = LimitRanges()
+    payload_bytes = _at_most(own.max_payload_size, PAYLOAD_LIMIT_BYTES)
+    result_bytes = _at_most(own.truncation_size, RESULT_LIMIT_BYTES)
+    own_only = {
+        "storeActivations": own.store_activations,
+        "maxPayloadSize": None if own.max_payload_size is None else render_byte_size(payload_bytes),
+        "truncationSize": None if own.truncation_size is None else render_byte_size(result_bytes),
+        "warmedContainerKeepingCount": own.warmed_container_keeping_count,
+        "warmedContainerKeepingTimeout": own.warmed_container_keeping_timeout,
+    }
+    return UserLimits(
+        invocations_per_minute=_or(own.invocations_per_minute, platform.invocations_per_minute),
+        fires_per_minute=_or(own.fires_per_minute, platform.fires_per_minute),
+        concurrent_invocations=_or(own.concurrent_invocations, platform.concurrent_invocations),
+        ranges=LimitRanges(
+            timeout_ms=_narrow(system.timeout_ms, own.min_action_timeout, own.max_action_timeout),
+            memory_mb=_narrow(system.memory_mb, own.min_action_memory, own.max_action_memory),
+            logs_mb=_narrow(system.logs_mb, own.min_action_logs, own.max_action_logs),
+            concurrency=_narrow(system.concurrency, own.min_action_concurrency, own.max_action_concurrency),
+        ),
+        parameters_bytes=_at_most(own.max_parameter_size, PARAMETERS_LIMIT_BYTES),
+        payload_bytes=payload_bytes,
+        result_bytes=result_bytes,
+        allowed_kinds=frozenset(own.allowed_kinds or ()),
+        is_storing=own.store_activations is not False,
+        own={name: value for name, value in own_only.items() if value is not None},
+    )
 
 
 def _or(own: int | None, default: int) -> int:
     return default if own is None else own
+
+
+def _at_most(own: str | None, system_bytes: int) -> int:
+    return system_bytes if own is None else min(parse_byte_size(own), system_bytes)
 
 
 def _narrow(system: Range, low: int | None, high: int | None) -> Range:

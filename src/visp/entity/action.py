@@ -15,7 +15,7 @@ from visp.entity.execs import Exec, SequenceExec
 from visp.entity.limits import ActionLimits, merge_limits, parse_limits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameters, parse_parameters, plain, render_parameters
-from visp.entity.payload import parse_document
+from visp.entity.payload import encode, parse_document
 from visp.errors import BadRequest, Malformed
 
 if TYPE_CHECKING:
@@ -67,12 +67,11 @@ def parse_put(body: bytes, manifest: Manifest, namespace: str) -> ActionPut:
     fields = parse_document(body, "exec")
     parameters, annotations = raw_fields(body)
     exec = execs.parse_exec(fields.get("exec"), manifest, namespace)
-    removed = fields.get("delAnnotations")
     return ActionPut(
         exec=exec,
         parameters=parameters,
         annotations=annotations,
-        removed_annotations=tuple(removed) if isinstance(removed, list) else (),
+        removed_annotations=_parse_keys(fields.get("delAnnotations")),
         limits=parse_limits(fields.get("limits")),
         version=version.parse_version(fields.get("version")),
         publish=parse_publish(fields.get("publish")),
@@ -83,7 +82,19 @@ def parse_publish(value: Any) -> bool | None:
     """`publish` of a PUT body; raises `Malformed` for what is no boolean."""
     if value is None or isinstance(value, bool):
         return value
-    raise Malformed("Expected a boolean in field 'publish'")
+    raise Malformed(wording.boolean_expected(encode(value).decode()))
+
+
+def _parse_keys(value: Any) -> tuple[str, ...]:
+    """`delAnnotations`: an array of strings, or nothing."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Malformed(wording.array_expected(encode(value).decode()))
+    for key in value:
+        if not isinstance(key, str):
+            raise Malformed(wording.string_expected(encode(key).decode()))
+    return tuple(value)
 
 
 def create(name: FullyQualifiedName, put: ActionPut, now_ms: int) -> Action:

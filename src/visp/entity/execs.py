@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 INLINE_CODE_BYTES = 16 * 1024
 """Code up to this size stands in the document; larger code is a blob."""
 
+_CODE_FIELDS = ("code", "jar")
+"""Java actions once had their code in `jar`."""
+
 SEQUENCE = "sequence"
 BLACKBOX = "blackbox"
 
@@ -94,7 +97,7 @@ def parse_exec(value: Any, manifest: Manifest, namespace: str) -> Exec | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise Malformed(wording.object_expected_in("exec"))
+        raise Malformed(wording.JSON_OBJECT_EXPECTED)
     given = value.get("kind")
     if not isinstance(given, str):
         raise Malformed(wording.KIND_NOT_STRING)
@@ -104,13 +107,13 @@ def parse_exec(value: Any, manifest: Manifest, namespace: str) -> Exec | None:
     if kind == BLACKBOX:
         return _parse_blackbox(value)
     entry = manifest.resolve(kind)
-    code = value.get("code")
-    if code is None:
-        raise Malformed(wording.code_missing(entry.kind))
-    main = _optional_text(value.get("main"))
+    field = next((field for field in _CODE_FIELDS if field in value), None)
+    if field is None:
+        raise Malformed(wording.code_missing(kind))
+    main = _main(value, kind)
     if entry.require_main and main is None:
-        raise Malformed(wording.main_missing(entry.kind))
-    return CodeExec(entry.kind, _code(code), main)
+        raise Malformed(wording.main_missing(kind))
+    return CodeExec(entry.kind, _code(value[field]), main)
 
 
 def _parse_sequence(value: dict[str, Any], namespace: str) -> SequenceExec:
@@ -130,7 +133,7 @@ def _parse_blackbox(value: dict[str, Any]) -> BlackboxExec:
         raise Malformed(wording.IMAGE_UNPARSABLE)
     code = value.get("code")
     is_blank = code is None or (isinstance(code, str) and not code.strip())
-    return BlackboxExec(image.strip(), None if is_blank else _code(code), _optional_text(value.get("main")))
+    return BlackboxExec(image.strip(), None if is_blank else _code(code), _main(value, BLACKBOX))
 
 
 def _code(value: Any) -> Code:
@@ -139,8 +142,14 @@ def _code(value: Any) -> Code:
     return Code(is_base64(value), inline=value)
 
 
-def _optional_text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+def _main(exec: dict[str, Any], kind: str) -> str | None:
+    """`main`, None when it is absent or blank."""
+    main = exec.get("main")
+    if main is None:
+        return None
+    if not isinstance(main, str):
+        raise Malformed(wording.main_not_string(kind))
+    return main if main.strip() else None
 
 
 def size_bytes(exec: Exec) -> int:

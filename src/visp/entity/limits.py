@@ -5,6 +5,7 @@ Source: the limits table of Apache OpenWhisk's reference; checks and their order
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -23,6 +24,22 @@ REQUEST_LIMIT_BYTES = 50 * MIB
 SEQUENCE_LIMIT = 50
 LIST_DEFAULT = 30
 LIST_MAXIMUM = 200
+
+
+_BYTE_SIZE = re.compile(r"\s*(\d{1,15})\s*(B|KB?|MB?|GB?)\s*\Z", re.ASCII | re.IGNORECASE)
+_UNIT_BYTES = {"B": 1, "K": KIB, "M": MIB, "G": 1024 * MIB}
+
+
+def parse_byte_size(text: str) -> int:
+    """Bytes of a size as operators write it (`1048576 B`, `64 KB`, `1m`); raises `ValueError`."""
+    match = _BYTE_SIZE.match(text)
+    if match is None:
+        raise ValueError(f"no size: {text}")
+    return int(match[1]) * _UNIT_BYTES[match[2][0].upper()]
+
+
+def render_byte_size(size: int) -> str:
+    return f"{size} B"
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -90,7 +107,7 @@ def parse_limits(value: Any) -> dict[str, int]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Malformed(wording.object_expected_in("limits"))
+        raise Malformed(wording.object_expected_in("timeout"))
     out: dict[str, int] = {}
     for field, noun, whole_noun in _FIELDS:
         given = value.get(field)

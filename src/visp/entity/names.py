@@ -17,6 +17,8 @@ from visp.errors import BadName, Malformed
 
 NAME_LIMIT = 256
 DEFAULT_PACKAGE = "default"
+"""What clients and web action paths call the default package; in the API it is a name that no package may have."""
+
 CALLERS_NAMESPACE = "_"
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_@ .&-]{0,254}[A-Za-z0-9_@.&-])?\Z")
@@ -95,8 +97,7 @@ def parse_qualified(value: Any) -> FullyQualifiedName:
     for segment in segments:
         if not is_name(segment):
             raise Malformed(wording.NAME_ILLEGAL)
-    package = segments[1] if len(segments) == 3 else None
-    return FullyQualifiedName(segments[0], None if package == DEFAULT_PACKAGE else package, segments[-1])
+    return FullyQualifiedName(segments[0], segments[1] if len(segments) == 3 else None, segments[-1])
 
 
 def from_id(id: str) -> FullyQualifiedName:

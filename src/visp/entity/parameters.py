@@ -26,14 +26,12 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
 Parameters = dict[str, Parameter]
 """Key → parameter, in the order of first appearance."""
 
-_NULL = msgspec.Raw(b"null")
-
 
 class _Entry(msgspec.Struct):
     key: str
-    value: msgspec.Raw = _NULL
-    init: Any = None
-    encryption: Any = None
+    value: msgspec.Raw
+    init: bool | None = None
+    encryption: str | None = None
 
 
 _decode_entries = msgspec.json.Decoder(list[_Entry]).decode
@@ -42,7 +40,7 @@ _decode_entries = msgspec.json.Decoder(list[_Entry]).decode
 def parse_parameters(raw: bytes) -> Parameters | None:
     """Parameters or annotations of a body; None when the field is null. Duplicate keys: the last wins.
 
-    Raises `Malformed` when it is no array of objects with a `key`.
+    Raises `Malformed` when it is no array of objects with a `key` and a `value`.
     """
     if raw == b"null":
         return None
@@ -52,8 +50,7 @@ def parse_parameters(raw: bytes) -> Parameters | None:
         raise Malformed(wording.PARAMETERS_MALFORMED) from None
     out: Parameters = {}
     for entry in entries:
-        scheme = entry.encryption if isinstance(entry.encryption, str) else None
-        out[entry.key] = Parameter(msgspec.Raw(bytes(entry.value)), entry.init is True, scheme)
+        out[entry.key] = Parameter(msgspec.Raw(bytes(entry.value)), entry.init is True, entry.encryption)
     return out
 
 

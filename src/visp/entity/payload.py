@@ -19,6 +19,16 @@ JsonObject = dict[str, msgspec.Raw]
 
 EMPTY_OBJECT = b"{}"
 
+DIGITS_LIMIT = 4300
+"""Digits of one number: no runtime here reads a longer one (CPython's own bound)."""
+
+DEPTH_MARGIN = 50
+"""Frames of Python that a PUT body is decoded below the place that asks for it.
+
+How deep JSON may nest is what the interpreter's recursion limit leaves; a body that was taken at this depth is read
+again later, from the store or for a check, with less of the limit used, and so never fails there.
+"""
+
 _decode_object = msgspec.json.Decoder(JsonObject).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -42,6 +52,8 @@ def parse_object(body: bytes) -> JsonObject:
     except _UNPARSABLE as error:
         raise Malformed(wording.unexpected_json(str(error))) from None
     check_text(body)
+    if len(body) > DIGITS_LIMIT and _may_hold_a_long_number(body):
+        _decode_whole(body)
     return fields
 
 
@@ -53,13 +65,27 @@ def parse_document(body: bytes, field: str) -> dict[str, Any]:
     """
     if not body.strip():
         raise Malformed(wording.END_OF_INPUT)
-    try:
-        value = _decode_any(body)
-    except _UNPARSABLE as error:
-        raise Malformed(wording.unexpected_json(str(error))) from None
+    value = _below(DEPTH_MARGIN, body)
     if not isinstance(value, dict):
         raise Malformed(wording.object_expected_in(field))
     return value
+
+
+def _below(frames: int, body: bytes) -> Any:
+    return _below(frames - 1, body) if frames else _decode_whole(body)
+
+
+def _decode_whole(body: bytes) -> Any:
+    try:
+        return _decode_any(body)
+    except _UNPARSABLE as error:
+        raise Malformed(wording.unexpected_json(str(error))) from None
+
+
+def _may_hold_a_long_number(body: bytes) -> bool:
+    """Whether there may be a run of more digits than the limit: it would fill one of these blocks."""
+    block = DIGITS_LIMIT // 2
+    return any(body[at : at + block].isdigit() for at in range(0, len(body), block))
 
 
 def check_text(data: bytes) -> None:

@@ -11,9 +11,11 @@ from visp.entity import version
 from visp.entity.action import parse_publish, raw_fields
 from visp.entity.names import FullyQualifiedName, parse_qualified
 from visp.entity.parameters import Parameters, render_parameters
-from visp.entity.payload import parse_document
+from visp.entity.payload import encode, parse_document
 from visp.entity.trigger import RuleStatus
 from visp.errors import BadRequest, Malformed
+
+_STATUSES = frozenset(RuleStatus)
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +61,9 @@ def parse_status(body: bytes) -> RuleStatus:
     if "status" not in fields:
         raise Malformed(wording.STATUS_MISSING)
     given = fields["status"]
-    try:
+    if isinstance(given, str) and given in _STATUSES:
         return RuleStatus(given)
-    except ValueError:
-        raise Malformed(wording.bad_rule_status(str(given))) from None
+    raise Malformed(wording.bad_rule_status(given if isinstance(given, str) else encode(given).decode()))
 
 
 def create(name: FullyQualifiedName, put: RulePut, now_ms: int) -> Rule:

@@ -16,7 +16,13 @@ import uuid
 import msgspec
 
 from visp import wording
-from visp.entity.limits import PARAMETERS_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, RESULT_LIMIT_BYTES, LimitRanges
+from visp.entity.limits import (
+    PARAMETERS_LIMIT_BYTES,
+    PAYLOAD_LIMIT_BYTES,
+    RESULT_LIMIT_BYTES,
+    LimitRanges,
+    render_byte_size,
+)
 from visp.errors import Unauthorized
 
 KEY_LENGTH = 64
@@ -50,6 +56,10 @@ class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = PAYLOAD_LIMIT_BYTES
     result_bytes: int = RESULT_LIMIT_BYTES
     allowed_kinds: frozenset[str] = frozenset()
+    is_storing: bool = True
+    """Whether records of activations are kept."""
+    own: dict[str, object] = {}
+    """Further limits as `GET …/limits` shows them: only where an operator set them."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +121,9 @@ def render_limits(limits: UserLimits) -> dict[str, object]:
         "maxActionTimeout": ranges.timeout_ms.high,
         "minActionConcurrency": ranges.concurrency.low,
         "maxActionConcurrency": ranges.concurrency.high,
-        "maxParameterSize": f"{limits.parameters_bytes} B",
+        "maxParameterSize": render_byte_size(limits.parameters_bytes),
         "maxActionInstances": limits.concurrent_invocations,
     }
     if limits.allowed_kinds:
         out["allowedKinds"] = sorted(limits.allowed_kinds)
-    return out
+    return out | limits.own

@@ -171,20 +171,25 @@ class Pool:
 
     def failed(self, slot: Slot) -> None:
         """The slot's job is done and its container is not to be used again."""
+        self._drop(slot)
+        if self._queues:
+            self._plan_all()
+
+    def retry(self, slot: Slot, job: Job) -> None:
+        """The container could not serve the job, and has not begun to: the job goes to another, before all others."""
+        self._drop(slot)
+        job.reset()
+        if self.is_closed:
+            return
+        self._queues.setdefault(job.key, deque()).appendleft(job)
+        self._plan_all()
+
+    def _drop(self, slot: Slot) -> None:
         job = slot.job
         if job is not None:
             slot.job = None
             self._disengage(job.key)
         self.remove(slot)
-
-    def retry(self, slot: Slot, job: Job) -> None:
-        """The container could not serve the job, and has not begun to: the job goes to another, before all others."""
-        self.failed(slot)
-        job.reset()
-        if self.is_closed:
-            return
-        self._queues.setdefault(job.key, deque()).appendleft(job)
-        self._plan_key(job.key)
 
     def lost(self, slot: Slot) -> None:
         """The container of a slot without a job has ended by itself."""
@@ -236,14 +241,14 @@ class Pool:
         job = self._pop(key)
         if isinstance(step, Resume):
             slot = step.slot
-            self._paused[key].remove(slot)
+            _discard(self._paused, key, slot)
             slot.on(SlotEvent.RESUME)
             self._take(slot, job)
             self._tasks.create_task(self._resume(slot, job))
             return
         if isinstance(step, Specialise):
             slot = step.slot
-            self._cells[Cell(slot.kind, slot.memory_mb)].remove(slot)
+            _discard(self._cells, Cell(slot.kind, slot.memory_mb), slot)
             slot.key = key
             gone = []
         else:
@@ -506,6 +511,8 @@ class Pool:
             self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
             self._starting.pop(slot.id, None)
             self.remove(slot)
+            if self._queues:
+                self._plan_all()
             return
         self._starting.pop(slot.id, None)
         if slot.state is not State.STARTING:

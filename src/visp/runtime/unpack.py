@@ -38,8 +38,9 @@ PATH_BYTES = 2048
 """Half of what the kernel takes: the host's folder, or `/action`, comes before it."""
 DEPTH = 100
 CHUNK_BYTES = 64 * 1024
-HEADER_BYTES = MIB
-"""A tar header's extension, which is held as a whole."""
+EXTENSION_BYTES = 64 * 1024
+"""What extends one tar header; it is held as a whole."""
+EXTENSIONS_BYTES = 8 * MIB
 GZIP_MEMBERS = 10_000
 SHOWN_LETTERS = 80
 
@@ -47,6 +48,7 @@ FOLDER, FILE, PROGRAM, BYTES, LINK, HARD_LINK, END, REFUSED = (b"D", b"F", b"X",
 REPLIES = 3
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
+CUT_OFF = "it ends early; was it cut off?"
 NO_ARCHIVE = "The action's code is neither a zip nor a tar archive."
 
 
@@ -123,16 +125,16 @@ class Names:
     def add(self, name: bytes, kind: bytes) -> Iterator[Frame]:
         """Checks `name`, then gives the folders above it that are not there yet, and itself if it is a folder."""
         path = clean(name)
-        segments = path.split(b"/") if path else []
-        for depth in range(1, len(segments)):
-            above = b"/".join(segments[:depth])
-            found = self._kinds.get(above)
-            if found is None:
-                yield self._put(name, above, FOLDER)
-            elif found == LINK:
-                refuse(name, "lies below a symbolic link")
-            elif found != FOLDER:
-                refuse(name, "lies below what is no folder")
+        missing, above = [], parent(path)
+        while above not in self._kinds:
+            missing.append(above)
+            above = parent(above)
+        if self._kinds[above] == LINK:
+            refuse(name, "lies below a symbolic link")
+        if self._kinds[above] != FOLDER:
+            refuse(name, "lies below what is no folder")
+        for folder in reversed(missing):
+            yield self._put(name, folder, FOLDER)
         if not path and kind != FOLDER:
             refuse(name, "has no name")
         held = self._kinds.get(path)
@@ -183,6 +185,10 @@ def clean(name: bytes) -> bytes:
     segments = split(name)
     check_segments(name, segments)
     return b"/".join(segments)
+
+
+def parent(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
 
 
 def split(path: bytes) -> list[bytes]:
@@ -390,17 +396,20 @@ def inflate_entry(data: memoryview, entry: Zipped) -> Iterator[bytes | memoryvie
 
 
 def inflate(packed: memoryview, inflater: zlib._Decompress) -> Generator[bytes, None, int]:
-    """Bounded pieces, then how much of `packed` that took; raises `zlib.error` when the data ends early."""
+    """Bounded pieces, then how much of `packed` that took."""
     at, rest = 0, b""
     while not inflater.eof:
         given = rest or packed[at : at + CHUNK_BYTES]
         at += 0 if rest else len(given)
-        out = inflater.decompress(given, CHUNK_BYTES)
+        try:
+            out = inflater.decompress(given, CHUNK_BYTES)
+        except zlib.error as error:
+            damaged(str(error))
         rest = inflater.unconsumed_tail
         if out:
             yield out
         elif not given:
-            raise zlib.error("it ends early; was it cut off?")
+            damaged(CUT_OFF)
     return at - len(inflater.unused_data)
 
 
@@ -453,7 +462,7 @@ class Stream:
             size -= len(self._rest)
             chunk = next(self._chunks, None)
             if chunk is None:
-                damaged("it ends early; was it cut off?")
+                damaged(CUT_OFF)
             self._rest = memoryview(chunk)
         parts.append(self._rest[:size])
         self._rest = self._rest[size:]
@@ -476,7 +485,7 @@ class Tarred(NamedTuple):
 
 
 def untar(stream: Stream) -> Iterator[Frame]:
-    names, total, headers = Names(), 0, 0
+    names, total, headers, extensions = Names(), 0, 0, 0
     overrides: dict[str, bytes] = {}
     while True:
         block = stream.read(BLOCK_BYTES)
@@ -491,7 +500,10 @@ def untar(stream: Stream) -> Iterator[Frame]:
         if headers > 3 * ENTRIES:
             refuse(entry.name, f"is one more than the {ENTRIES:,} entries that an archive may have")
         if entry.type in (GNU_NAME, GNU_LINK, PAX, PAX_GLOBAL):
-            extend(overrides, entry, read_header(stream, entry))
+            extensions += entry.size_bytes
+            if entry.size_bytes > EXTENSION_BYTES or extensions > EXTENSIONS_BYTES:
+                refuse(entry.name, f"has headers longer than {EXTENSION_BYTES:,} bytes, or than 8 MB with all others")
+            extend(overrides, entry, b"".join(tar_content(stream, entry.size_bytes)))
             continue
         overrides = {}
         if entry.type in TAR_FILES and not entry.name.endswith(b"/"):
@@ -533,7 +545,7 @@ def is_tar_header(block: bytes) -> bool:
     if len(block) < BLOCK_BYTES or block == ZEROS:
         return False
     digits = block[148:156].strip(b" \0")
-    return bool(re.match(rb"[0-7]+\Z", digits)) and int(digits, 8) == sum(block[:148]) + 8 * 32 + sum(block[156:])
+    return bool(re.match(rb"[0-7]+\Z", digits)) and int(digits, 8) == sum(block) - sum(block[148:156]) + 8 * 32
 
 
 def tar_entry(block: bytes, overrides: dict[str, bytes]) -> Tarred:
@@ -549,12 +561,6 @@ def tar_entry(block: bytes, overrides: dict[str, bytes]) -> Tarred:
         size = int(overrides["size"])
     target = overrides.get("linkpath", text_field(block[157:257]))
     return Tarred(name, block[156:157], size, number_field(name, block[100:108]), target)
-
-
-def read_header(stream: Stream, entry: Tarred) -> bytes:
-    if entry.size_bytes > HEADER_BYTES:
-        refuse(entry.name, f"has a header longer than {HEADER_BYTES // MIB} MB")
-    return b"".join(tar_content(stream, entry.size_bytes))
 
 
 def extend(overrides: dict[str, bytes], entry: Tarred, body: bytes) -> None:
@@ -627,8 +633,6 @@ def main() -> None:
                 say(letter, payload)
         except Refused as refused:
             say(REFUSED, str(refused).encode("utf-8", "replace"))
-        except zlib.error as error:
-            say(REFUSED, f"The action's code cannot be unpacked: the archive is damaged ({error}).".encode())
         else:
             say(END)
 

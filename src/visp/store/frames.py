@@ -58,7 +58,7 @@ def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") ->
     return _PREFIX.pack(len(body), zlib.crc32(body)) + body
 
 
-def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
+def read(data: bytes | bytearray, at: int, base: int) -> Frame | None:
     """The frame at `at` of a segment that begins at offset `base`; None when there is no valid one.
 
     Raises `msgspec.DecodeError` for a whole frame of a kind that this visp does not know.
@@ -82,7 +82,7 @@ def read(data: bytes | memoryview, at: int, base: int) -> Frame | None:
     return Frame(type, id.hex(), synced_to, head, tail, base + at, base + start + length)
 
 
-def scan(data: bytes, base: int) -> Iterator[Frame]:
+def scan(data: bytes | bytearray, base: int) -> Iterator[Frame]:
     """The frames of a segment in order, up to the first place where there is none."""
     at = 0
     while (frame := read(data, at, base)) is not None:
@@ -93,7 +93,7 @@ def scan(data: bytes, base: int) -> Iterator[Frame]:
 _LOOKS_LIKE = re.compile(rb"(?=[\x01-\x04]\x01)")
 
 
-def scan_beyond(data: bytes, at: int, base: int) -> Iterator[Frame]:
+def scan_beyond(data: bytes | bytearray, at: int, base: int) -> Iterator[Frame]:
     """Every valid frame behind a place that is none: what was written there tells damage from an end."""
     for match in _LOOKS_LIKE.finditer(data.rstrip(b"\0"), at + PREFIX_BYTES):
         frame = read(data, match.start() - PREFIX_BYTES, base)

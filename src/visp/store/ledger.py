@@ -14,7 +14,7 @@ import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
@@ -48,6 +48,7 @@ INDEX_ROWS = 1_000
 LOGS_WAIT_S = 1.0
 LOGS_LIMIT_S = 10.0
 RETRY_S = 1.0
+"""How long the index rests after it could not be written."""
 PINNED_SEGMENTS = 4
 """An entry open for more segments than this is copied to the newest."""
 EXIT_IO_ERROR = 74
@@ -121,19 +122,22 @@ class EmbeddedLedger:
         self._to_sync: list[Then] = []
         self._is_syncing = False
         self._unsynced: list[Segment] = []
-        self._is_folder_synced = True
+        self._is_folder_synced = False
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._found: list[OpenWork] = []
         self._records: OrderedDict[str, _Pending] = OrderedDict()
         self._records_bytes = 0
-        self._refusal: ServiceError | None = None
+        self._refusal: type[ServiceError] | None = None
+        self._failure: type[ServiceError] | None = None
         self._is_spare_asked = False
         self._is_disk_full = False
         self._is_index_full = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._indexing = asyncio.Lock()
+        self._sweeping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._lock = -1
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop
 
     # ── start and stop ──────────────────────────────────────────────────────────────────────────────────────────
@@ -144,8 +148,13 @@ class EmbeddedLedger:
         indexed_to = await self._index.indexed_to()
         try:
             await self._in_thread(self._replay, indexed_to)
-        except OSError as error:
-            raise StoreUnavailable(f"the ledger in {self._folder} cannot be used: {error.strerror}") from None
+            await self._reconcile(indexed_to)
+        except BaseException as error:
+            await self._index.close()
+            self._release()
+            if isinstance(error, OSError):
+                raise StoreUnavailable(f"the ledger in {self._folder} cannot be used: {error.strerror}") from None
+            raise
         self._tasks = [
             self._loop.create_task(self._sync_on()),
             self._loop.create_task(self._index_on()),
@@ -153,12 +162,11 @@ class EmbeddedLedger:
         ]
 
     async def close(self) -> None:
-        """Writes and syncs what there is, and indexes it."""
-        self._flush()
+        """Writes and syncs what there is, and indexes it; from then on everything is refused."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._in_thread(self._sync_segments, list(self._segments))
+        await self._sync_all()
         for pending in list(self._records.values()):
             self._complete_logs(pending)
         try:
@@ -166,67 +174,83 @@ class EmbeddedLedger:
         except ServiceError as error:
             log.error("ledger.not_indexed", reason=str(error))
         await self._index.close()
+        self._release()
+
+    def _release(self) -> None:
+        self._is_closed = True
+        self._thread.shutdown()
         for segment in self._segments:
             segment.close()
         if self._spare is not None:
-            os.close(self._spare.descriptor)
-            self._spare.path.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._thread.shutdown()
+            self._spare.remove()
+        if self._lock >= 0:
+            os.close(self._lock)
 
     def _replay(self, indexed_to: int) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        segments.sync_folder(self._folder.parent)
+        segments.sync_folder(self._folder.parent.parent)
         self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
             raise StoreUnavailable(
                 f"another server uses {self._folder}: stop it, or choose another folder by --data-dir"
             ) from None
-        found = segments.open_existing(self._folder)
+        self._segments = segments.open_existing(self._folder)
         messages: dict[str, tuple[bytes, _Open]] = {}
         finished: set[str] = set()
         started: set[str] = set()
-        for number, segment in enumerate(found):
+        for number, segment in enumerate(self._segments, 1):
             data = segments.load(segment)
-            for frame in frames.scan(data, segment.base):
-                self._synced_to = max(self._synced_to, frame.synced_to)
-                try:
+            later = self._segments[number:]
+            try:
+                for frame in frames.scan(data, segment.base):
+                    self._synced_to = max(self._synced_to, frame.synced_to)
                     self._replay_frame(frame, segment, messages, started, finished, indexed_to)
-                except msgspec.DecodeError as error:
-                    raise StoreUnavailable(
-                        f"an entry of {segment.path} cannot be read ({error}): was it written by a newer visp?"
-                    ) from None
-                segment.used = frame.end - segment.base
-            self._segments.append(segment)
-            if number + 1 < len(found) and found[number + 1].base == segment.end:
-                continue
-            self._check_end(segment, data, found[number + 1 :])
+                    segment.used = frame.end - segment.base
+                if later and later[0].base == segment.end:
+                    continue
+                self._check_end(segment, data, later)
+            except msgspec.DecodeError as error:
+                raise StoreUnavailable(
+                    f"an entry of {segment.path} cannot be read ({error}): was it written by a newer visp?"
+                ) from None
+            del self._segments[number:]
             break
         self._keep_open(messages, started, finished)
         if not self._segments:
             self._segments.append(
                 segments.adopt(segments.allocate(self._folder, self._settings.ledger.segment_bytes), 0)
             )
-        self._synced_to = 0
         self._sync_segments(list(self._segments))
+        self._synced_to = self._segments[-1].end
 
-    def _check_end(self, segment: Segment, data: bytes, later: list[Segment]) -> None:
+    async def _reconcile(self, indexed_to: int) -> None:
+        """After a power cut the index may know entries that the log has lost: their places will be taken by others."""
+        first, end = self._segments[0].base, self._segments[-1].end
+        if not first <= indexed_to <= end:
+            log.warning("ledger.index_differs", indexed_to=indexed_to, log_begins=first, log_ends=end)
+        if indexed_to > end:
+            await self._index.put([], end)
+            await self._index.checkpoint()  # durable before anything is written at those places
+
+    def _check_end(self, segment: Segment, data: bytearray, later: list[Segment]) -> None:
         """The log ends here; a place that is known to have been durable must not lie behind it."""
-        beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if len(data) > segment.used else []
+        used = len(data.rstrip(b"\0"))
+        beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if used > segment.used else []
         for other in later:
-            beyond += frames.scan(segments.load(other), other.base)
+            beyond += frames.scan_beyond(segments.load(other), 0, other.base)
         synced_to = max([self._synced_to, *(frame.synced_to for frame in beyond)])
         if synced_to > segment.end:
             raise StoreUnavailable(
                 f"the ledger is damaged at byte {segment.used} of {segment.path}: restore the data folder from a "
                 "backup, or move this file and those after it away and lose what they hold"
             )
-        for other in later:
+        for other in reversed(later):
             other.remove()
-        if len(data) > segment.used:
-            log.warning("ledger.cut", segment=segment.path.name, at=segment.used, bytes=len(data) - segment.used)
+        if used > segment.used:
+            log.warning("ledger.cut", segment=segment.path.name, at=segment.used, bytes=used - segment.used)
             segments.cut(segment)
 
     def _replay_frame(
@@ -240,9 +264,11 @@ class EmbeddedLedger:
     ) -> None:
         record: ActivationRecord | None = None
         if frame.type == Type.ACCEPTED:
-            works, record = frames.read_accepted(frame)
-            for id, message in works:
+            accepted = frames.read_accepted(frame)
+            for id, message in accepted.works:
                 messages[id] = (message, _Open(segment))
+            started.update(accepted.started)
+            record = frames.record_of(accepted)
         elif frame.type == Type.STARTED:
             started.add(frame.id)
         elif frame.type == Type.FINISHED:
@@ -269,7 +295,7 @@ class EmbeddedLedger:
 
     def check_room(self) -> None:
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal  # a new one each time: an exception that is raised again collects its frames
 
     def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
         pending = None
@@ -326,6 +352,8 @@ class EmbeddedLedger:
         while entries:
             try:
                 written = self._write(entries)
+            except segments.NotUndone as error:
+                _end_process("ledger.write_not_undone", error)
             except OSError as error:
                 self._not_written(entries, error)
                 return
@@ -334,6 +362,8 @@ class EmbeddedLedger:
 
     def _write(self, entries: list[_Entry]) -> int:
         """Writes as many as the segment has room for, by one write; how many. Raises `OSError`: none of them."""
+        if self._is_closed:
+            raise OSError(errno.EBADF, "the ledger is closed")
         segment = self._segments[-1]
         synced_to, parts, size = self._synced_to, list[bytes](), 0
         for entry in entries:
@@ -348,7 +378,7 @@ class EmbeddedLedger:
         segment.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if segment not in self._unsynced:
             self._unsynced.append(segment)
-        if self._spare is None and not self._is_spare_asked and segment.used > segment.size_bytes // 2:
+        if self._spare is None and not self._is_disk_full and segment.used > segment.size_bytes // 2:
             self._prepare_spare()
         return len(parts)
 
@@ -363,22 +393,24 @@ class EmbeddedLedger:
                 self._to_sync.append(entry.then)
                 is_sync_due = True
             else:
-                entry.then(None)
+                _tell(entry.then, None)
         if is_sync_due:
             self._sync()
-        if self._refusal is not None or len(self._records) > self._settings.ledger.unindexed_records // 2:
+        limits = self._settings.ledger
+        if (
+            self._refusal is not None
+            or len(self._records) > limits.unindexed_records // 2
+            or self._records_bytes > limits.unindexed_bytes // 2
+        ):
             self._judge()
 
     def _not_written(self, entries: list[_Entry], error: OSError) -> None:
         log.error("ledger.write_failed", reason=str(error), entries=len(entries))
-        self._is_disk_full = True
-        if not self._is_spare_asked:
-            self._prepare_spare()
+        self._failure = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
         self._judge()
-        failed = StoreFull() if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable()
         for entry in entries:
             if entry.then is not None:
-                entry.then(failed)
+                _tell(entry.then, self._failure())
 
     def _note(self, entry: _Entry) -> None:
         """What a written entry means for what is in memory."""
@@ -386,20 +418,22 @@ class EmbeddedLedger:
             entry.pending.offset = entry.offset
             self._keep_record(entry.pending)
         for id in entry.work_ids:
+            work = _Open(self._segments[-1])
             if (copied := self._open.get(id)) is not None:
                 copied.segment.open_ids.discard(id)
-            self._open[id] = _Open(self._segments[-1])
-            self._segments[-1].open_ids.add(id)
-        if entry.type is Type.STARTED and (work := self._open.get(entry.id)) is not None:
-            work.is_started = True
-        elif entry.type is Type.FINISHED and (work := self._open.pop(entry.id, None)) is not None:
-            work.segment.open_ids.discard(entry.id)
+                work.is_started = copied.is_started
+            self._open[id] = work
+            work.segment.open_ids.add(id)
+        if entry.type is Type.STARTED and (begun := self._open.get(entry.id)) is not None:
+            begun.is_started = True
+        elif entry.type is Type.FINISHED and (ended := self._open.pop(entry.id, None)) is not None:
+            ended.segment.open_ids.discard(entry.id)
 
     def _next_segment(self, needed: int) -> Segment:
         """The segment after the present one. A frame larger than a segment gets one of its own size."""
         spare, self._spare = self._spare, None
         if spare is not None and spare.size_bytes < needed:
-            os.close(spare.descriptor)
+            spare.remove()
             spare = None
         if spare is None:
             spare = segments.allocate(self._folder, max(needed, self._settings.ledger.segment_bytes))
@@ -410,6 +444,8 @@ class EmbeddedLedger:
 
     def _prepare_spare(self) -> None:
         """Reserves the next segment's blocks beforehand: a full disk shows while there is room to finish."""
+        if self._is_spare_asked:
+            return
         self._is_spare_asked = True
         allocating = self._loop.run_in_executor(
             self._thread, segments.allocate, self._folder, self._settings.ledger.segment_bytes
@@ -419,12 +455,15 @@ class EmbeddedLedger:
             if done.cancelled():
                 return
             error = done.exception()
+            self._is_spare_asked = False
             self._is_disk_full = error is not None
-            if error is None:
-                self._is_spare_asked, self._spare = False, done.result()
-            else:
+            if error is not None:
                 log.error("ledger.disk_full", folder=str(self._folder), reason=str(error))
-                self._loop.call_later(RETRY_S, self._prepare_spare)
+            elif self._spare is None:
+                self._spare, self._failure = done.result(), None
+            else:  # it was asked for only to see whether there is room again
+                done.result().remove()
+                self._failure = None
             self._judge()
 
         allocating.add_done_callback(allocated)
@@ -433,10 +472,12 @@ class EmbeddedLedger:
         """Whether new work is refused, and why."""
         limits = self._settings.ledger
         segment = self._segments[-1]
-        if self._is_index_full or (self._is_disk_full and segment.used > segment.size_bytes * 3 // 4):
-            self._refusal = StoreFull()
+        if self._failure is not None:
+            self._refusal = self._failure
+        elif self._is_index_full or (self._is_disk_full and segment.used > segment.size_bytes * 3 // 4):
+            self._refusal = StoreFull
         elif len(self._records) > limits.unindexed_records or self._records_bytes > limits.unindexed_bytes:
-            self._refusal = Overloaded()
+            self._refusal = Overloaded
         else:
             self._refusal = None
 
@@ -444,7 +485,7 @@ class EmbeddedLedger:
 
     def _sync(self) -> None:
         """Starts a sync for all that wait, unless one is under way: then the next one is for them."""
-        if self._is_syncing or not self._unsynced:
+        if self._is_syncing or not (self._unsynced or self._to_sync):
             return
         self._is_syncing = True
         waiting, self._to_sync = self._to_sync, []
@@ -459,11 +500,19 @@ class EmbeddedLedger:
             self._is_syncing = False
             self._synced_to = end
             for then in waiting:
-                then(None)
+                _tell(then, None)
             if self._to_sync:
                 self._sync()
 
         syncing.add_done_callback(synced)
+
+    async def _sync_all(self) -> None:
+        """Everything that was made so far is on disk when this returns, or its `then` knows why not."""
+        self._flush()
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._to_sync.append(lambda _: None if done.cancelled() else done.set_result(None))
+        self._sync()
+        await done
 
     def _sync_segments(self, dirty: list[Segment]) -> None:
         """In order: an earlier segment is durable before a later one is said to be."""
@@ -471,21 +520,25 @@ class EmbeddedLedger:
             for segment in dirty:
                 segment.sync()
             if not self._is_folder_synced:
+                self._is_folder_synced = True  # before the sync: a segment that comes meanwhile needs another
                 segments.sync_folder(self._folder)
-                self._is_folder_synced = True
         except OSError as error:
-            log.error("ledger.sync_failed", reason=str(error), action="the server ends; its next start replays the log")
-            os._exit(EXIT_IO_ERROR)
+            _end_process("ledger.sync_failed", error)
 
     async def _sync_on(self) -> None:
         while True:
             await self._clock.sleep(SYNC_EVERY_S)
             self._sync()
+            if self._is_disk_full or self._failure is not None:
+                self._prepare_spare()
 
     # ── the index ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep_record(self, pending: _Pending) -> None:
-        self._records[pending.record.head.id] = pending
+        id = pending.record.head.id
+        if (earlier := self._records.pop(id, None)) is not None:
+            self._records_bytes -= earlier.size_bytes
+        self._records[id] = pending
         self._records_bytes += pending.size_bytes
 
     def _set_logs(self, pending: _Pending, logs: tuple[str, ...]) -> None:
@@ -509,8 +562,8 @@ class EmbeddedLedger:
             try:
                 await self._index_all()
                 self._is_index_full = False
-            except ServiceError as error:
-                log.error("ledger.index_failed", reason=str(error), records=len(self._records))
+            except Exception as error:  # it goes on: else records would pile up in memory
+                log.exception("ledger.index_failed", records=len(self._records))
                 self._is_index_full = isinstance(error, StoreFull)
                 await self._clock.sleep(RETRY_S)
             self._judge()
@@ -538,10 +591,13 @@ class EmbeddedLedger:
         taken = {pending.record.head.id for pending in batch}
         left = next((p.offset for id, p in self._records.items() if id not in taken), None)
         end = self._segments[-1].end if left is None else left
-        await self._index.put([IndexRow(pending.record, pending.head) for pending in batch], end)
-        for pending in batch:
-            del self._records[pending.record.head.id]
-            self._records_bytes -= pending.size_bytes
+        rows = [IndexRow(pending.record, pending.head) for pending in batch]
+        await self._index.put(rows, end)
+        for pending, row in zip(batch, rows, strict=True):
+            id = row.record.head.id
+            if self._records.get(id) is pending and pending.record is row.record:  # else it got logs meanwhile
+                del self._records[id]
+                self._records_bytes -= pending.size_bytes
         return len(batch) == INDEX_ROWS
 
     async def _sweep_on(self) -> None:
@@ -550,17 +606,18 @@ class EmbeddedLedger:
             await self._clock.sleep(self._settings.retention.every_s)
             try:
                 await self.sweep()
-            except ServiceError as error:
-                log.error("ledger.sweep_failed", reason=str(error))
+            except Exception:  # the next one may do better
+                log.exception("ledger.sweep_failed")
 
     async def sweep(self) -> int:
         """One sweep; how many records were removed."""
         retention = self._settings.retention
         before_ms = None if retention.days <= 0 else self._clock.now_ms() - round(retention.days * 86_400_000)
-        removed = await self._index.sweep(before_ms, retention.bytes)
-        if len(self._segments) > 1:
-            self._copy_pinned()
-            await self._remove_segments()
+        async with self._sweeping:
+            removed = await self._index.sweep(before_ms, retention.bytes)
+            if len(self._segments) > 1:
+                await self._copy_pinned()
+                await self._remove_segments()
         return removed
 
     async def _remove_segments(self) -> None:
@@ -573,28 +630,29 @@ class EmbeddedLedger:
             done += 1
         if not done:
             return
-        await self._in_thread(self._sync_segments, list(self._segments))  # copies of entries among them
+        await self._sync_all()  # copies of entries among them
         if await self._index.checkpoint():
-            for segment in self._segments[:done]:
-                await self._in_thread(segment.remove)
-            del self._segments[:done]
+            for _ in range(done):
+                await self._in_thread(self._segments.pop(0).remove)
 
-    def _copy_pinned(self) -> None:
+    async def _copy_pinned(self) -> None:
         """Entries that would keep old segments are written again at the end of the log."""
         for segment in self._segments[: -PINNED_SEGMENTS - 1]:
-            data = segments.load(segment) if segment.open_ids else b""
-            for frame in frames.scan(data, segment.base):
-                if frame.type != Type.ACCEPTED:
-                    continue
-                works, _ = frames.read_accepted(frame)
-                left = [(id, message) for id, message in works if id in segment.open_ids]
-                if left:
-                    head = frames.encode_msgpack(frames.Accepted(left, None))
-                    ids = tuple(id for id, _ in left)
-                    was_started = [id for id in ids if self._open[id].is_started]
-                    self._append(_Entry(Type.ACCEPTED, ids[0], head, b"", None, False, None, ids))
-                    for id in was_started:
-                        self._append(_Entry(Type.STARTED, id, b"", b"", None, False))
+            if segment.open_ids:
+                found = await asyncio.to_thread(_works_in, segment, frozenset(segment.open_ids))
+                copies = [self._copy(works, segment) for works in found]
+                # before what waits to be written: they say how things stood before that
+                self._buffer[:0] = [copy for copy in copies if copy is not None]
+                self._flush()
+
+    def _copy(self, works: list[tuple[str, bytes]], segment: Segment) -> _Entry | None:
+        """An entry of those that are still open; what had begun is said in it, so that both are kept or neither."""
+        left = [(id, message) for id, message in works if id in segment.open_ids]
+        if not left:
+            return None
+        ids = tuple(id for id, _ in left)
+        head = frames.copied_head(left, [id for id in ids if self._open[id].is_started])
+        return _Entry(Type.ACCEPTED, ids[0], head, b"", None, False, None, ids)
 
     # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -620,3 +678,25 @@ class EmbeddedLedger:
 
     async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
+
+
+def _tell(then: Then, error: Exception | None) -> None:
+    """One that raises must not keep the others from hearing."""
+    try:
+        then(error)
+    except Exception:
+        log.exception("ledger.then_failed")
+
+
+def _works_in(segment: Segment, ids: frozenset[str]) -> list[list[tuple[str, bytes]]]:
+    """What the segment's `accepted` entries hold of these."""
+    return [
+        [work for work in frames.read_accepted(frame).works if work[0] in ids]
+        for frame in frames.scan(segments.load(segment), segment.base)
+        if frame.type == Type.ACCEPTED
+    ]
+
+
+def _end_process(event: str, error: Exception) -> NoReturn:
+    log.error(event, reason=str(error), action="the server ends; its next start replays the log")
+    os._exit(EXIT_IO_ERROR)

@@ -72,8 +72,10 @@ class Segment:
         os.close(self.descriptor)
 
     def remove(self) -> None:
+        """Durably, so that of several that are removed in order none comes back alone."""
         self.close()
         self.path.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
 
 
 class Spare(msgspec.Struct, frozen=True):
@@ -130,13 +132,14 @@ def open_existing(folder: Path) -> list[Segment]:
     """The segments of an earlier run, in order; raises `StoreUnavailable` for a file that is none."""
     for path in folder.glob(f"{SPARE}*"):
         path.unlink()
-    segments = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    for path in paths:
         if _NAME.fullmatch(path.name) is None:
             raise StoreUnavailable(f"{path} is no segment of a ledger: move it away")
-        base = int(path.stem, 16)
+    segments = []
+    for path in paths:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        segments.append(Segment(path, base, descriptor, os.fstat(descriptor).st_size))
+        segments.append(Segment(path, int(path.stem, 16), descriptor, os.fstat(descriptor).st_size))
     return segments
 
 

@@ -27,7 +27,8 @@ def test_create_sends_code_kind_and_everything_given(api, visp, source, tmp_path
     api.answer("PUT /namespaces/_/actions/hello", body={})
     done = visp(
         "action", "create", "hello", source, "-P", "parameters.json", "-p", "b", "5", "-p", "c", "not json",
-        "-a", "description", "greets", "-t", "1000", "-m", "128", "-l", "1", "-c", "2", "--main", "main", "--web", "raw",
+        "-a", "description", "greets", "-t", "1000", "-m", "128", "-l", "1", "-c", "2", "--main", "main",
+        "--web", "raw",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "ok: created action hello\n")
     [request] = api.requests
@@ -256,6 +257,20 @@ def test_json_of_a_failure_stays_on_stdout(api, visp):
     assert done.exit_code == 246
     assert json.loads(done.stdout) == {"error": {"deep": 1}}
     assert 'application error: {"deep":1}' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("first\nsecond", "first …"),
+        ("x" * 400, "x" * 300 + " …"),
+        ("\n", r'application error: "\n"'),
+        ("", 'application error: ""'),
+    ],
+)
+def test_a_long_error_is_told_in_one_line(api, visp, error, told):
+    api.answer("POST /namespaces/_/actions/div", 502, {"error": error})
+    assert visp("action", "invoke", "div", "-r").stderr.endswith(f"action 'div': {told}\n")
 
 
 def test_a_record_of_failure_under_200_is_a_failure(api, visp):

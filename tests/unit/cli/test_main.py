@@ -1,11 +1,14 @@
 """The command as a whole: global flags, exit statuses, and what it must not import or say."""
 
+import signal
 import subprocess
 import sys
 
+import click
 import pytest
 
 from visp import __version__
+from visp.cli import drawing
 from visp.cli.main import root
 
 AUTH_KEY = "k" * 64
@@ -60,13 +63,15 @@ def test_misuse_is_2(visp, arguments):
     assert "Usage: visp" in done.stderr
 
 
-def test_ctrl_c_ends_quietly_with_130(api, visp, monkeypatch):
-    def interrupted(self, request):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("visp.client.connection.Connection.request", interrupted)
-    done = visp("namespace", "list")
-    assert (done.exit_code, done.output) == (130, "")
+def test_ctrl_c_ends_quietly_with_130(api):
+    api.answer("GET /namespaces/_/activations", body=[])
+    line = [sys.executable, "-m", "visp", "activation", "poll", "--apihost", api.url, "--auth", f"u:{AUTH_KEY}"]
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == "Polling for activation logs\n"
+    running.send_signal(signal.SIGINT)
+    said, complaint = running.communicate(timeout=30)
+    assert (running.returncode, said, complaint) == (130, "", "Enter Ctrl-c to exit.\n")
 
 
 def test_a_reader_that_leaves_is_no_error():
@@ -90,11 +95,27 @@ root.get_command(None, "start")
 first = set(sys.modules)
 for name in root.list_commands(None):
     root.get_command(None, name)
-heavy = {"rich", "http.client", "ssl", "asyncio", "visp.roles", "visp.serving", "visp.doctor"}
+heavy = {"rich", "rich_click", "http.client", "ssl", "asyncio", "visp.roles", "visp.serving", "visp.doctor"}
 print(sorted(first & (heavy | {"msgspec", "visp.settings"})), sorted(set(sys.modules) & heavy))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "[] []\n"
+
+
+def test_help_on_a_terminal_is_drawn_and_keeps_its_examples_in_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for path in ("", "action", "action create", "property set", "start"):
+        command, ctx = root, click.Context(root, info_name="visp")
+        for name in path.split():
+            command = command.get_command(ctx, name)
+            ctx = click.Context(command, info_name=name, parent=ctx)
+        shown = drawing.help_of(command, ctx)
+        assert "╭─ Options" in shown
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.opts[-1] in shown
+        for line in (command.epilog or "").splitlines()[1:]:
+            assert line in shown
 
 
 def test_every_command_explains_itself():

@@ -16,8 +16,10 @@ def slot_in(state: State) -> Slot:
     [
         [SlotEvent.UP, SlotEvent.INIT, SlotEvent.RUN, SlotEvent.DONE],
         [SlotEvent.INIT, SlotEvent.RUN, SlotEvent.DONE, SlotEvent.RUN, SlotEvent.DONE],
-        [SlotEvent.INIT, SlotEvent.RUN, SlotEvent.DONE, SlotEvent.PAUSE, SlotEvent.PAUSED, SlotEvent.RESUME]
-        + [SlotEvent.RUN, SlotEvent.DONE],
+        [
+            *(SlotEvent.INIT, SlotEvent.RUN, SlotEvent.DONE),
+            *(SlotEvent.PAUSE, SlotEvent.PAUSED, SlotEvent.RESUME, SlotEvent.RUN, SlotEvent.DONE),
+        ],
     ],
     ids=["stem cell", "created for an action", "paused and resumed"],
 )

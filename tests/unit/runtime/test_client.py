@@ -32,6 +32,13 @@ class Answers:
         return self._queue.empty()
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Lets the loop turn until something is so."""
+    async with asyncio.timeout(5):
+        while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0)
+
+
 async def turns(count: int = 3) -> None:
     """Lets the loop look at its descriptors."""
     for _ in range(count):
@@ -307,12 +314,13 @@ async def test_an_error_status_is_an_answer() -> None:
 
 
 async def test_a_result_over_the_limit_is_cut_and_the_next_run_connects_anew() -> None:
-    async with serving(answering(ok(b"x" * 100_000 + b"}"), ok(b'{"a":1}'))) as (image, client, answers):
+    endless = ok(b"x" * 5000 + b"}", length=10_000_000)
+    async with serving(answering(endless, ok(b'{"a":1}'))) as (image, client, answers):
         client.run(b"{}", answers.then)
-        assert await answers.next() == Reply(200, b"x" * (LIMIT + 1), 100_001)
+        assert await answers.next() == Reply(200, b"x" * (LIMIT + 1), 10_000_000)
         client.run(b"{}", answers.then)
         assert await answers.next() == Reply(200, b'{"a":1}', 7)
-        assert image.connections in (1, 2)
+        assert image.connections == 2
 
 
 async def test_a_connection_that_the_image_closed_is_made_again() -> None:
@@ -330,8 +338,7 @@ async def test_what_nobody_asked_for_is_no_ones_answer() -> None:
         await answers.next()
         image._writers[0].write(ok(b'{"forged":1}'))
         await image._writers[0].drain()
-        while client._wire is not None and client._wire.is_open:
-            await asyncio.sleep(0)
+        await until(lambda: client._wire is not None and not client._wire.is_open)
         client.run(b"{}", answers.then)
         assert await answers.next() == Reply(200, b'{"a":1}', 7)
         assert image.connections == 2
@@ -380,8 +387,7 @@ async def test_an_answer_after_cancel_is_dropped() -> None:
 
     async with serving(late) as (image, client, answers):
         client.run(b"{}", answers.then)
-        while not image.requests:
-            await asyncio.sleep(0)
+        await until(lambda: bool(image.requests))
         client.cancel()
         release.set()
         await turns(10)

@@ -3,7 +3,7 @@
 // The first line is init: {"value": {name, main, binary, code | folder, env}}. Every later line is a run body:
 // {"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}.
 // A reply is what the kind's official image answers: a plain line for 200, a line that begins with "!" for an error status.
-// Standard output and error are the logs; pipes are written synchronously, so they are flushed before the reply.
+// Standard output and error are the logs, written before the reply.
 'use strict'
 
 const fs = require('node:fs')
@@ -20,6 +20,9 @@ const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
 let isStopped = false // after a synchronous throw the official image refuses further runs
+// Node queues what a full pipe does not take, and the reply would overtake it: both streams wait for the pipe instead.
+for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true)
+
 const shown = Object.create(null) // environment variables as they were last set: setting one is slow
 
 function write (text) {

@@ -1,0 +1,316 @@
+"""The real pool under any order of events, in a loop of its own with a clock that stands still between them.
+
+Never over memory, never more starts than allowed, never evicts what is busy; nothing waits while a step is possible;
+every job ends exactly once.
+"""
+
+import asyncio
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from visp.bus.messages import ActivationMessage
+from visp.clock import ManualClock
+from visp.container.base import ContainerSpec
+from visp.container.fake import FakeDriver
+from visp.entity.action import Action
+from visp.entity.execs import Code, CodeExec
+from visp.entity.limits import ActionLimits
+from visp.entity.names import FullyQualifiedName
+from visp.errors import ContainerGone, StartFailed
+from visp.invoker.job import Job
+from visp.invoker.plan import Wait, plan
+from visp.invoker.pool import LAUNCH_S, SWEEP_S, Pool
+from visp.invoker.prewarm import Cell, Wanted
+from visp.invoker.slot import Key, Slot, State
+from visp.settings import Pool as PoolSettings
+
+KIND = "python:3.11"
+MEMORY_MB = 1024
+STARTS = 2
+ACTIONS = {"a": 128, "b": 256, "c": 512, "d": 256, "huge": 2048}
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Containers are created, initialised and destroyed when a rule says so, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.held: dict[str, asyncio.Future[Exception | None]] = {}
+        """What a task waits for, and how it will go on: `create c1`, `init c1`, `destroy c1`."""
+        self.running: dict[str, Slot] = {}
+        self.submitted: dict[str, Job] = {}
+        self.ended: dict[str, str] = {}
+
+    @initialize(cells=st.integers(0, 2))
+    def open(self, cells: int) -> None:
+        self.clock = ManualClock()
+        self.driver = FakeDriver(clock=self.clock)
+        self.loop.run_until_complete(self._open(cells))
+
+    async def _open(self, cells: int) -> None:
+        self.tasks = asyncio.TaskGroup()
+        self.role = self.loop.create_task(self._live())
+        await asyncio.sleep(0)
+        self.pool = Pool(
+            settings=PoolSettings(pause_grace_s=5.0, idle_s=60.0),
+            memory_mb=MEMORY_MB,
+            starts_limit=STARTS,
+            wanted=(Wanted(Cell(KIND, 256), cells),),
+            clock=self.clock,
+            tasks=self.tasks,
+            open_cell=self._create,
+            prepare=self._prepare,
+            run=self._run,
+            start_failed=lambda job, _: self._end(job, "failed"),
+        )
+
+    async def _live(self) -> None:
+        async with self.tasks:
+            self.is_over = self.loop.create_future()
+            await self.is_over
+
+    async def _hold(self, name: str) -> None:
+        held: asyncio.Future[Exception | None] = self.loop.create_future()
+        self.held[name] = held
+        try:
+            error = await held
+        finally:
+            del self.held[name]
+        if error is not None:
+            raise error
+
+    async def _create(self, slot: Slot) -> None:
+        container = await self.driver.create(ContainerSpec(id=slot.id, argv=(), env={}, memory_mb=slot.memory_mb))
+        slot.container = _Held(self, container)
+        await self._hold(f"create {slot.id}")
+        self.pool.launched(slot)
+
+    async def _prepare(self, slot: Slot, job: Job) -> bool:
+        assert slot.job is job
+        if slot.container is None:
+            await self._create(slot)
+        await self._hold(f"init {slot.id}")
+        return True
+
+    def _run(self, slot: Slot, job: Job) -> None:
+        assert slot.job is job
+        assert slot.key == job.key
+        assert slot.state is State.BUSY
+        assert job.message.id not in self.ended
+        assert job.message.id not in self.running
+        self.running[job.message.id] = slot
+
+    def _end(self, job: Job, how: str) -> None:
+        assert job.message.id not in self.ended, "a job ends once"
+        self.ended[job.message.id] = how
+
+    def settle(self) -> None:
+        async def turns() -> None:
+            for _ in range(12):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turns())
+        if self.role.done():
+            self.role.result()  # nothing that a container does may end the role
+
+    # ── what may happen ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @rule(name=st.sampled_from(sorted(ACTIONS)), revision=st.integers(1, 2))
+    def submit(self, name: str, revision: int) -> None:
+        id = f"{name}{len(self.submitted)}"
+        action = Action(
+            name=FullyQualifiedName("guest", None, name),
+            exec=CodeExec(KIND, Code(False, inline="")),
+            limits=ActionLimits(memory_mb=ACTIONS[name]),
+            revision=revision,
+        )
+        message = ActivationMessage(
+            id=id,
+            transid="t",
+            namespace="guest",
+            namespace_uuid="u",
+            subject="guest",
+            action=action.name.id,
+            revision=revision,
+            content=b"{}",
+            received_ms=0,
+        )
+        job = Job(message, action, Key("guest", action.name.id, revision), self.clock.monotonic_s())
+        self.submitted[id] = job
+
+        async def submit() -> None:
+            self.pool.submit(job)
+
+        self.loop.run_until_complete(submit())
+        self.settle()
+
+    @precondition(lambda self: self.held)
+    @rule(
+        data=st.data(),
+        error=st.sampled_from([None, None, None, StartFailed("no"), OSError("no"), ContainerGone("no")]),
+    )
+    def go_on(self, data: st.DataObject, error: Exception | None) -> None:
+        name = data.draw(st.sampled_from(sorted(self.held)))
+        self.held[name].set_result(error)
+        self.settle()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), how=st.sampled_from(["finished", "finished", "finished", "failed", "retry"]))
+    def end_a_run(self, data: st.DataObject, how: str) -> None:
+        id = data.draw(st.sampled_from(sorted(self.running)))
+        slot = self.running.pop(id)
+        job = slot.job
+        assert job is not None
+
+        async def end() -> None:
+            if how == "retry":
+                self.pool.retry(slot, job)
+                return
+            self._end(job, how)
+            if how == "finished":
+                self.pool.finished(slot, 0.01)
+            else:
+                self.pool.failed(slot)
+
+        self.loop.run_until_complete(end())
+        self.settle()
+
+    @precondition(lambda self: any(slot.state is State.STEMCELL for slot in self.pool._slots.values()))
+    @rule()
+    def a_stem_cell_ends(self) -> None:
+        slot = next(slot for slot in self.pool._slots.values() if slot.state is State.STEMCELL)
+
+        async def end() -> None:
+            self.pool.lost(slot)
+
+        self.loop.run_until_complete(end())
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.03, SWEEP_S, LAUNCH_S, 5.1, 61.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+        async def look() -> None:  # the pool's own ticks, which a clock that stands still does not bring
+            self.pool._plan_all()
+            self.pool._pause_and_remove()
+            self.pool._keep_cells()
+
+        self.loop.run_until_complete(look())
+        self.settle()
+
+    @rule(name=st.sampled_from(sorted(ACTIONS)))
+    def an_action_changes(self, name: str) -> None:
+        async def forget() -> None:
+            self.pool.forget_revisions(f"guest/{name}", 2)
+
+        self.loop.run_until_complete(forget())
+        self.settle()
+
+    # ── what always holds ───────────────────────────────────────────────────────────────────────────────────────
+
+    @invariant()
+    def never_over_memory(self) -> None:
+        real_mb = sum(container.memory_mb for container in self.driver.containers.values())
+        assert real_mb <= self.pool.used_mb <= MEMORY_MB
+        assert self.pool.used_mb == sum(slot.memory_mb - slot.missing_mb for slot in self.pool._slots.values())
+
+    @invariant()
+    def no_more_starts_than_allowed(self) -> None:
+        assert self.pool.starts <= STARTS
+
+    @invariant()
+    def what_is_busy_stays(self) -> None:
+        for id, slot in self.running.items():
+            assert slot.state is State.BUSY, id
+            assert slot.id in self.driver.containers
+
+    @invariant()
+    def every_slot_is_listed_where_it_belongs(self) -> None:
+        pool = self.pool
+        for index, state in ((pool._ready, State.READY), (pool._paused, State.PAUSED), (pool._cells, State.STEMCELL)):
+            listed = [slot for slots in index.values() for slot in slots]
+            assert len(listed) == len(set(listed))
+            assert set(listed) == {slot for slot in pool._slots.values() if slot.state is state}
+            assert all(index.values())
+
+    @invariant()
+    def every_job_is_in_one_place(self) -> None:
+        waiting = [job.message.id for queue in self.pool._queues.values() for job in queue]
+        held = [slot.job.message.id for slot in self.pool._slots.values() if slot.job is not None]
+        assert sorted([*waiting, *held, *self.ended]) == sorted(self.submitted)
+
+    @invariant()
+    def nothing_waits_while_a_step_is_possible(self) -> None:
+        for key, queue in self.pool._queues.items():
+            assert key not in self.pool._ready
+            step = plan(self.pool._demand(key, queue[0]), self.pool._view(queue[0]))
+            assert isinstance(step, Wait), (key, step)
+
+    def teardown(self) -> None:
+        """Left alone, everything ends; then the pool closes and nothing is left."""
+        try:
+            if hasattr(self, "pool"):
+                self._drain()
+                self._close()
+        finally:
+            self.loop.close()
+
+    def _drain(self) -> None:
+        for _ in range(40 * (len(self.submitted) + 4)):
+            if len(self.ended) == len(self.submitted):
+                return
+            for held in list(self.held.values()):
+                held.set_result(None)
+            self.settle()
+            for id in list(self.running):
+                slot = self.running.pop(id)
+                assert slot.job is not None
+
+                async def finish(slot: Slot = slot) -> None:
+                    assert slot.job is not None
+                    self._end(slot.job, "finished")
+                    self.pool.finished(slot, 0.01)
+
+                self.loop.run_until_complete(finish())
+            self.time_passes(0.03)
+        raise AssertionError(f"jobs wait for ever: {self.pool!r}")
+
+    def _close(self) -> None:
+        async def close() -> None:
+            closing = asyncio.ensure_future(self.pool.close())
+            while not closing.done():
+                for held in list(self.held.values()):
+                    if not held.done():
+                        held.set_result(None)
+                await asyncio.sleep(0)
+            self.is_over.set_result(None)
+            await self.role
+
+        self.loop.run_until_complete(close())
+        assert self.driver.containers == {}
+        assert self.pool.used_mb == 0
+
+
+class _Held:
+    """A fake container whose end takes until a rule lets it."""
+
+    def __init__(self, machine: PoolMachine, container: Any) -> None:
+        self._machine = machine
+        self._container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
+
+    async def destroy(self) -> None:
+        try:
+            await self._machine._hold(f"destroy {self._container.id}")
+        finally:
+            await self._container.destroy()
+
+
+PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+test_any_order_of_events = PoolMachine.TestCase
