@@ -337,13 +337,19 @@ async def _raise_over() -> None:
 
 @contextlib.asynccontextmanager
 async def _ended_tasks() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group whose tasks are cancelled when the block is left."""
+    """A group whose tasks are cancelled when the block is left; what the block raised is raised as it was."""
+    raised: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            yield group
+            try:
+                yield group
+            except BaseException as error:  # the group would wrap it
+                raised = error
             group.create_task(_raise_over())
     except* _Over:
         pass
+    if raised is not None:
+        raise raised
 
 
 def _build_date() -> str:

@@ -5,6 +5,7 @@ one to the other.
 from __future__ import annotations
 
 import base64
+import re
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -136,7 +137,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 def statuses(answers: bytes) -> list[int]:
-    return [int(answer[:3]) for answer in answers.split(b"HTTP/1.1 ")[1:]]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d\d\d) ", answers)]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -157,9 +157,10 @@ def main():
         "unix_path": attempt(lambda: connect(socket.AF_UNIX, host["path"])),
         "raw_socket": attempt(raw_socket),
         "other_family": attempt(other_family),
-        "host_process": attempt(lambda: see(host["pid"])),
-        "host_process_files": attempt(lambda: read(f"/proc/{host['pid']}/environ")),
     }
+    if host["pid"]:
+        out["host_process"] = attempt(lambda: see(host["pid"]))
+        out["host_process_files"] = attempt(lambda: read(f"/proc/{host['pid']}/environ"))
     for path in SYSCTLS:
         out["sysctl " + path] = attempt(lambda path=path: open_to_write(path))
     for name, numbers in CALLS.items():

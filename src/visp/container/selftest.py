@@ -122,7 +122,13 @@ def _put_up(stack: ExitStack, folder: Path) -> dict[str, object]:
         if family == socket.AF_INET:
             port = listener.getsockname()[1]
     path.chmod(0o777)
-    return {"secret": str(secret), "port": port, "abstract": abstract, "path": str(path), "pid": os.getppid()}
+    return {"secret": str(secret), "port": port, "abstract": abstract, "path": str(path), "pid": _a_host_process()}
+
+
+def _a_host_process() -> int:
+    """A process that must not be seen inside: the newest, whose number nothing inside has; 0 where all are low."""
+    newest = max(int(name) for name in os.listdir("/proc") if name.isdigit())
+    return newest if newest > 2 * PROCESSES_LIMIT else 0
 
 
 def _key(name: str, fingerprint: bytes, probe: bytes) -> str:

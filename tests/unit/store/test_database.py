@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,15 @@ from visp.store.database import Database
 
 FIRST = "CREATE TABLE words (word TEXT PRIMARY KEY)"
 SECOND = "ALTER TABLE words ADD COLUMN length INTEGER; INSERT INTO words VALUES ('new', 3)"
+PAGE = 4096
 INSERT = "INSERT INTO words (word) VALUES (?)"
+
+
+def overwrite(path: Path, at: int, data: bytes) -> None:
+    path.touch()
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
 
 
 @pytest.fixture
@@ -176,7 +185,7 @@ async def test_a_newer_file_is_refused_with_a_sentence(path: Path) -> None:
 
 
 async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    path.write_bytes(b"no database at all" * 500)
+    overwrite(path, 0, b"no database at all" * 500)
     with pytest.raises(StoreUnavailable, match=r"words\.db cannot be used"):
         await Database.open(path, [FIRST], synchronous="NORMAL")
 
@@ -186,9 +195,7 @@ async def test_a_damaged_page_is_corrupt(path: Path) -> None:
     await opened.write(add(*(f"word {number:05d}" for number in range(2000))))
     assert await opened.checkpoint()
     await opened.close()
-    with open(path, "r+b") as file:
-        file.seek(4096 * 2)
-        file.write(b"\xff" * (path.stat().st_size - 4096 * 2))
+    overwrite(path, 2 * PAGE, b"\xff" * 10 * PAGE)
     opened = await Database.open(path, [FIRST], synchronous="NORMAL")
     with pytest.raises(Corrupt):
         await words(opened)
@@ -208,7 +215,7 @@ async def test_a_checkpoint_moves_everything_into_the_file(database: Database, p
     await database.write(add("a"))
     assert await database.checkpoint()
     alone = tmp_path / "alone.db"
-    alone.write_bytes(path.read_bytes())  # without its WAL
+    shutil.copyfile(path, alone)  # without its WAL
     opened = await Database.open(alone, [FIRST], synchronous="NORMAL")
     assert await words(opened) == ["a"]
     await opened.close()

@@ -16,7 +16,7 @@ from visp.store.base import Work
 from visp.store.frames import Type
 
 ID = "0123456789abcdef" * 2
-HEAD = ActivationHead(id=ID, namespace="ns", subject="guest", name="hello", version="0.0.1", start_ms=5, path="ns/hello")
+HEAD = ActivationHead(id=ID, namespace="ns", subject="guest", name="hi", version="0.0.1", start_ms=5, path="ns/hi")
 RECORD = ActivationRecord(head=HEAD, result=b'{"a":"\xc3\xa9"}', logs=("one", "two"))
 
 
