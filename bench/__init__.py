@@ -1,1 +1,1 @@
-"""The promises of speed as numbers, each beside its floor: `python -m bench`. docs/benchmarks.md says how to read them."""
+"""The promises of speed as numbers, each beside its floor: `python -m bench`. How to read them: docs/benchmarks.md."""

@@ -49,9 +49,7 @@ def post(
     return finish(begin(url, clients=clients, seconds=seconds, authorization=authorization, body=body), may_refuse)
 
 
-def begin(
-    url: str, *, clients: int, seconds: int, authorization: str = "", body: str = "{}"
-) -> subprocess.Popen[str]:
+def begin(url: str, *, clients: int, seconds: int, authorization: str = "", body: str = "{}") -> subprocess.Popen[str]:
     """The same, going on beside what the caller does; `finish` waits for its end."""
     options: Sequence[str] = ("-t1", f"-c{clients}", f"-d{seconds}s", f"--timeout={ANSWER_S}s", "-s", str(SCRIPT))
     argv = ["wrk", *options, url, "--", authorization, body]

@@ -1,4 +1,4 @@
-"""Zip archives of actions: a program, what it needs of installed packages, and its data."""
+"""Zip archives of actions: a program, what it needs of installed packages, and its pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class Unavailable(Exception):
     """A package is not installed here; the text says how to bring it."""
 
 
-def write(file: Path, program: Path, packages: tuple[str, ...] = (), data: Mapping[str, bytes] | None = None) -> int:
+def write(
+    file: Path, program: Path, packages: tuple[str, ...] = (), pictures: Mapping[str, bytes] | None = None
+) -> int:
     """Writes the archive of a Python action; returns its size in bytes.
 
     The packages lie beside `__main__.py` as an installer would put them into that folder, shared libraries included.
@@ -25,8 +27,8 @@ def write(file: Path, program: Path, packages: tuple[str, ...] = (), data: Mappi
         for package in packages:
             for path, name in _files(package):
                 archive.write(path, name)
-        for name, content in (data or {}).items():
-            archive.writestr(name, content)
+        for name, content in (pictures or {}).items():
+            archive.writestr(name, content, zipfile.ZIP_STORED)  # a picture is packed already
     return file.stat().st_size
 
 

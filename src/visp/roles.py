@@ -25,7 +25,7 @@ from visp.api.door import Gate
 from visp.api.routes import Site
 from visp.bus import base as topics
 from visp.bus.memory import MemoryBus
-from visp.bus.messages import Ping
+from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
@@ -42,6 +42,7 @@ from visp.entity.subject import GUEST, SYSTEM
 from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
 from visp.runtime import local
+from visp.runtime.base import PreparedCode
 from visp.scheduler.fleet import Fleet
 from visp.store.cache import EntityCache
 from visp.telemetry import log
@@ -51,8 +52,10 @@ if TYPE_CHECKING:
 
     from visp.bus.messages import Message
     from visp.container.base import Container, ContainerSpec, Driver
+    from visp.container.local import LocalDriver
     from visp.entity.execs import Code
     from visp.entity.runtime_manifest import Manifest
+    from visp.invoker.code import CodeCache
     from visp.invoker.invoker import Invoker
     from visp.runtime.base import ActionClient, OnOutput
     from visp.runtime.local import LocalKind
@@ -103,7 +106,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
         kinds, manifest = await _kinds(premises.read_manifest(settings), driver)
         bus = MemoryBus()
         blobs = FileBlobs(data_dir / "blobs")
-        entities = EntityCache(store, blobs)
+        entities = EntityCache(
+            store, blobs, changed=lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision))
+        )
         identities = Identities(store, secret, settings.limits, is_loopback=is_loopback(settings.host))
         throttle = Throttle(clock)
         acks = Acks(throttle, settings.queue, bus)
@@ -237,7 +242,7 @@ async def _prepare_containers(
     if isinstance(driver, BwrapDriver):
         from visp.container import selftest
 
-        python = next((kind.program for name, kind in kinds.items() if name.startswith("python:")), None)
+        python = system_python(kinds)
         if python is None:
             raise CannotStart(
                 "the sandbox cannot be tested without a system Python, and python kinds cannot run: "
@@ -260,31 +265,65 @@ async def _invoker(
     manifest: Manifest,
     identities: Identities,
 ) -> AsyncIterator[Invoker]:
+    from visp.container.local import LocalDriver
+    from visp.invoker.holding import HoldingDriver
     from visp.invoker.invoker import Invoker
-    from visp.runtime.base import PreparedCode
 
-    async def prepare_code(code: Code) -> PreparedCode:
+    async with contextlib.AsyncExitStack() as stack:
+        prepare_code: Callable[[Code], Awaitable[PreparedCode]]
+        makes: Driver
+        if isinstance(driver, LocalDriver):
+            code = await _code_cache(entities, driver, gated, kinds)
+            stack.push_async_callback(code.close)
+            prepare_code, makes = code.prepare, HoldingDriver(gated, code)
+        else:  # images unpack by themselves
+            prepare_code, makes = _as_it_is(entities), gated
+        yield await stack.enter_async_context(
+            Invoker(
+                id=INVOKER,
+                bus=bus,
+                ledger=ledger,
+                entities=entities,
+                driver=makes,
+                connect=_connect,
+                kinds=kinds,
+                prepare_code=prepare_code,
+                key_of=identities.key_of,
+                settings=settings,
+                wanted=wanted_cells(manifest, kinds, settings),
+                memory_mb=premises.memory_budget_mb(settings),
+                starts_limit=premises.starts_at_once(settings),
+                instance=secrets.token_hex(4),
+                api_host=API_HOST,
+                clock=clock,
+            )
+        )
+
+
+async def _code_cache(
+    entities: EntityCache, driver: LocalDriver, gated: GatedDriver, kinds: Mapping[str, LocalKind]
+) -> CodeCache:
+    """Where code is unpacked for the driver's containers."""
+    from visp.invoker.code import CodeCache, unpack_command
+
+    python = system_python(kinds)
+    program = await asyncio.to_thread(driver.cells.install, "unpack.py", local.read_program("unpack.py"))
+    command = None if python is None else unpack_command(python, program)
+    code = CodeCache(text_of=entities.code, driver=gated, folder=driver.cells.code, command=command)
+    await code.sweep_leftovers()
+    return code
+
+
+def _as_it_is(entities: EntityCache) -> Callable[[Code], Awaitable[PreparedCode]]:
+    async def prepare(code: Code) -> PreparedCode:
         return PreparedCode(text=await entities.code(code))
 
-    async with Invoker(
-        id=INVOKER,
-        bus=bus,
-        ledger=ledger,
-        entities=entities,
-        driver=gated,
-        connect=_connect,
-        kinds=kinds,
-        prepare_code=prepare_code,
-        key_of=identities.key_of,
-        settings=settings,
-        wanted=wanted_cells(manifest, kinds, settings),
-        memory_mb=premises.memory_budget_mb(settings),
-        starts_limit=premises.starts_at_once(settings),
-        instance=secrets.token_hex(4),
-        api_host=API_HOST,
-        clock=clock,
-    ) as invoker:
-        yield invoker
+    return prepare
+
+
+def system_python(kinds: Mapping[str, LocalKind]) -> str | None:
+    """A Python that containers can see; it unpacks archives and runs the escape probe."""
+    return next((kind.program for name, kind in kinds.items() if name.startswith("python:")), None)
 
 
 def wanted_cells(manifest: Manifest, kinds: Mapping[str, LocalKind], settings: Settings) -> tuple[Wanted, ...]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from visp import settings
 from visp.clock import ManualClock
 from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.settings import Settings
@@ -19,6 +20,8 @@ from visp.store.base import ActivationQuery, ActivationStore, Ledger, OpenWork, 
 from visp.store.ledger import EmbeddedLedger
 from visp.store.memory import MemoryLedger
 from visp.store.sqlite import SqliteActivations
+
+SMALL = Settings(ledger=settings.Ledger(segment_bytes=256 * 1024))
 
 
 class Store(Ledger, ActivationStore, Protocol):
@@ -46,7 +49,7 @@ class Embedded:
     async def open(self) -> Store:
         self._folder.mkdir(exist_ok=True)
         index = await SqliteActivations.open(self._folder / "activations.db")
-        ledger = EmbeddedLedger(self._folder / "ledger", index, Settings(), ManualClock())
+        ledger = EmbeddedLedger(self._folder / "ledger", index, SMALL, ManualClock())
         await ledger.open()
         self._stack.push_async_callback(ledger.close)
         return ledger

@@ -174,6 +174,15 @@ def test_log_lines_have_stamp_stream_and_order(api: Api, kind: str) -> None:
 
 
 @KINDS
+def test_no_line_is_missing_when_much_is_printed(api: Api, kind: str) -> None:
+    code = {
+        NODE: "function main () { for (let i = 0; i < 20000; i++) console.log('line', i); return {} }",
+        PYTHON: "def main(p):\n  for i in range(20000): print('line', i)\n  return {}",
+    }[kind]
+    assert texts(outcome(api, "prints", code, kind), "stdout") == [f"line {i}" for i in range(20000)]
+
+
+@KINDS
 def test_log_limit(api: Api, kind: str) -> None:
     code = {
         NODE: "function main (p) { for (let i = 0; i < 3000; i++) console.log('x'.repeat(999)); return {} }",

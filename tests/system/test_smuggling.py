@@ -21,7 +21,10 @@ SMUGGLED = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
 """Hidden behind the broken request: an answer to it is a desync."""
 
 
-def head(*lines: bytes, first: bytes = b"POST " + ACTIONS + b"/smuggling HTTP/1.1", host: bytes = b"localhost") -> bytes:
+INVOKE = b"POST " + ACTIONS + b"/smuggling HTTP/1.1"
+
+
+def head(*lines: bytes, first: bytes = INVOKE, host: bytes = b"localhost") -> bytes:
     every = [first, *([b"Host: " + host] if host else []), b"Authorization: Basic " + KEY]
     every += [b"Content-Type: application/json", *lines]
     return b"\r\n".join(every) + b"\r\n\r\n"

@@ -47,7 +47,7 @@ class Seen(msgspec.Struct, frozen=True):
     @property
     def command(self) -> str:
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:200]
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         return ""
 
 

@@ -207,7 +207,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip segment of 256": (lambda: zip_of(Z(name=b"a" * 256)), "longer than 255 bytes"),
     "zip name of 64 KiB": (lambda: zip_of(Z(name=b"a/" * 32_767 + b"a")), "folders deep"),
     "zip long path": (lambda: zip_of(Z(name=b"/".join([b"a" * 200] * 21))), "longer than 2,048 bytes"),
-    "zip deep": (lambda: zip_of(Z(name=b"a/" * 100 + b"a")), "more than 100 folders deep"),
+    "zip deep": (lambda: zip_of(Z(name=b"a/" * 100 + b"a")), "more than 50 folders deep"),
     "zip no name": (lambda: zip_of(Z(name=b"")), "has no name"),
     "zip dot": (lambda: zip_of(Z(name=b"./.")), "has no name"),
     "zip twice": (lambda: zip_of(Z(name=b"a"), Z(name=b"a", data=b"y")), "'a' is there twice"),
@@ -271,7 +271,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip total": (lambda: zip_of(Z(name=b"a", size=257 * MIB)), "'a' takes what is unpacked beyond 256 MB"),
     "zip entries": (lambda: zip_of(*(Z(name=b"%d" % i, data=b"") for i in range(20_001))), "20,000 entries"),
     "zip folders": (
-        lambda: zip_of(*(Z(name=b"%d/" % i + b"a/" * 98, data=b"") for i in range(203))),
+        lambda: zip_of(*(Z(name=b"%d/" % i + b"a/" * 48, data=b"") for i in range(409))),
         "20,000 entries",
     ),
     # tar
@@ -300,7 +300,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar long name ..": (lambda: gnu_name(b"../evil") + tar_file(b"fine") + END, "leads upward"),
     "tar long name NUL": (lambda: gnu_name(b"a\0b") + tar_file(b"fine") + END, "NUL"),
     "tar long name of 2 MB": (lambda: header(b"x", b"L", 2 * MIB) + END, "headers longer than"),
-    "tar many long headers": (lambda: (header(b"x", b"x", len(RECORDS)) + padded(RECORDS)) * 150 + END, "headers longer"),
+    "tar many long headers": (
+        lambda: (header(b"x", b"x", len(RECORDS)) + padded(RECORDS)) * 150 + END,
+        "headers longer than",
+    ),
     "tar long link": (lambda: gnu_name(b"../x", b"K") + header(b"l", b"2", target=b"fine") + END, "outside"),
     "tar pax ..": (lambda: pax(path=b"../evil") + tar_file(b"fine") + END, "leads upward"),
     "tar pax NUL": (lambda: pax(path=b"a\0b") + tar_file(b"fine") + END, "NUL"),
@@ -321,7 +324,6 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar.gz bomb after the end": (lambda: zeros_gz(40, tar_file(b"a") + END), "beyond 100 times"),
     "tar entries": (many_files, "20,000 entries"),
     "tar.gz entries": (lambda: gzip.compress(many_files(), 1), "20,000 entries"),
-    "tar headers": (lambda: header(b"g", b"g") * 60_001 + END, "20,000 entries"),
     "tar.gz many members": (lambda: gzip.compress(tar_file(b"a") + END) + gzip.compress(b"") * 10_001, "gzip members"),
     # no archives
     "gzip of text": (lambda: gzip.compress(b"function main() {}\n" * 99), "neither a zip nor a tar"),

@@ -14,6 +14,7 @@ from visp.entitlement.rights import check_owner
 from visp.entity import action as actions
 from visp.entity.action import Action
 from visp.entity.activation import STATUS_WORDS, Status, render
+from visp.entity.payload import parse_object
 from visp.errors import NotFound
 from visp.store.base import EntityQuery
 
@@ -90,6 +91,7 @@ async def invoke_action(call: Call) -> HttpAnswer:
     is_result = queries.boolean(call.query, "result")
     wait_ms = queries.wait_ms(call.query, call.services.settings.limits.blocking_wait_ms)
     body = await call.body()
+    parse_object(body)  # what is malformed is told before what is absent
     action = await call.services.crud.get(Action, name)
     invoke.check_size(call.identity, len(body))
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -11,6 +11,7 @@ from visp.api.errors import HttpAnswer, json_answer
 from visp.controller.fire import Firing
 from visp.entitlement.rights import check_owner
 from visp.entity import trigger as triggers
+from visp.entity.payload import parse_object
 from visp.entity.trigger import Trigger
 from visp.store.base import EntityQuery
 
@@ -60,6 +61,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     check_owner(call.identity, name.namespace, name.id)
     call.services.invoke.check_size(call.identity, call.announced_bytes)
     body = await call.body()
+    parse_object(body)  # what is malformed is told before what is absent
     trigger = await call.services.crud.get(Trigger, name)
     call.services.invoke.check_size(call.identity, len(body))
     await fire.load(trigger)

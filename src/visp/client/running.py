@@ -82,7 +82,9 @@ def start(
         process.kill()
         process.wait()
         process.stdout.close()
-        raise NotReady(log.read_text(errors="replace"))
+        said = log.read_text(errors="replace")
+        log.unlink()
+        raise NotReady(said)
     process.stdout.close()
     return Server(process, line["url"], data_dir, log)
 

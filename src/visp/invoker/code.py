@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MEMORY_MB = 256
-UNPACK_S = 30.0
+UNPACK_S = 60.0
 UNPACKINGS = 2
 """How many run at once: each holds an archive here, and as much again with its sandbox."""
 KEPT_BYTES = 4 << 30

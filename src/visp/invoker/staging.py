@@ -27,9 +27,13 @@ TOTAL_BYTES = 256 * 1024 * 1024
 ENTRIES = 20_000
 SEGMENT_BYTES = 255
 PATH_BYTES = 2048
-DEPTH = 100
+DEPTH = 50
+STEPS = 200_000
+"""Folders that may be opened: an archive whose entries jump between deep ones costs more than its size shows."""
 SENTENCE_BYTES = 4096
 CHUNK_BYTES = 64 * 1024
+
+SCATTERED = "The action's code cannot be unpacked: its entries lie too deep, in too mixed an order."
 
 _HEAD = struct.Struct(">cL")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,8 +87,8 @@ class Staging:
         self._file = -1
         self._file_mode = 0
         self._file_bytes = 0
-        self._open_path: tuple[bytes, ...] = ()
-        self._open_folder = -1
+        self._open: list[tuple[bytes, int]] = []  # the folders on the way to the last entry
+        self._steps = 0
         self._ending = threading.RLock()
 
     @classmethod
@@ -188,30 +192,26 @@ class Staging:
         goal = split(target)
         if self._kinds.get(goal) not in (Letter.FILE, Letter.PROGRAM, Letter.HARD_LINK):
             raise Distrusted("a hard link to what is no file")
-        source = self._walk(goal[:-1])
+        source = os.dup(self._folder_of(goal))
         try:
             os.link(goal[-1], path[-1], src_dir_fd=source, dst_dir_fd=self._folder_of(path), follow_symlinks=False)
         finally:
             os.close(source)
 
     def _folder_of(self, path: tuple[bytes, ...]) -> int:
-        """The folder that holds `path`, open until another one is asked for: entries of a folder come in a row."""
-        if self._open_folder < 0 or self._open_path != path[:-1]:
-            opened = self._walk(path[:-1])
-            if self._open_folder >= 0:
-                os.close(self._open_folder)
-            self._open_folder, self._open_path = opened, path[:-1]
-        return self._open_folder
-
-    def _walk(self, path: tuple[bytes, ...]) -> int:
-        current = os.dup(self._root)
-        for segment in path:
-            try:
-                below = os.open(segment, _FOLDER_FLAGS, dir_fd=current)
-            finally:
-                os.close(current)
-            current = below
-        return current
+        """The folder that holds `path`. What it shares with the last one's way is open already."""
+        shared = 0
+        while shared < min(len(self._open), len(path) - 1) and self._open[shared][0] == path[shared]:
+            shared += 1
+        while len(self._open) > shared:
+            os.close(self._open.pop()[1])
+        for segment in path[shared:-1]:
+            self._steps += 1
+            if self._steps > STEPS:
+                raise CodeRefused(SCATTERED)
+            above = self._open[-1][1] if self._open else self._root
+            self._open.append((segment, os.open(segment, _FOLDER_FLAGS, dir_fd=above)))
+        return self._open[-1][1] if self._open else self._root
 
     def _write(self, piece: memoryview) -> None:
         self._total_bytes += len(piece)
@@ -244,10 +244,11 @@ class Staging:
         """Lets go of every descriptor, and removes what is left under the staging's own name."""
         with self._ending:  # who is cancelled while `move` goes on in its thread comes here at once
             shutil.rmtree(self.path, ignore_errors=True)
-            for descriptor in (self._file, self._open_folder, self._root):
+            for descriptor in (self._file, *(descriptor for _, descriptor in self._open), self._root):
                 if descriptor >= 0:
                     os.close(descriptor)
-            self._file = self._open_folder = self._root = -1
+            self._file = self._root = -1
+            self._open = []
 
 
 def split(name: bytes) -> tuple[bytes, ...]:

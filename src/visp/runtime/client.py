@@ -49,6 +49,7 @@ class PipeClient:
         self._is_init = False
         self._unsent = memoryview(b"")
         self._is_gone = False
+        self._is_refused = False
         self._is_closed = False
         for descriptor in (self._stdin, self._replies):
             with contextlib.suppress(OSError):  # beyond the user's bound of pipe memory: the default size serves too
@@ -98,7 +99,7 @@ class PipeClient:
     def _send(self, payload: bytes, then: Then) -> None:
         self._then = then
         if self._is_gone:
-            self._loop.call_soon(self._answer_gone, then, False)
+            self._refuse(then)
             return
         try:
             sent = os.writev(self._stdin, (payload, b"\n"))
@@ -106,11 +107,16 @@ class PipeClient:
             sent = 0
         except OSError:
             self._is_gone = True
-            self._loop.call_soon(self._answer_gone, then, False)
+            self._refuse(then)
             return
         if sent <= len(payload):
             self._unsent = memoryview(payload + b"\n")[sent:]
             self._loop.add_writer(self._stdin, self._send_rest)
+
+    def _refuse(self, then: Then) -> None:
+        """Nothing was sent: whatever is noticed of the end before this is answered must not say otherwise."""
+        self._is_refused = True
+        self._loop.call_soon(self._answer_gone, then, False)
 
     def _send_rest(self) -> None:
         try:
@@ -160,7 +166,7 @@ class PipeClient:
         self._is_gone = True
         then = self._then
         if then is not None:
-            self._answer_gone(then, True)
+            self._answer_gone(then, not self._is_refused)
 
     def _answer_gone(self, then: Then, was_sent: bool) -> None:
         if self._then is then:

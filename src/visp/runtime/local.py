@@ -55,7 +55,7 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path]) -> dict[str,
     with ThreadPoolExecutor(max(1, len(kinds))) as threads:
         programs = list(threads.map(lambda entry: find_program(entry[1]), kinds))
     return {
-        kind.kind: LocalKind(kind.kind, program, local, str(install(local.launcher, read_launcher(local))))
+        kind.kind: LocalKind(kind.kind, program, local, str(install(local.launcher, read_program(local.launcher))))
         for (kind, local), program in zip(kinds, programs, strict=True)
         if program is not None
     }
@@ -80,8 +80,9 @@ def _version(program: str) -> str:
     return (asked.stdout or asked.stderr).strip()
 
 
-def read_launcher(local: LocalRuntime) -> bytes:
-    return resources.files("visp.runtime").joinpath(local.launcher).read_bytes()
+def read_program(name: str) -> bytes:
+    """A program of ours that runs inside containers: a launcher, or the one that unpacks archives."""
+    return resources.files("visp.runtime").joinpath(name).read_bytes()
 
 
 def offer(manifest: Manifest, installed: frozenset[str]) -> Manifest:

@@ -20,7 +20,7 @@ from visp.store.base import Delete, Document, Put
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from visp.entity.execs import Code
     from visp.store.base import BlobStore, EntityQuery, EntityStore
@@ -78,12 +78,22 @@ def from_document(document: Document) -> Entity:
 
 
 class EntityCache:
-    """Reads through to the store; `peek` is what the hot path uses."""
+    """Reads through to the store; `peek` is what the hot path uses.
 
-    def __init__(self, store: EntityStore, blobs: BlobStore, limit: int = CACHED_ENTITIES) -> None:
+    `changed` hears of every write of this server, as id and revision, 0 for what was deleted.
+    """
+
+    def __init__(
+        self,
+        store: EntityStore,
+        blobs: BlobStore,
+        limit: int = CACHED_ENTITIES,
+        changed: Callable[[str, int], None] | None = None,
+    ) -> None:
         self.store = store
         self._blobs = blobs
         self._limit = limit
+        self._changed = changed
         self._entities: dict[str, Entity] = {}
         self._changes = 0
         self._code: dict[str, str] = {}
@@ -140,6 +150,8 @@ class EntityCache:
                 self._keep(msgspec.structs.replace(change.entity, revision=revision))
             else:
                 self.forget(change.entity.name.id)
+            if self._changed is not None:
+                self._changed(change.entity.name.id, revision)
 
     def forget(self, id: str) -> None:
         """Drops what is held under this id."""

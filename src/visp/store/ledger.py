@@ -399,6 +399,7 @@ class EmbeddedLedger:
         limits = self._settings.ledger
         if (
             self._refusal is not None
+            or self._is_disk_full
             or len(self._records) > limits.unindexed_records // 2
             or self._records_bytes > limits.unindexed_bytes // 2
         ):
@@ -565,8 +566,10 @@ class EmbeddedLedger:
             except Exception as error:  # it goes on: else records would pile up in memory
                 log.exception("ledger.index_failed", records=len(self._records))
                 self._is_index_full = isinstance(error, StoreFull)
+                self._judge()
                 await self._clock.sleep(RETRY_S)
-            self._judge()
+            else:
+                self._judge()
 
     async def _index_all(self) -> None:
         """Brings every record that was complete when this was called into the index."""
@@ -622,16 +625,14 @@ class EmbeddedLedger:
 
     async def _remove_segments(self) -> None:
         """A segment goes when all in it is terminal and its rows are durable in the index."""
+        await self._sync_all()  # copies of entries among them
         indexed_to = await self._index.indexed_to()
         done = 0
         for segment in self._segments[:-1]:
             if segment.open_ids or segment.end > indexed_to or segment in self._unsynced:
                 break
             done += 1
-        if not done:
-            return
-        await self._sync_all()  # copies of entries among them
-        if await self._index.checkpoint():
+        if done and await self._index.checkpoint():
             for _ in range(done):
                 await self._in_thread(self._segments.pop(0).remove)
 

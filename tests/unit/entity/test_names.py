@@ -37,7 +37,7 @@ def test_what_a_name_too_long_is_told() -> None:
         ("ns/a", FullyQualifiedName("ns", None, "a")),
         ("/ns/pkg/a", FullyQualifiedName("ns", "pkg", "a")),
         ("/ns//a", FullyQualifiedName("ns", None, "a")),
-        ("/ns/default/a", FullyQualifiedName("ns", None, "a")),
+        ("/ns/default/a", FullyQualifiedName("ns", "default", "a")),
         ({"path": "ns/pkg", "name": "a"}, FullyQualifiedName("ns", "pkg", "a")),
         ({"path": "ns", "name": "a", "version": "1"}, FullyQualifiedName("ns", None, "a")),
     ],

@@ -154,6 +154,13 @@ async def test_one_that_ended_before_was_given_nothing(piped: Piped) -> None:
     assert await piped.answers.next() == Gone(was_sent=False)
 
 
+async def test_an_end_that_is_noticed_at_once_does_not_make_it_sent(piped: Piped) -> None:
+    piped.inside.end()
+    piped.client.run(b"{}", piped.answers.then)
+    piped.client.give_up()
+    assert await piped.answers.next() == Gone(was_sent=False)
+
+
 async def test_whoever_knows_of_the_end_can_say_so(piped: Piped) -> None:
     piped.client.run(b"{}", piped.answers.then)
     piped.client.give_up()

@@ -91,6 +91,12 @@ def test_hostile_archive_is_refused_with_a_sentence(name: str) -> None:
     assert len(sentence) < 300
 
 
+def test_tar_of_headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "ENTRIES", 100)
+    with pytest.raises(Refused, match="one more than the 100 entries"):
+        entries(header(b"g", b"g") * 301 + END)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -106,8 +112,8 @@ def test_the_program_says_why_and_needs_little_memory(name: str) -> None:
     make, words = archives.HOSTILE[name]
     frames, status = run(make())
     assert status == 0
-    assert frames[-1][0] == b"!"
-    assert words in frames[-1][1].decode()
+    assert [letter for letter, _ in frames] == [b"!"]
+    assert words in frames[0][1].decode()
 
 
 # ── good ────────────────────────────────────────────────────────────────────────────────────────────────────────

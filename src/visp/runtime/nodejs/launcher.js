@@ -20,10 +20,10 @@ const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
 let isStopped = false // after a synchronous throw the official image refuses further runs
+const shown = Object.create(null) // environment variables as they were last set: setting one is slow
+
 // Node queues what a full pipe does not take, and the reply would overtake it: both streams wait for the pipe instead.
 for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true)
-
-const shown = Object.create(null) // environment variables as they were last set: setting one is slow
 
 function write (text) {
   const bytes = Buffer.from(text + '\n')

@@ -1,0 +1,133 @@
+"""The floors: what the same work costs without a platform. Each is a process of its own, beside its script."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from bench import load
+from bench.load import Broken, Load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+"""What a container has: a variable of the caller's can make the start of Node several times as long."""
+
+RUN_BODY = {
+    "value": {},
+    "namespace": "guest",
+    "action_name": "/guest/noop",
+    "action_version": "0.0.1",
+    "activation_id": "0123456789abcdef0123456789abcdef",
+    "transaction_id": "0123456789abcdef0123456789abcdef",
+    "deadline": "1700000000000",
+}
+"""What OpenWhisk sends to `/run`."""
+
+
+class Direct:
+    """A plain Node process that has one action: the floor of warm calls."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def load(self, *, clients: int, seconds: int) -> Load:
+        return load.post(f"{self._url}/run", clients=clients, seconds=seconds, body=json.dumps(RUN_BODY))
+
+
+@contextlib.contextmanager
+def direct(node: str, code: str) -> Iterator[Direct]:
+    """The plain Node process, given its code, for the block."""
+    with _spawned([node, str(HERE / "direct.js")]) as process:
+        url = f"http://127.0.0.1:{int(_next_line(process))}"
+        connection = http.client.HTTPConnection(urlsplit(url).netloc)
+        connection.request("POST", "/init", json.dumps({"value": {"main": "main", "code": code}}))
+        if connection.getresponse().status != 200:
+            raise Broken("the plain Node process refused its code")
+        connection.close()
+        yield Direct(url)
+
+
+class Bare:
+    """A bare HTTP protocol on visp's loop and parser: the floor of what a request costs the platform."""
+
+    def __init__(self, url: str, pid: int) -> None:
+        self._url = url
+        self.pid = pid
+
+    def load(self, *, clients: int, seconds: int) -> Load:
+        return load.post(self._url, clients=clients, seconds=seconds)
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[Bare]:
+    """The bare protocol, for the block."""
+    with _spawned([sys.executable, str(HERE / "bare.py")]) as process:
+        yield Bare(f"http://127.0.0.1:{int(_next_line(process))}/", process.pid)
+
+
+class ForkHello:
+    """A prepared Python process that forks into fresh namespaces: the floor of cold Python starts."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start_s(self, code: str, value: dict[str, Any], expected: Any) -> float:
+        """Seconds from the request to the result."""
+        line = json.dumps({"code": code, "value": value}) + "\n"
+        lines = self._process.stdin
+        assert lines is not None
+        began_s = time.perf_counter()
+        lines.write(line)
+        lines.flush()
+        answer = _next_line(self._process)
+        took_s = time.perf_counter() - began_s
+        if not answer or json.loads(answer) != expected:
+            raise Broken(f"the prepared Python process answered {answer!r}")
+        return took_s
+
+
+@contextlib.contextmanager
+def fork_hello(python: str) -> Iterator[ForkHello]:
+    """The prepared process, for the block."""
+    with _spawned([python, "-s", str(HERE / "fork_hello.py")]) as process:
+        yield ForkHello(process)
+
+
+def node_start_s(node: str) -> float:
+    """Seconds from the start of plain Node to the first byte that its script writes."""
+    began_s = time.perf_counter()
+    argv = [node, str(HERE / "start.js")]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        said = process.stdout.read(1)
+        took_s = time.perf_counter() - began_s
+    if said != b".":
+        raise Broken("plain Node does not start")
+    return took_s
+
+
+@contextlib.contextmanager
+def _spawned(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process with its input and output as text; it is killed when the block is left."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _next_line(process: subprocess.Popen[str]) -> str:
+    """The next line that a process prints; empty when it has ended."""
+    assert process.stdout is not None
+    return process.stdout.readline()

@@ -1,0 +1,47 @@
+"""A cold Python start without a stem cell, beside a bare fork into fresh namespaces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench import floors
+from bench.goals import Goal
+from bench.goals.cold import ColdStarts, medians_ms
+from bench.measure import Finding, ratio, spread
+from bench.server import GREETING, HELLO_PYTHON, NAME, PYTHON_KIND, platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.rig import Rig
+
+GOAL = Goal("cold_python", "a cold Python hello in the sandbox, no stem cell: create, init, run")
+LIMIT_MS, RATIO = 8.0, 2.0
+
+
+def measure(rig: Rig) -> Iterator[Finding]:
+    with platform({"pool.stem_cells": 0}) as visp, floors.fork_hello(rig.python) as prepared:
+        starts = ColdStarts(visp, HELLO_PYTHON, PYTHON_KIND)
+        own_ms, floor_ms = medians_ms(
+            rig, starts.start_s, lambda: prepared.start_s(HELLO_PYTHON, NAME, expected=GREETING)
+        )
+    ours, times = spread(own_ms), ratio(own_ms, floor_ms)
+    yield Finding(
+        goal=GOAL.name,
+        what="p50; floor: fork in fresh namespaces",
+        unit="ms",
+        ours=ours,
+        floor=spread(floor_ms),
+        ratio=times,
+        promise=f"≤ {RATIO:.0f} × floor",
+        is_met=times.median <= RATIO,
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what="p50",
+        unit="ms",
+        ours=ours,
+        promise=f"≤ {LIMIT_MS:.0f} ms",
+        is_met=ours.median <= LIMIT_MS,
+        note="promised for a quiet machine",
+    )

@@ -1,0 +1,51 @@
+"""Warm calls by many clients, beside the same calls to a plain Node process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench import floors
+from bench.goals import Goal
+from bench.measure import Finding, interleaved, ratio, spread
+from bench.server import NOOP, platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.rig import Rig
+
+GOAL = Goal("throughput", "warm blocking no-ops in Node.js, 32 clients")
+CLIENTS = 32
+RATIO, STRETCH = 1.0, 1.3
+
+
+def measure(rig: Rig) -> Iterator[Finding]:
+    with platform() as visp, floors.direct(rig.node, NOOP) as direct:
+        visp.put_action("noop", NOOP)
+        visp.load("actions/noop", clients=CLIENTS, seconds=1)
+        direct.load(clients=CLIENTS, seconds=1)
+        ours, floor = interleaved(
+            rig.rounds,
+            lambda: visp.load("actions/noop", clients=CLIENTS, seconds=rig.seconds),
+            lambda: direct.load(clients=CLIENTS, seconds=rig.seconds),
+        )
+    own_per_s, floor_per_s = ([load.per_s for load in side] for side in (ours, floor))
+    times = ratio(own_per_s, floor_per_s)
+    yield Finding(
+        goal=GOAL.name,
+        what=f"invocations, {CLIENTS} clients",
+        unit="/s",
+        ours=spread(own_per_s),
+        floor=spread(floor_per_s),
+        ratio=times,
+        promise=f"≥ {RATIO} × direct",
+        is_met=times.median >= RATIO,
+        note=f"stretch ≥ {STRETCH} ×: {'met' if times.median >= STRETCH else 'not met'}",
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what=f"p99, {CLIENTS} clients",
+        unit="ms",
+        ours=spread(load.p99_us / 1000 for load in ours),
+        floor=spread(load.p99_us / 1000 for load in floor),
+    )

@@ -1,0 +1,58 @@
+"""A warm call by one client, beside the same call to a plain Node process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench import floors
+from bench.goals import Goal
+from bench.measure import Finding, difference, interleaved, ratio, spread
+from bench.server import NOOP, platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.rig import Rig
+
+GOAL = Goal("warm", "a warm blocking no-op in Node.js, one client")
+RATIO, ADDED_MS, STRETCH_MS = 1.5, 0.15, 0.08
+
+
+def measure(rig: Rig) -> Iterator[Finding]:
+    with platform() as visp, floors.direct(rig.node, NOOP) as direct:
+        visp.put_action("noop", NOOP)
+        visp.load("actions/noop", clients=1, seconds=1)
+        direct.load(clients=1, seconds=1)
+        ours, floor = interleaved(
+            rig.rounds,
+            lambda: visp.load("actions/noop", clients=1, seconds=rig.seconds),
+            lambda: direct.load(clients=1, seconds=rig.seconds),
+        )
+    own_ms, floor_ms = ([load.p50_us / 1000 for load in side] for side in (ours, floor))
+    times, added = ratio(own_ms, floor_ms), difference(own_ms, floor_ms)
+    yield Finding(
+        goal=GOAL.name,
+        what="p50, 1 client",
+        unit="ms",
+        ours=spread(own_ms),
+        floor=spread(floor_ms),
+        ratio=times,
+        promise=f"≤ {RATIO} × direct",
+        is_met=times.median <= RATIO,
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what="p50 added to direct",
+        unit="ms",
+        ours=added,
+        promise=f"≤ {ADDED_MS} ms",
+        is_met=added.median <= ADDED_MS,
+        note=f"stretch ≤ {STRETCH_MS} ms: {'met' if added.median <= STRETCH_MS else 'not met'}",
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what="p99, 1 client",
+        unit="ms",
+        ours=spread(load.p99_us / 1000 for load in ours),
+        floor=spread(load.p99_us / 1000 for load in floor),
+    )
