@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def in_child(work: Callable[[], None]) -> None:
 
 def cold_hello(line: str) -> None:
     enter_namespaces()
-    in_child(lambda: hello(line))
+    in_child(partial(hello, line))
 
 
 def main() -> None:
     gc.freeze()
     for line in sys.stdin:
-        in_child(lambda line=line: cold_hello(line))
+        in_child(partial(cold_hello, line))
 
 
 main()

@@ -95,7 +95,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
     secret = premises.read_secret(settings, data_dir)
     driver = make_driver(settings, data_dir)
     gated = GatedDriver(driver)
+    finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(finding.cancel)
         store = await SqliteEntities.open(data_dir / "entities.db")
         stack.push_async_callback(store.close)
         index = await SqliteActivations.open(data_dir / f"activations-{SHARD}.db")
@@ -103,7 +105,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
         await ledger.open()
         stack.push_async_callback(ledger.close)
         stack.push_async_callback(gated.close)
-        kinds, manifest = await _kinds(premises.read_manifest(settings), driver)
+        kinds, manifest = await finding
         bus = MemoryBus()
         blobs = FileBlobs(data_dir / "blobs")
         entities = EntityCache(
