@@ -40,7 +40,7 @@ check: install ## lint, format and types
 
 bench: install ## promises as numbers, beside their floors
 	@scripts/system tools
-	@$(BIN)/python bench/run.py $(BENCH)
+	@$(BIN)/python -m bench $(BENCH)
 
 format: install ## formats the code
 	@$(BIN)/ruff check --fix --quiet .

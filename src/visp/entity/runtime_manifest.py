@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
+from visp.entity.limits import MIB, parse_byte_size
 from visp.errors import Malformed, VispError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class StemCell(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def memory_mb(self) -> int:
-        return int(self.memory.split()[0])
+        return parse_byte_size(self.memory) // MIB
 
 
 class LocalRuntime(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -124,6 +125,12 @@ def parse_manifest(data: bytes) -> Manifest:
         defaults = [kind.kind for kind in entries if kind.default]
         if len(defaults) > 1 or (len(entries) > 1 and not defaults):
             raise ManifestError(f"runtimes manifest: family '{family}' needs one default kind, has {len(defaults)}")
+    for kind in manifest.kinds():
+        for cell in kind.stem_cells:
+            try:
+                _ = cell.memory_mb
+            except ValueError:
+                raise ManifestError(f"runtimes manifest: '{cell.memory}' of '{kind.kind}' is no memory size") from None
     return manifest
 
 

@@ -9,7 +9,7 @@ from visp.controller.identities import Identities
 from visp.entity.subject import GUEST_KEY, GUEST_UUID
 from visp.errors import Unauthorized
 from visp.settings import Limits
-from visp.store.memory import MemorySubjects
+from visp.store.memory import MemoryEntities
 
 HEADER = "Basic " + base64.b64encode(f"{GUEST_UUID}:{GUEST_KEY}".encode()).decode()
 
@@ -53,7 +53,7 @@ def test_callers_on_this_machine(peer: str | None, host: str | None, origin: str
 
 @pytest.fixture
 def identities() -> Identities:
-    return Identities(MemorySubjects(), b"s" * 32, Limits(), is_loopback=True)
+    return Identities(MemoryEntities(), b"s" * 32, Limits(), is_loopback=True)
 
 
 async def test_the_guest_from_here(identities: Identities) -> None:

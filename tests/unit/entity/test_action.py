@@ -43,7 +43,8 @@ def test_without_exec_nothing_is_created() -> None:
 
 def test_an_update_merges_annotations_and_replaces_parameters() -> None:
     old = created(
-        parameters=[{"key": "p", "value": 1}, {"key": "q", "value": 2}], annotations=[{"key": "x", "value": 1}, {"key": "z", "value": 0}]
+        parameters=[{"key": "p", "value": 1}, {"key": "q", "value": 2}],
+        annotations=[{"key": "x", "value": 1}, {"key": "z", "value": 0}],
     )
     given = put(parameters=[{"key": "p", "value": 3}], annotations=[{"key": "y", "value": 2}], delAnnotations=["z"])
     new = actions.update(old, given, 2)
@@ -76,7 +77,10 @@ def test_a_sequence_turned_into_code_loses_its_parameters() -> None:
         ({"limits": {"memory": "big"}}, "memory limit malformed"),
         ({"limits": {"timeout": 1.5}}, "requirement failed: time limit must be whole number"),
         ({"limits": {"concurrency": 1.5}}, "requirement failed: intra concurrency limit must be whole number"),
-        ({"limits": {"instances": -1}}, "requirement failed: Action container concurrency must be greater than or equal to 0."),
+        (
+            {"limits": {"instances": -1}},
+            "requirement failed: Action container concurrency must be greater than or equal to 0.",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_body_is_said(body: dict[str, object], reason: str) -> None:
@@ -86,7 +90,9 @@ def test_what_is_wrong_with_a_body_is_said(body: dict[str, object], reason: str)
 
 
 def test_nulls_and_unknown_fields_are_absent_ones() -> None:
-    given = put(exec=None, parameters=None, annotations=None, limits=None, version=None, publish=None, name="x", other=1)
+    given = put(
+        exec=None, parameters=None, annotations=None, limits=None, version=None, publish=None, name="x", other=1
+    )
     assert given == actions.ActionPut(
         exec=None, parameters=None, annotations=None, removed_annotations=(), limits={}, version=None, publish=None
     )

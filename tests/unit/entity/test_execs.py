@@ -33,7 +33,10 @@ def test_the_default_of_a_family_becomes_concrete() -> None:
     [
         ({"code": "x"}, "'kind' must be a string defined in 'exec'"),
         ({"kind": 5}, "'kind' must be a string defined in 'exec'"),
-        ({"kind": "nodejs:20"}, "'code' must be a string or attachment object defined in 'exec' for 'nodejs:20' actions"),
+        (
+            {"kind": "nodejs:20"},
+            "'code' must be a string or attachment object defined in 'exec' for 'nodejs:20' actions",
+        ),
         ({"kind": "nodejs:20", "code": 5}, "Could not deserialize as attachment record: 5"),
         ({"kind": "java:8", "code": "x"}, "'main' must be a string defined in 'exec' for 'java:8' actions"),
         ({"kind": "sequence"}, "'components' must be defined for sequence kind"),
@@ -56,7 +59,9 @@ def test_an_unknown_kind_is_told_the_known_ones() -> None:
     assert all(f"'{kind}'" in raised.value.reason for kind in ("nodejs:20", "python:3.11", "blackbox", "sequence"))
 
 
-@pytest.mark.parametrize("image", ["a", "a/b", "a/b:tag", "registry.io/a/b:1", "localhost:5000/a", "openwhisk/dockerskeleton"])
+@pytest.mark.parametrize(
+    "image", ["a", "a/b", "a/b:tag", "registry.io/a/b:1", "localhost:5000/a", "openwhisk/dockerskeleton"]
+)
 def test_images(image: str) -> None:
     exec = parse({"kind": "blackbox", "image": image, "code": "  "})
     assert exec == BlackboxExec(image)
@@ -69,7 +74,9 @@ def test_components_are_qualified() -> None:
     assert execs.render_exec(exec, None) == {"kind": "sequence", "components": ["/guest/a", "/ns/pkg/b"]}
 
 
-@pytest.mark.parametrize(("code", "expected"), [("abcd", True), ("", False), ("abc", False), ("ab==", True), ("a b c d ", False)])
+@pytest.mark.parametrize(
+    ("code", "expected"), [("abcd", True), ("", False), ("abc", False), ("ab==", True), ("a b c d ", False)]
+)
 def test_binary_is_computed_as_openwhisk_does(code: str, expected: bool) -> None:
     exec = parse({"kind": "nodejs:20", "code": code, "binary": not expected})
     assert isinstance(exec, CodeExec)

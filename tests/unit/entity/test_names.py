@@ -13,7 +13,8 @@ def test_names_that_are_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", " a", "a ", "$a", "a/b", "a?b", "é", "a\n", "-a", ".a", "@a", "&a", "..", "a\x00b", "\u202ea", "a" * 257]
+    "name",
+    ["", " a", "a ", "$a", "a/b", "a?b", "é", "a\n", "-a", ".a", "@a", "&a", "..", "a\x00b", "\u202ea", "a" * 257],
 )
 def test_names_that_are_refused(name: str) -> None:
     assert not is_name(name)
@@ -46,7 +47,9 @@ def test_references(given: object, expected: FullyQualifiedName) -> None:
     assert parse_qualified(given) == expected
 
 
-@pytest.mark.parametrize("given", ["a", "/a", "", "/", 5, None, "a/b/c/d", "ns/$", {"path": "ns"}, {"name": "a"}, ["ns", "a"]])
+@pytest.mark.parametrize(
+    "given", ["a", "/a", "", "/", 5, None, "a/b/c/d", "ns/$", {"path": "ns"}, {"name": "a"}, ["ns", "a"]]
+)
 def test_references_that_are_refused(given: object) -> None:
     with pytest.raises(Malformed):
         parse_qualified(given)

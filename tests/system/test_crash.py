@@ -1,0 +1,505 @@
+"""Servers that are killed, stopped, and started where they cannot be: nothing is lost, nothing runs twice, nothing stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.system.conftest import Answer, Api, has_sandbox
+from tests.system.traces import Traces, below, stored, texts, until
+from visp.client import running
+from visp.client.running import Server
+
+PYTHON = "python:3.11"
+INTERRUPTED = (
+    "The platform was stopped while the action was running; it was not run again. "
+    "The action may have had its effect in part or in whole."
+)
+TRUSTING = ("--driver", "process", "--i-trust-all-code")
+GONE_S = 1.0
+
+
+class Place:
+    """A data folder over which servers come and go; every one of them is ended with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.effects = folder / "effects"
+        self.traces = Traces(self.data_dir, folder / "cells")
+        self._servers: list[Server] = []
+
+    def start(self, *flags: str, **settings: Any) -> Server:
+        """`pool__memory_mb=256` is the setting `pool.memory_mb`."""
+        named = {name.replace("__", "."): value for name, value in settings.items()}
+        named |= {"container.cells_dir": self.folder / "cells"}
+        server = running.start(self.data_dir, named, flags=flags)
+        self._servers.append(server)
+        return server
+
+    def kill(self, server: Server) -> None:
+        """SIGKILL; then every trace of its containers must vanish by itself."""
+        processes = below(server.pid)
+        server.stop(signal.SIGKILL)
+        until(
+            lambda: not [seen for seen in processes if seen.lives],
+            GONE_S,
+            what=lambda: [seen.command for seen in processes if seen.lives],
+        )
+        until(lambda: not self.traces.left(), GONE_S, what=self.traces.left)
+
+    def counted(self) -> Counter[str]:
+        """How often each effect was had."""
+        return Counter(self.effects.read_text().split()) if self.effects.exists() else Counter()
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.stop(signal.SIGKILL)
+            server.log.unlink(missing_ok=True)
+        until(lambda: not self.traces.left(), what=self.traces.left)
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    if not has_sandbox():
+        pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # containers of a root server reach their code below it under uids of their own
+        place = Place(Path(folder))
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+def sleeping(seconds: float) -> str:
+    return f"import time\ndef main(p):\n  print('begun', flush=True)\n  time.sleep({seconds})\n  return {{'n': p.get('n')}}"
+
+
+def effective(place: Place, seconds: float = 0.0) -> str:
+    """Code that shows outside that it ran, under its activation's id; for a driver that isolates nothing."""
+    return (
+        f"import os, time\ndef main(p):\n"
+        f"  with open({str(place.effects)!r}, 'a') as file: file.write(os.environ['__OW_ACTIVATION_ID'] + '\\n')\n"
+        f"  time.sleep({seconds})\n  return {{'n': p.get('n')}}"
+    )
+
+
+def accept(api: Api, name: str, n: int = 0) -> str:
+    answer = api.invoke(name, {"n": n}, query="")
+    assert answer.status == 202, answer
+    id: str = answer.json["activationId"]
+    return id
+
+
+def in_background(call: Callable[[], Answer]) -> Future[Answer]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(call)
+    pool.shutdown(wait=False)
+    return future
+
+
+# ── SIGKILL ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_accepted_work_runs_once_after_a_kill(place: Place) -> None:
+    server = place.start(*TRUSTING, pool__memory_mb=256, pool__stem_cells=0)
+    api = Api(server.url)
+    api.action("slow", sleeping(60), PYTHON)
+    api.action("counted", effective(place), PYTHON)
+    slow = accept(api, "slow")
+    until(lambda: "slow" in server.read_log() or below(server.pid), what="the slow action has no container")
+    ids = [accept(api, "counted", n) for n in range(20)]
+    assert api.get("activations?name=counted&count=true").json == {"activations": 0}
+    place.kill(server)
+    assert place.counted() == {}
+
+    api = Api(place.start(*TRUSTING).url)
+    for n, id in enumerate(ids):
+        assert stored(api, id)["response"]["result"] == {"n": n}
+    assert place.counted() == Counter(ids)
+    assert stored(api, slow)["response"]["status"] == "whisk internal error"
+    listed = [entry["activationId"] for entry in api.get("activations?limit=200").json]
+    assert sorted(listed) == sorted([slow, *ids])
+
+
+def test_work_that_was_running_ends_with_a_record_that_says_so(place: Place) -> None:
+    server = place.start()
+    api = Api(server.url)
+    api.action("slow", sleeping(60), PYTHON)
+    accepted = [accept(api, "slow", n) for n in range(3)]
+    fallen_back = api.invoke("slow", query="blocking=true&timeout=300").json["activationId"]
+    blocking = in_background(lambda: api.invoke("slow"))
+    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 5, what="five do not run")
+    place.kill(server)
+    with pytest.raises((HTTPException, OSError)):
+        blocking.result(10)
+
+    api = Api(place.start().url)
+    for id in (*accepted, fallen_back):
+        record = stored(api, id)
+        assert record["response"] == {
+            "result": {"error": INTERRUPTED},
+            "status": "whisk internal error",
+            "success": False,
+        }
+        assert record["name"] == "slow"
+    assert api.get("activations?count=true").json == {"activations": 4}
+
+
+def test_what_was_answered_is_there_after_a_kill(place: Place) -> None:
+    server = place.start()
+    api = Api(server.url)
+    api.action("echo", "def main(p):\n  print('said', p['n'])\n  return p", PYTHON)
+    api.action("line", "", "sequence", exec={"components": ["/_/echo", "/_/echo"]})
+    api.request("PUT", "triggers/event", {"parameters": [{"key": "a", "value": 1}]})
+    api.request("PUT", "rules/on", {"trigger": "/_/event", "action": "/_/echo"})
+    records = [api.invoke("echo", {"n": n}).json for n in range(10)]
+    composite = api.invoke("line", {"n": 1}).json
+    paths = ("actions/echo", "actions/line", "triggers/event", "rules/on")
+    entities = [api.get(path).json for path in paths]
+    place.kill(server)
+
+    api = Api(place.start().url)
+    assert [api.get(path).json for path in paths] == entities
+    for n, record in enumerate(records):
+        found = api.record(record["activationId"])
+        assert found["response"] == record["response"]
+        assert texts(found) == [f"stdout: said {n}"]
+    found = api.record(composite["activationId"])
+    assert (found["response"], found["logs"]) == (composite["response"], composite["logs"])
+    assert api.run("line", {"n": 2}) == {"n": 2}
+
+
+class Load:
+    """Clients that write down what they were told, until the server is gone."""
+
+    def __init__(self, api: Api, seed: int) -> None:
+        self.given: list[str] = []
+        self.answered: dict[str, Any] = {}
+        self.versions: dict[str, str] = {}
+        self._api = api
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(random.Random(f"{seed} {n}"), n)) for n in range(4)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _go_on(self, dice: random.Random, n: int) -> None:
+        acts = [self._block, self._accept, self._accept_sequence, self._fire, self._put]
+        while not self._is_over.is_set():
+            with suppress(HTTPException, OSError, ValueError):  # the server was killed: nothing was given
+                dice.choice(acts)(dice, n)
+
+    def _block(self, dice: random.Random, n: int) -> None:
+        answer = self._api.invoke("effect", {"n": dice.randrange(1000)})
+        self.given.append(answer.json["activationId"])
+        self.answered[answer.json["activationId"]] = answer.json["response"]
+
+    def _accept(self, dice: random.Random, n: int) -> None:
+        self.given.append(self._api.invoke("effect", {"n": dice.randrange(1000)}, "").json["activationId"])
+
+    def _accept_sequence(self, dice: random.Random, n: int) -> None:
+        self.given.append(self._api.invoke("twice", {"n": dice.randrange(1000)}, "").json["activationId"])
+
+    def _fire(self, dice: random.Random, n: int) -> None:
+        self.given.append(self._api.request("POST", "triggers/event", {"n": 1}).json["activationId"])
+
+    def _put(self, dice: random.Random, n: int) -> None:
+        name = f"kept{n}"
+        answer = self._api.request("PUT", f"triggers/{name}?overwrite=true", {"publish": bool(dice.getrandbits(1))})
+        if answer.status == 200:
+            self.versions[name] = answer.json["version"]
+
+
+@pytest.mark.slow  # nine servers, one after the other
+def test_kills_at_random_moments_lose_nothing(place: Place) -> None:
+    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SEED={seed}")
+    dice = random.Random(seed)
+    server = place.start(*TRUSTING)
+    api = Api(server.url)
+    api.action("effect", effective(place), PYTHON)
+    api.action("twice", "", "sequence", exec={"components": ["/_/effect", "/_/effect"]})
+    api.request("PUT", "triggers/event", {})
+    api.request("PUT", "rules/on", {"trigger": "/_/event", "action": "/_/effect"})
+    loads: list[Load] = []
+    for _ in range(8):
+        with Load(Api(server.url), dice.getrandbits(32)) as load:
+            loads.append(load)
+            time.sleep(dice.uniform(0.05, 0.5))  # not a synchronisation: the moment is what is random
+            place.kill(server)
+        server = place.start(*TRUSTING)
+    api = Api(server.url)
+    given = [id for load in loads for id in load.given]
+    assert len(given) > 50, "there was no load: the test proves nothing"
+    until(lambda: all(api.get(f"activations/{id}").status == 200 for id in given), 60.0, "an id has no record")
+
+    records = {id: api.record(id) for id in given}
+    for id, record in list(records.items()):
+        if record["name"] in ("event", "twice"):  # what they caused was promised with them
+            children = [json.loads(entry)["activationId"] if record["name"] == "event" else entry for entry in record["logs"]]  # noqa: E501
+            records |= {child: stored(api, child) for child in children}
+    effects = place.counted()
+    for id, record in records.items():
+        status = record["response"]["status"]
+        assert status in ("success", "whisk internal error"), record
+        if record["name"] == "effect":
+            assert effects[id] <= 1, f"{id} ran {effects[id]} times"
+            assert effects[id] == 1 or status != "success", f"{id} is said to have run"
+    for load in loads:
+        for id, response in load.answered.items():
+            assert records[id]["response"] == response
+    for name in {name for load in loads for name in load.versions}:
+        told = [load.versions[name] for load in loads if name in load.versions]
+        assert api.get(f"triggers/{name}").json["version"] >= told[-1]
+    listed = _list_all(api)
+    assert len(listed) == len(set(listed))
+    assert set(records) <= set(listed)
+    assert max(effects.values()) == 1
+
+
+def _list_all(api: Api) -> list[str]:
+    out: list[str] = []
+    while page := api.get(f"activations?limit=200&skip={len(out)}").json:
+        out += [entry["activationId"] for entry in page]
+    return out
+
+
+def test_traces_vanish_whatever_runs_when_the_server_is_killed(place: Place) -> None:
+    server = place.start(pool__pause_grace_s=0.1)
+    api = Api(server.url)
+    api.action("idle", "def main(p): return {}", PYTHON)
+    api.run("idle")
+    daemon = """
+import os, signal, time
+def main(p):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                while True: time.sleep(1)
+            os._exit(0)
+    time.sleep(60)
+"""
+    api.action("daemon", daemon, PYTHON)
+    api.action("hangs", "while True: pass\ndef main(p): pass", PYTHON)
+    accept(api, "daemon")
+    accept(api, "hangs")
+    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 9, what="the daemons do not run")
+    place.kill(server)
+
+
+# ── SIGTERM ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_stop_lets_running_work_finish(place: Place) -> None:
+    server = place.start(pool__memory_mb=1024, pool__stem_cells=0)
+    api = Api(server.url)
+    api.action("slow", sleeping(0.7), PYTHON)
+    blocking = [in_background(lambda n=n: api.invoke("slow", {"n": n})) for n in range(2)]
+    accepted = accept(api, "slow", 7)
+    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 6, what="three do not run")
+    processes = below(server.pid)
+    assert server.stop(signal.SIGTERM) == 0
+    answers = [future.result(10) for future in blocking]
+    assert [(answer.status, answer.json["response"]["result"]) for answer in answers] == [
+        (200, {"n": 0}),
+        (200, {"n": 1}),
+    ]
+    assert not [seen.command for seen in processes if seen.lives]
+    assert place.traces.left() == []
+    with pytest.raises(ConnectionRefusedError):
+        api.get("/ping")
+
+    api = Api(place.start().url)
+    assert api.record(accepted)["response"]["result"] == {"n": 7}
+    for answer in answers:
+        assert api.record(answer.json["activationId"])["response"] == answer.json["response"]
+
+
+def test_stop_leaves_what_has_not_begun_to_the_next_start(place: Place) -> None:
+    server = place.start(*TRUSTING, pool__memory_mb=256, pool__stem_cells=0, http__shutdown_s=0.2)
+    api = Api(server.url)
+    api.action("slow", sleeping(60), PYTHON)
+    api.action("counted", effective(place), PYTHON)
+    slow = accept(api, "slow")
+    until(lambda: below(server.pid), what="the slow action has no container")
+    ids = [accept(api, "counted", n) for n in range(5)]
+    assert server.stop(signal.SIGTERM) == 0
+    assert place.traces.left() == []
+
+    api = Api(place.start(*TRUSTING).url)
+    for n, id in enumerate(ids):
+        assert stored(api, id)["response"]["result"] == {"n": n}
+    assert place.counted() == Counter(ids)
+    assert stored(api, slow)["response"]["result"] == {"error": INTERRUPTED}
+
+
+def test_stop_while_an_init_hangs(place: Place) -> None:
+    server = place.start(http__shutdown_s=0.2)
+    api = Api(server.url)
+    api.action("hangs", "while True: pass\ndef main(p): pass", PYTHON)
+    id = accept(api, "hangs")
+    blocking = in_background(lambda: api.invoke("hangs"))
+    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 4, what="two do not run")
+    assert server.stop(signal.SIGTERM) == 0
+    with suppress(HTTPException, OSError):
+        assert blocking.result(10).status >= 500
+    assert place.traces.left() == []
+    assert stored(Api(place.start().url), id)["response"]["result"] == {"error": INTERRUPTED}
+
+
+# ── where it cannot start ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def refused(*flags: str) -> tuple[int, str]:
+    """Exit status and words of a server that must not come up."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "visp", "start", *flags], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stderr
+
+
+def test_second_server_on_a_data_folder_is_refused_and_harms_nothing(place: Place) -> None:
+    server = place.start(pool__stem_cells=0)
+    api = Api(server.url)
+    api.action("slow", sleeping(0.5), PYTHON)
+    running_on = in_background(lambda: api.invoke("slow", {"n": 1}))
+    until(lambda: below(server.pid), what="the action does not run")
+    cells = ("--set", f"container.cells_dir={place.folder / 'cells'}")
+    status, said = refused("--port", "0", "--data-dir", str(place.data_dir), *cells)
+    assert status == 1
+    assert "another server uses" in said
+    assert "--data-dir" in said
+    assert running_on.result(10).status == 200
+    assert api.run("slow", {"n": 2}) == {"n": 2}
+
+
+def test_port_in_use(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, said = refused("--port", str(port), "--data-dir", str(place.data_dir))
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+
+
+def test_settings_that_cannot_be_read(place: Place) -> None:
+    broken = place.folder / "visp.toml"
+    broken.write_text("[pool\n")
+    for flags, word in (
+        (("--config", str(broken)), "is no TOML"),
+        (("--config", str(place.folder / "absent.toml")), "cannot be read"),
+        (("--set", "pool.no_such=1"), "pool.no_such"),
+        (("--set", "pool.idle_s=soon"), "pool.idle_s"),
+    ):
+        status, said = refused("--port", "0", "--data-dir", str(place.data_dir), *flags)
+        assert status in (1, 2)
+        assert word in said
+    assert not place.data_dir.exists()
+
+
+def test_data_folder_that_cannot_be_used(place: Place) -> None:
+    in_the_way = place.folder / "file"
+    in_the_way.write_text("")
+    status, said = refused("--port", "0", "--data-dir", str(in_the_way / "data"))
+    assert status == 1
+    assert f"the data folder {in_the_way / 'data'} cannot be used: Not a directory" in said
+    assert "--data-dir" in said
+
+
+# ── a full disk ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+DISK_MB = 24
+_MOUNT = 'mount -t tmpfs -o size="$1"m tmpfs "$2" || exit 99; shift 2; exec "$@"'
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs uid 0")
+def test_full_disk_refuses_new_work_and_recovers(place: Place) -> None:
+    """The server has a mount namespace of its own, in which its data folder is a small disk."""
+    place.data_dir.mkdir()
+    argv = ["unshare", "-m", "sh", "-c", _MOUNT, "sh", str(DISK_MB), str(place.data_dir)]
+    argv += [sys.executable, "-m", "visp", "start", "--port", "0", "--data-dir", str(place.data_dir)]
+    argv += ["--set", f"container.cells_dir={place.folder / 'cells'}", "--set", "ledger.segment_bytes=524288"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                pytest.skip("no mount namespace can be made here")
+            _fill_and_free(Api(json.loads(line)["url"]), Path(f"/proc/{process.pid}/root{place.data_dir}"))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+def _fill_and_free(api: Api, disk: Path) -> None:
+    api.action("echo", "def main(p): return p", PYTHON)
+    api.action("slow", sleeping(1), PYTHON)
+    kept = api.invoke("echo", {"n": 1}).json
+    running_on = in_background(lambda: api.invoke("slow", {"n": 5}))
+    with (disk / "filling").open("wb", buffering=0) as filling:
+        with suppress(OSError):
+            while True:
+                filling.write(bytes(65536))
+        with suppress(OSError):
+            while True:
+                filling.write(b"x")
+    text = "x" * 10_000
+    given = []
+    while (answer := api.invoke("echo", {"text": text}, "")).status == 202:
+        given.append(answer.json["activationId"])
+        assert len(given) < 2000, "the disk is full and nothing says so"
+    assert answer.status == 507
+    assert "disk" in answer.json["error"]
+    assert api.invoke("echo").status == 507
+    assert api.request("PUT", "triggers/new", {}).status in (200, 507)
+    assert api.get("actions/echo").status == 200
+    assert api.record(kept["activationId"])["response"] == kept["response"]
+    ended = running_on.result(20)
+    assert ended.status == 200
+    assert ended.json["response"]["result"] == {"n": 5}
+
+    (disk / "filling").unlink()
+    until(lambda: api.invoke("echo", {"n": 2}).status == 200, 10.0, "it does not recover")
+    for id in given:
+        assert stored(api, id)["response"]["status"] == "success"
+    assert api.record(ended.json["activationId"])["response"] == ended.json["response"]
+
+
+def test_port_is_the_one_that_was_said(place: Place) -> None:
+    server = place.start()
+    assert urlsplit(server.url).hostname == "127.0.0.1"
+    assert Api(server.url).get("/ping").status == 200

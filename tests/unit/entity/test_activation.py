@@ -1,0 +1,145 @@
+"""Records of activations as clients read them: what is there, what is left out, and ids that are none."""
+
+import json
+
+import pytest
+
+from visp.entity.activation import (
+    ActivationHead,
+    Outcome,
+    Status,
+    failure,
+    new_id,
+    parse_id,
+    render,
+    render_annotations,
+    render_response,
+    summary,
+)
+from visp.entity.limits import ActionLimits
+from visp.errors import BadName
+
+ID = "0123456789abcdef" * 2
+ACTION = ActivationHead(
+    id=ID,
+    namespace="guest",
+    subject="guest",
+    name="a",
+    version="0.0.1",
+    start_ms=1000,
+    end_ms=1030,
+    duration_ms=20,
+    size=7,
+    path="guest/pkg/a",
+    kind="nodejs:20",
+    limits=ActionLimits(),
+    wait_ms=3,
+    init_ms=9,
+    is_timeout=False,
+)
+TRIGGER = ActivationHead(id=ID, namespace="guest", subject="guest", name="t", version="0.0.2", start_ms=1000)
+
+
+def test_a_record_of_an_action() -> None:
+    record = json.loads(render(ACTION, b'{"n":1}', ("one", 'two "quoted"')))
+    assert record == {
+        "activationId": ID,
+        "namespace": "guest",
+        "subject": "guest",
+        "name": "a",
+        "version": "0.0.1",
+        "publish": False,
+        "start": 1000,
+        "end": 1030,
+        "duration": 20,
+        "logs": ["one", 'two "quoted"'],
+        "response": {"result": {"n": 1}, "size": 7, "status": "success", "success": True},
+        "annotations": [
+            {"key": "path", "value": "guest/pkg/a"},
+            {"key": "waitTime", "value": 3},
+            {"key": "kind", "value": "nodejs:20"},
+            {"key": "timeout", "value": False},
+            {"key": "limits", "value": {"concurrency": 1, "logs": 10, "memory": 256, "timeout": 60000}},
+            {"key": "initTime", "value": 9},
+        ],
+    }
+
+
+def test_a_result_is_copied_unread() -> None:
+    assert b'"response":{"result":{ "n" : 1e400 },' in render(ACTION, b'{ "n" : 1e400 }')
+
+
+def test_a_record_of_a_trigger() -> None:
+    record = json.loads(render(TRIGGER, b'{"x":1}'))
+    assert record["annotations"] == record["logs"] == []
+    assert not {"end", "duration", "cause"} & set(record)
+    assert record["response"] == {"result": {"x": 1}, "status": "success", "success": True}
+    assert not {"end", "duration", "statusCode", "cause"} & set(summary(TRIGGER))
+
+
+def test_a_part_of_a_sequence() -> None:
+    part = ActivationHead(
+        id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, path="n/a", cause="c" * 32, binding="n/b"
+    )  # fmt: skip
+    assert json.loads(render(part, b"{}"))["cause"] == "c" * 32
+    assert summary(part)["cause"] == "c" * 32
+    assert render_annotations(part) == [
+        {"key": "path", "value": "n/a"},
+        {"key": "kind", "value": "unknown"},
+        {"key": "causedBy", "value": "sequence"},
+        {"key": "binding", "value": "n/b"},
+    ]
+
+
+def test_a_primary_of_a_conductor() -> None:
+    head = ActivationHead(
+        id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, path="n/a", kind="sequence",
+        is_topmost=True, is_conductor=True, wait_ms=0,
+    )  # fmt: skip
+    assert [entry["key"] for entry in render_annotations(head)] == ["topmost", "path", "waitTime", "conductor", "kind"]
+
+
+def test_a_summary_has_the_time_on_the_wall() -> None:
+    shown = summary(ACTION)
+    assert (shown["duration"], shown["statusCode"], shown["end"]) == (30, 0, 1030)
+    assert not {"response", "logs", "subject"} & set(shown)
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "is_kept"),
+    [
+        (Status.SUCCESS, "success", True),
+        (Status.APPLICATION_ERROR, "application error", True),
+        (Status.DEVELOPER_ERROR, "action developer error", False),
+        (Status.INTERNAL_ERROR, "whisk internal error", False),
+    ],
+)
+def test_the_four_outcomes(status: Status, word: str, is_kept: bool) -> None:
+    outcome = failure(status, 'a "b"')
+    head = ActivationHead(id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, status=status)
+    response = json.loads(render_response(head, outcome.result))
+    assert response == {"result": {"error": 'a "b"'}, "status": word, "success": status == 0}
+    assert Outcome(status, b"{}").is_kept is is_kept
+
+
+def test_new_ids_are_ids_in_the_order_of_time() -> None:
+    ids = [new_id(now_ms, shard) for now_ms, shard in ((1, 0), (2, 255), (1 << 47, 3))]
+    assert sorted(ids) == ids
+    assert [parse_id(id) for id in ids] == ids
+    assert new_id(5) != new_id(5)
+
+
+@pytest.mark.parametrize(
+    ("id", "sentence"),
+    [
+        ("", "Activation id length is 0 but must be 32."),
+        ("a" * 31, "Activation id length is 31 but must be 32."),
+        ("g" * 32, "The activation id is not valid."),
+        ("A" * 32, "The activation id is not valid."),
+        ("٣" * 32, "The activation id is not valid."),
+    ],
+)
+def test_ids_that_are_none(id: str, sentence: str) -> None:
+    with pytest.raises(BadName) as raised:
+        parse_id(id)
+    assert raised.value.sentence == sentence
