@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -19,7 +20,7 @@ from visp.entity.parameters import parse_parameters, render_parameters, size_byt
 from visp.entity.payload import encode, merge, parse_object
 from visp.entity.runtime_manifest import parse_manifest
 from visp.entity.version import next_version, parse_version
-from visp.errors import BadName, RequestError
+from visp.errors import BadName, Malformed
 
 MANIFEST = parse_manifest(b'{"runtimes":{"nodejs":[{"kind":"nodejs:20","image":{"name":"i"}}]}}')
 NAME = FullyQualifiedName("ns", None, "e")
@@ -173,8 +174,5 @@ def test_actions_come_back(shared: dict[str, Any], code: str, own: dict[str, Any
 @given(st.binary(max_size=40) | objects.map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_sent_is_taken_or_refused(body: bytes) -> None:
     for parse in (triggers.parse_put, rules.parse_status, parse_object, lambda body: rules.parse_put(body, "ns")):
-        try:
+        with contextlib.suppress(Malformed):  # anything else is a bug
             parse(body)
-        except RequestError as error:
-            assert error.status == 400
-            encode(error.sentence)

@@ -91,7 +91,21 @@ def place() -> Iterator[Place]:
 
 
 def sleeping(seconds: float) -> str:
-    return f"import time\ndef main(p):\n  print('begun', flush=True)\n  time.sleep({seconds})\n  return {{'n': p.get('n')}}"
+    return (
+        f"import subprocess\ndef main(p):\n  print('begun', flush=True)\n  subprocess.run(['sleep', '{seconds}'])\n"
+        "  return {'n': p.get('n')}"
+    )
+
+
+HANGING = "import subprocess\nsubprocess.run(['sleep', '60'])\ndef main(p): pass"
+
+
+def await_sleepers(server: Server, count: int) -> None:
+    """Until so many runs are in the middle of their sleep."""
+    until(
+        lambda: sum(seen.command.startswith("sleep ") for seen in below(server.pid)) >= count,
+        what=lambda: [seen.command for seen in below(server.pid)],
+    )
 
 
 def effective(place: Place, seconds: float = 0.0) -> str:
@@ -126,7 +140,7 @@ def test_accepted_work_runs_once_after_a_kill(place: Place) -> None:
     api.action("slow", sleeping(60), PYTHON)
     api.action("counted", effective(place), PYTHON)
     slow = accept(api, "slow")
-    until(lambda: "slow" in server.read_log() or below(server.pid), what="the slow action has no container")
+    await_sleepers(server, 1)
     ids = [accept(api, "counted", n) for n in range(20)]
     assert api.get("activations?name=counted&count=true").json == {"activations": 0}
     place.kill(server)
@@ -148,7 +162,7 @@ def test_work_that_was_running_ends_with_a_record_that_says_so(place: Place) -> 
     accepted = [accept(api, "slow", n) for n in range(3)]
     fallen_back = api.invoke("slow", query="blocking=true&timeout=300").json["activationId"]
     blocking = in_background(lambda: api.invoke("slow"))
-    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 5, what="five do not run")
+    await_sleepers(server, 5)
     place.kill(server)
     with pytest.raises((HTTPException, OSError)):
         blocking.result(10)
@@ -305,16 +319,15 @@ def main(p):
     for _ in range(3):
         if os.fork() == 0:
             os.setsid()
-            if os.fork() == 0:
-                while True: time.sleep(1)
+            if os.fork() == 0: os.execv('/usr/bin/sleep', ['sleep', '60'])
             os._exit(0)
     time.sleep(60)
 """
     api.action("daemon", daemon, PYTHON)
-    api.action("hangs", "while True: pass\ndef main(p): pass", PYTHON)
+    api.action("hangs", HANGING, PYTHON)
     accept(api, "daemon")
     accept(api, "hangs")
-    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 9, what="the daemons do not run")
+    await_sleepers(server, 4)
     place.kill(server)
 
 
@@ -327,7 +340,7 @@ def test_stop_lets_running_work_finish(place: Place) -> None:
     api.action("slow", sleeping(0.7), PYTHON)
     blocking = [in_background(lambda n=n: api.invoke("slow", {"n": n})) for n in range(2)]
     accepted = accept(api, "slow", 7)
-    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 6, what="three do not run")
+    await_sleepers(server, 3)
     processes = below(server.pid)
     assert server.stop(signal.SIGTERM) == 0
     answers = [future.result(10) for future in blocking]
@@ -352,7 +365,7 @@ def test_stop_leaves_what_has_not_begun_to_the_next_start(place: Place) -> None:
     api.action("slow", sleeping(60), PYTHON)
     api.action("counted", effective(place), PYTHON)
     slow = accept(api, "slow")
-    until(lambda: below(server.pid), what="the slow action has no container")
+    await_sleepers(server, 1)
     ids = [accept(api, "counted", n) for n in range(5)]
     assert server.stop(signal.SIGTERM) == 0
     assert place.traces.left() == []
@@ -367,10 +380,10 @@ def test_stop_leaves_what_has_not_begun_to_the_next_start(place: Place) -> None:
 def test_stop_while_an_init_hangs(place: Place) -> None:
     server = place.start(http__shutdown_s=0.2)
     api = Api(server.url)
-    api.action("hangs", "while True: pass\ndef main(p): pass", PYTHON)
+    api.action("hangs", HANGING, PYTHON)
     id = accept(api, "hangs")
     blocking = in_background(lambda: api.invoke("hangs"))
-    until(lambda: sum("launcher.py" in seen.command for seen in below(server.pid)) >= 4, what="two do not run")
+    await_sleepers(server, 2)
     assert server.stop(signal.SIGTERM) == 0
     with suppress(HTTPException, OSError):
         assert blocking.result(10).status >= 500
@@ -396,7 +409,7 @@ def test_second_server_on_a_data_folder_is_refused_and_harms_nothing(place: Plac
     api = Api(server.url)
     api.action("slow", sleeping(0.5), PYTHON)
     running_on = in_background(lambda: api.invoke("slow", {"n": 1}))
-    until(lambda: below(server.pid), what="the action does not run")
+    await_sleepers(server, 1)
     cells = ("--set", f"container.cells_dir={place.folder / 'cells'}")
     status, said = refused("--port", "0", "--data-dir", str(place.data_dir), *cells)
     assert status == 1
@@ -451,7 +464,7 @@ def test_full_disk_refuses_new_work_and_recovers(place: Place) -> None:
     place.data_dir.mkdir()
     argv = ["unshare", "-m", "sh", "-c", _MOUNT, "sh", str(DISK_MB), str(place.data_dir)]
     argv += [sys.executable, "-m", "visp", "start", "--port", "0", "--data-dir", str(place.data_dir)]
-    argv += ["--set", f"container.cells_dir={place.folder / 'cells'}", "--set", "ledger.segment_bytes=524288"]
+    argv += ["--set", f"container.cells_dir={place.folder / 'cells'}", "--set", "ledger.segment_bytes=2097152"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
             assert process.stdout is not None
@@ -477,7 +490,7 @@ def _fill_and_free(api: Api, disk: Path) -> None:
         with suppress(OSError):
             while True:
                 filling.write(b"x")
-    text = "x" * 10_000
+    text = "x" * 2_000  # a quarter of a segment is kept for what runs: enough for many such results
     given = []
     while (answer := api.invoke("echo", {"text": text}, "")).status == 202:
         given.append(answer.json["activationId"])

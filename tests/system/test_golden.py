@@ -20,7 +20,7 @@ OTHERS = ("package.", "conductor.", "web.")
 @pytest.mark.slow  # the story of 414 requests takes about fifteen seconds, most of them waits of its own
 def test_recorded_answers_of_openwhisk(tmp_path: Path) -> None:
     actual, expected = tmp_path / "actual.jsonl", tmp_path / "expected.jsonl"
-    lines = (GOLDEN / "expected.jsonl").read_text().splitlines()
+    lines = (GOLDEN / "expected.jsonl").read_text().strip().split("\n")  # answers hold other line ends of Unicode
     expected.write_text("\n".join(line for line in lines if not json.loads(line)["name"].startswith(OTHERS)))
     with running.running() as server:
         auth = f"{GUEST_UUID}:{GUEST_KEY}"

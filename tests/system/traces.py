@@ -5,11 +5,11 @@ A container is a process tree below its server, a group in each hierarchy of cgr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     @property
     def command(self) -> str:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         return ""
 
@@ -65,7 +65,7 @@ def below(pid: int) -> list[Seen]:
     found: list[Seen] = []
     parents = [pid]
     for parent in parents:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for task in os.listdir(f"/proc/{parent}/task"):
                 children = Path(f"/proc/{parent}/task/{task}/children").read_text().split()
                 parents += map(int, children)
@@ -85,14 +85,18 @@ class Traces:
 
     def groups(self) -> list[Path]:
         name = f"visp-{self._instance}"
-        parents = [Path(folder) / name for folder, names, _ in os.walk(CGROUPS) if name in names]
-        return [entry for parent in parents for entry in parent.iterdir() if entry.is_dir()]
+        found: list[Path] = []
+        for folder, names, _ in os.walk(CGROUPS):
+            if name in names:
+                with suppress(FileNotFoundError):  # it vanishes while we look
+                    found += [entry for entry in (Path(folder) / name).iterdir() if entry.is_dir()]
+        return found
 
     def members(self) -> list[int]:
         """Processes in the groups."""
         pids: set[int] = set()
         for group in self.groups():
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 pids.update(map(int, (group / "cgroup.procs").read_text().split()))
         return sorted(pids)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from visp.container import seccomp, spawn
 from visp.container.base import ContainerSpec
+from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
 from visp.errors import StartFailed
 
@@ -29,9 +30,6 @@ STACK_BYTES = 8 * 1024 * 1024
 LOCKED_BYTES = 64 * 1024
 SHM_BYTES = 8 * 1024 * 1024
 TRIAL_S = 10.0
-
-_JOIN = 'unset PWD; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
-"""Moves itself into each group named before `--`, then becomes what follows. The text is fixed; all else are words."""
 
 _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
@@ -116,8 +114,7 @@ class BwrapDriver(LocalDriver):
         if place.uid is not None:
             uid = str(place.uid)
             argv = [programs["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]
-        if place.group_files:
-            argv = [programs["sh"], "-c", _JOIN, "sh", *place.group_files, "--", *argv]
+        argv = joined(programs["sh"], place.group_files, argv)
         data = b"".join(option.encode() + b"\0" for option in options)
         descriptors = {SECCOMP: spawn.memory_file(self._filter), ARGUMENTS: spawn.memory_file(data)}
         return Launch(argv, {}, descriptors)

@@ -11,14 +11,21 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path("/sys/fs/cgroup")
 V1 = ("memory", "pids", "cpu")
 CPU_SHARES_OF_A_GIB = 1024
 GONE_S = 1.0
 EMPTY_CHECK_S = 0.002
+
+_JOIN = 'unset PWD; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
+"""Moves itself into each group named before `--`, then becomes what follows. The text is fixed; all else are words."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +164,11 @@ class Cgroups:
     def parents(self) -> tuple[Path, ...]:
         """Where this server's groups lie."""
         return tuple(self._parents.values())
+
+
+def joined(shell: str, files: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """A command that moves itself into groups by their `join` files and then becomes `argv`; without any, `argv`."""
+    return [shell, "-c", _JOIN, "sh", *files, "--", *argv] if files else list(argv)
 
 
 def _bases() -> list[tuple[str, Path]]:

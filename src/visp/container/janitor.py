@@ -23,8 +23,14 @@ GONE_S = 5.0
 
 _SCRIPT = """
 read -r nothing
-prefix=$1
-shift
+prefix=$1 mark=$2
+shift 2
+if [ -n "$mark" ]; then
+  for file in $(grep -lz "^$mark" /proc/[0-9]*/environ); do
+    pid=${file#/proc/}
+    kill -9 "${pid%/environ}"
+  done
+fi
 for parent in "$@"; do
   for folder in "$parent/$prefix"*; do
     [ -d "$folder" ] || continue
@@ -42,7 +48,11 @@ for parent in "$@"; do
   rmdir "$parent"
 done
 """
-"""Fixed text; what it works on comes as words: a prefix of names, and the folders in which they are removed."""
+"""Fixed text; what it works on comes as words.
+
+A prefix of names, the variable by which plain processes are found or nothing, and the folders in which those names are
+removed.
+"""
 
 
 class Janitor:
@@ -53,13 +63,16 @@ class Janitor:
         self._pipe = pipe
 
     @classmethod
-    def hire(cls, prefix: str, parents: Sequence[Path]) -> Janitor:
-        """For everything in these folders whose name begins with `prefix`; raises `StartFailed`."""
+    def hire(cls, prefix: str, parents: Sequence[Path], mark: str = "") -> Janitor:
+        """For everything in these folders whose name begins with `prefix`; raises `StartFailed`.
+
+        And for every process with a variable that begins with `mark`.
+        """
         reader, writer = os.pipe2(os.O_CLOEXEC)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             process = spawn.start(
-                [SHELL, "-c", _SCRIPT, "visp-janitor", prefix, *map(str, parents)],
+                [SHELL, "-c", _SCRIPT, "visp-janitor", prefix, mark, *map(str, parents)],
                 {"PATH": "/usr/bin:/bin"},
                 {0: reader, 1: null, 2: null},
             )

@@ -46,8 +46,12 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver has prepared for one container. `uid` is None for a server that is not root."""
+    """What a driver has prepared for one container.
 
+    `name` is the container's among all on this host; `uid` is None for a server that is not root.
+    """
+
+    name: str
     code: Path
     uid: int | None
     group_files: tuple[str, ...]
@@ -141,6 +145,8 @@ class LocalContainer:
     def _clean(self) -> None:
         if self._group is not None:
             self._group.remove()
+        elif self._driver.kills_tree:
+            watch.end_marked(self._driver.host_name(self.id))
         self._driver.remove_folder(self.id)
 
 
@@ -170,11 +176,15 @@ class LocalDriver:
         spawn.close_on_exec()
         await asyncio.to_thread(self.cells.prepare)
         self.cgroups = await asyncio.to_thread(Cgroups.find, self._group_name)
-        self._janitor = Janitor.hire(self._run, (self.cells.own, *self.cgroups.parents))
+        mark = f"{watch.MARK}={self._run}-" if self.kills_tree else ""
+        self._janitor = Janitor.hire(self._run, (self.cells.own, *self.cgroups.parents), mark)
         if not self.cgroups.bounds_memory:
             self._watching = asyncio.ensure_future(self._watch())
 
     async def reap(self) -> int:
+        if self.kills_tree:
+            for folder in self.cells.own.iterdir():
+                await asyncio.to_thread(watch.end_marked, folder.name)
         groups = await asyncio.to_thread(self.cgroups.reap)
         return max(groups, await asyncio.to_thread(self.cells.reap))
 
@@ -184,10 +194,11 @@ class LocalDriver:
         uid = self._take_uid()
         try:
             if self.cgroups.hierarchies:
-                group = await asyncio.to_thread(self.cgroups.make, self._host_name(spec.id), limits)
+                group = await asyncio.to_thread(self.cgroups.make, self.host_name(spec.id), limits)
             bounded = group is not None and group.bounds_memory
-            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(self._host_name(spec.id))
+            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(self.host_name(spec.id))
             place = Place(
+                name=self.host_name(spec.id),
                 code=code,
                 uid=uid,
                 group_files=group.join if group is not None else (),
@@ -205,15 +216,16 @@ class LocalDriver:
         self._containers[spec.id] = container
         return container
 
-    def _host_name(self, id: str) -> str:
+    def host_name(self, id: str) -> str:
+        """A container's name among those of all servers, earlier ones too."""
         return f"{self._run}-{id}"
 
     def own_folder(self, id: str) -> Path:
         """The container's own code folder."""
-        return self.cells.own / self._host_name(id)
+        return self.cells.own / self.host_name(id)
 
     def remove_folder(self, id: str) -> None:
-        self.cells.remove(self._host_name(id))
+        self.cells.remove(self.host_name(id))
 
     def code_at(self, code: Path) -> str:
         """Where the host folder `code` is seen inside."""

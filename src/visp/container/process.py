@@ -8,6 +8,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from visp.container import watch
+from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
 from visp.errors import StartFailed
 from visp.telemetry import log
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from visp.container.local import Place
     from visp.settings import Settings
 
+SHELL = "/bin/sh"
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 
 
@@ -44,7 +47,8 @@ class ProcessDriver(LocalDriver):
     def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         assert self._setpriv is not None
         argv = [self._on_host(word, spec) for word in spec.argv]
-        return Launch([self._setpriv, "--pdeathsig", "KILL", *argv], _ENVIRONMENT | spec.env, {})
+        argv = joined(SHELL, place.group_files, [self._setpriv, "--pdeathsig", "KILL", *argv])
+        return Launch(argv, _ENVIRONMENT | spec.env | {watch.MARK: place.name}, {})
 
     def _on_host(self, word: str, spec: ContainerSpec) -> str:
         """A path inside as it is called outside."""

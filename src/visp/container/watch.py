@@ -1,13 +1,14 @@
-"""The memory of a process tree where no cgroup bounds it."""
+"""The processes of a container where no cgroup holds them: its tree, and who left it but carries its mark."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+import signal
 
-if TYPE_CHECKING:
-    from signal import Signals
+MARK = "VISP_CONTAINER"
+"""The variable by which a plain process and all that it starts can be found again, whoever their parent is by then."""
+MARKED_ROUNDS = 50
 
 
 def tree(pid: int) -> list[int]:
@@ -33,9 +34,32 @@ def used_bytes(pid: int) -> int:
     return total
 
 
-def signal_tree(pid: int, number: Signals) -> None:
+def signal_tree(pid: int, number: signal.Signals) -> None:
     """To every process of the tree; twice, since one may have forked in between."""
     for _ in range(2):
         for member in tree(pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(member, number)
+
+
+def marked(name: str) -> list[int]:
+    """Processes that were started with `MARK` and a value that begins with `name`."""
+    found: list[int] = []
+    wanted = f"\0{MARK}={name}".encode()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+                if wanted in b"\0" + file.read():
+                    found.append(int(entry))
+    return found
+
+
+def end_marked(name: str) -> None:
+    """SIGKILL to all of them, until there are none: one may have forked in between."""
+    for _ in range(MARKED_ROUNDS):
+        pids = marked(name)
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import random
-import string
+import os
 
-ALPHABET = string.ascii_letters + string.digits
 LENGTH = 32
 RESERVED_PREFIX = b"sid_"
 GIVEN_LIMIT = 128
+DRAWN_AT_ONCE = 256
 
-_random = random.SystemRandom()
 _pool: list[str] = []
 
 
 def new() -> str:
-    """32 random characters `[A-Za-z0-9]`.
+    """32 random characters, hexadecimal digits.
 
-    They identify, they protect nothing. Drawn in batches: a system call a hundred ids.
+    They identify, they protect nothing. Drawn in batches: a system call for 256 of them.
     """
     if not _pool:
-        letters = random.Random(_random.getrandbits(256)).choices(ALPHABET, k=LENGTH * 100)
-        text = "".join(letters)
+        text = os.urandom(LENGTH // 2 * DRAWN_AT_ONCE).hex()
         _pool.extend(text[at : at + LENGTH] for at in range(0, len(text), LENGTH))
     return _pool.pop()
 

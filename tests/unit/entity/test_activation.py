@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from visp.entity.activation import (
@@ -78,12 +79,11 @@ def test_a_record_of_a_trigger() -> None:
 
 
 def test_a_part_of_a_sequence() -> None:
-    part = ActivationHead(
-        id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, path="n/a", cause="c" * 32, binding="n/b"
-    )  # fmt: skip
+    bare = ActivationHead(id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, path="n/a")
+    part = msgspec.structs.replace(bare, cause="c" * 32, binding="n/b")
     assert json.loads(render(part, b"{}"))["cause"] == "c" * 32
     assert summary(part)["cause"] == "c" * 32
-    assert render_annotations(part) == [
+    assert json.loads(render_annotations(part)) == [
         {"key": "path", "value": "n/a"},
         {"key": "kind", "value": "unknown"},
         {"key": "causedBy", "value": "sequence"},
@@ -92,11 +92,16 @@ def test_a_part_of_a_sequence() -> None:
 
 
 def test_a_primary_of_a_conductor() -> None:
-    head = ActivationHead(
-        id=ID, namespace="n", subject="s", name="a", version="1.0.0", start_ms=1, path="n/a", kind="sequence",
-        is_topmost=True, is_conductor=True, wait_ms=0,
-    )  # fmt: skip
-    assert [entry["key"] for entry in render_annotations(head)] == ["topmost", "path", "waitTime", "conductor", "kind"]
+    head = msgspec.structs.replace(
+        ACTION, is_topmost=True, is_conductor=True, is_timeout=None, limits=None, init_ms=None, kind="sequence"
+    )
+    assert [entry["key"] for entry in json.loads(render_annotations(head))] == [
+        "topmost",
+        "path",
+        "waitTime",
+        "conductor",
+        "kind",
+    ]
 
 
 def test_a_summary_has_the_time_on_the_wall() -> None:

@@ -43,7 +43,7 @@ def test_the_default_of_a_family_becomes_concrete() -> None:
         ({"kind": "sequence", "components": "a"}, "'components' must be an array"),
         ({"kind": "blackbox"}, "'image' must be a string defined in 'exec' for 'blackbox' actions"),
         ({"kind": "blackbox", "image": "Bad Image!"}, "could not parse image name"),
-        (5, "Object expected in field 'exec'"),
+        (5, "JSON object expected"),
     ],
 )
 def test_what_is_wrong_is_said(value: object, reason: str) -> None:
@@ -84,7 +84,7 @@ def test_binary_is_computed_as_openwhisk_does(code: str, expected: bool) -> None
 
 
 def test_code_over_its_limit() -> None:
-    with pytest.raises(TooLarge, match="exec larger than allowed: 11 > 10 bytes."):
+    with pytest.raises(TooLarge, match=r"exec larger than allowed: 11 > 10 bytes\."):
         execs.check_size(parse({"kind": "nodejs:20", "code": "x" * 11}), 10)
 
 

@@ -24,10 +24,10 @@ from visp.errors import BadRequest, Malformed
         (None, {}),
         ({}, {}),
         ({"timeout": None, "memory": 128, "unknown": "x"}, {"memory": 128}),
-        ({"timeout": 1.0, "logs": 0, "concurrency": 1, "instances": 0}, {"timeout": 1, "logs": 0, "concurrency": 1, "instances": 0}),
+        ({"timeout": 1.0, "logs": 0, "instances": 0}, {"timeout": 1, "logs": 0, "instances": 0}),
         ({"memory": -5}, {"memory": -5}),
     ],
-)  # fmt: skip
+)
 def test_limits_of_a_body(given: Any, parsed: dict[str, int]) -> None:
     assert parse_limits(given) == parsed
 
@@ -65,12 +65,15 @@ def test_a_merge_over_defaults_and_over_what_was_stored() -> None:
     ("limits", "sentence"),
     [
         (ActionLimits(), None),
-        (ActionLimits(memory_mb=1, timeout_ms=1, logs_mb=11, concurrency=9), "memory size 1 MB below allowed threshold of 128 MB"),
-        (ActionLimits(timeout_ms=300001, logs_mb=11), "duration 300001 milliseconds exceeds allowed threshold of 300000 milliseconds"),
+        (ActionLimits(memory_mb=1, timeout_ms=1), "memory size 1 MB below allowed threshold of 128 MB"),
+        (
+            ActionLimits(timeout_ms=99, logs_mb=11),
+            "duration 99 milliseconds below allowed threshold of 100 milliseconds",
+        ),
         (ActionLimits(logs_mb=11, concurrency=9), "log size 11 MB exceeds allowed threshold of 10 MB"),
         (ActionLimits(concurrency=0), "concurrency 0 below allowed threshold of 1"),
     ],
-)  # fmt: skip
+)
 def test_the_first_violation_is_told(limits: ActionLimits, sentence: str | None) -> None:
     assert range_violation(limits, LimitRanges()) == sentence
 

@@ -23,11 +23,11 @@ def test_names_that_are_refused(name: str) -> None:
 
 
 def test_what_a_name_too_long_is_told() -> None:
-    with pytest.raises(BadName, match="Name segement longer than allowed: 257 > 256."):
+    with pytest.raises(BadName, match=r"Name segement longer than allowed: 257 > 256\."):
         parse_name("a" * 257)
-    with pytest.raises(BadName, match="Namespace longer than allowed: 300 > 256."):
+    with pytest.raises(BadName, match=r"Namespace longer than allowed: 300 > 256\."):
         parse_namespace("a" * 300)
-    with pytest.raises(BadName, match="The namespace contains illegal characters."):
+    with pytest.raises(BadName, match=r"The namespace contains illegal characters\."):
         parse_namespace("a$")
 
 

@@ -612,25 +612,25 @@ async def test_open_work_holds_its_segment_and_is_copied_when_that_is_old(home: 
     assert found(await home.image().open(segment_bytes=1024)) == {}
 
 
-async def test_a_copy_does_not_open_again_what_ends_at_the_same_time(home: Home) -> None:
+async def test_a_copy_does_not_open_again_what_ends_at_the_same_time(home: Home, monkeypatch) -> None:
     ledger = await home.open(segment_bytes=1024)
-    await accept(ledger, 1001)
-    await accept(ledger, 1002)
+    await accept(ledger, 1001, 1002)
     await fill(ledger, range(10))
-    sweeping = asyncio.ensure_future(ledger.sweep())
     thens = []
-    for number in range(10, 60):  # while the sweep goes on, something is always waiting to be written
-        if number == 11:
-            thens.append(finishing(ledger, record(1001)))
-            then = heard()
-            ledger.start([id_of(1002)], then.set_result)
-            thens.append(then)
-        thens.append(finishing(ledger, record(number)))
-        await asyncio.sleep(0)
-    await sweeping
+
+    async def read_while_work_goes_on(function, *values: object) -> object:
+        found = function(*values)
+        then = heard()
+        ledger.start([id_of(1002)], then.set_result)
+        thens.extend((then, finishing(ledger, record(1001))))  # not written yet when the copies are made
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "to_thread", read_while_work_goes_on)
+        await ledger.sweep()
     for then in thens:
         assert await answer(then) is None
-    await fill(ledger, range(60, 75))
+    await fill(ledger, range(10, 20))
     await ledger.sweep()
     assert found(await home.image().open(segment_bytes=1024)) == {1002: True}
 
