@@ -14,7 +14,6 @@ the connection goes first.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -37,7 +36,7 @@ from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
@@ -47,9 +46,10 @@ if TYPE_CHECKING:
     from visp.controller.primitive import Answer
     from visp.entity.subject import Identity
 
-TARGETS_LIMIT = 10_000
-TARGET_LIMIT_BYTES = 1024
-"""Longer URLs are not hot: the table of parsed ones stays small."""
+HEADS_LIMIT = 10_000
+KEPT_HEAD_BYTES = 2048
+"""Longer heads are parsed each time: the table of parsed ones stays small."""
+LENGTH_DIGITS = 12
 LINGER_S = 2.0
 """How long a refused client may go on sending: closing at once could take the answer from under its nose."""
 SWEEP_S = 1.0
@@ -93,27 +93,86 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
     return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result)
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What a plain head asks for; what it may have depends on who presents it."""
+
+    target: Target
+    authorization: bytes
+    request_id: bytes | None
+    body_bytes: int
+    is_from_here: bool
+    """Its `Host` is loopback, and no web page is its origin."""
+
+
+def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int) -> Head | None:
+    """A head that asks for nothing but a hot route with a JSON body of known length; None for every other one.
+
+    Raises `HeadRefused` for one that no server should take.
+    """
+    check_head(url, headers, "1.1")
+    target = parse_target(url, longest_wait_ms)
+    fields = dict(headers)
+    if target is None or len(fields) != len(headers):
+        return None  # a header given twice is looked at with more care
+    if b"transfer-encoding" in fields or b"expect" in fields or b"upgrade" in fields:
+        return None
+    length = fields.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > LENGTH_DIGITS:
+        return None
+    if length != b"0" and fields.get(b"content-type", b"").partition(b";")[0] != b"application/json":
+        return None
+    return Head(
+        target=target,
+        authorization=fields.get(b"authorization", b""),
+        request_id=fields.get(b"x-request-id"),
+        body_bytes=int(length),
+        is_from_here=b"origin" not in fields and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
+    )
+
+
 class Gate:
-    """What all connections share: services, parsed URLs, and the sweep that closes the slow and the idle."""
+    """What all connections share: services, parsed heads, and the sweep that closes the slow and the idle."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.targets: dict[bytes, Target | None] = {}
+        self._heads: dict[tuple[bytes, ...], Head | None] = {}
+        self._dated: list[tuple[bytes, bytes]] | None = None
+        self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
         self.http = services.settings.http
 
-    def target(self, url: bytes) -> Target | None:
-        """The parsed URL; the table is emptied when it is full."""
+    def head(self, url: bytes, headers: list[tuple[bytes, bytes]], size_bytes: int) -> Head | None:
+        """The parsed head, from a table if it has been seen: clients send the same one again and again.
+
+        Long ones are not kept; the table is emptied when it is full.
+        """
+        key = (url, *headers)
         try:
-            return self.targets[url]
+            return self._heads[key]  # type: ignore[index]
         except KeyError:
-            if len(url) > TARGET_LIMIT_BYTES:
-                return None
-            if len(self.targets) >= TARGETS_LIMIT:
-                self.targets.clear()
-            target = self.targets[bytes(url)] = parse_target(url, self.longest_wait_ms)
-            return target
+            head = parse_head(url, headers, self.longest_wait_ms)
+            if size_bytes <= KEPT_HEAD_BYTES:
+                if len(self._heads) >= HEADS_LIMIT:
+                    self._heads.clear()
+                self._heads[key] = head  # type: ignore[index]
+            return head
+
+    def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
+        """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""
+        if dated is not self._dated:
+            self._dated = dated
+            self._starts.clear()
+        key = (answer.status, answer.content_type, answer.is_routed)
+        start = self._starts.get(key)
+        if start is None:
+            lines = [STATUS_LINE[answer.status], *(b"%b: %b\r\n" % header for header in dated)]
+            if answer.is_routed:
+                lines.append(_CORS_LINES)
+            if answer.content_type is not None:
+                lines.append(b"Content-Type: %b\r\n" % answer.content_type.encode())
+            start = self._starts[key] = b"".join((*lines, b"X-Request-ID: "))
+        return start
 
     async def sweep(self) -> None:
         """Closes connections whose head or body is late; runs as long as the server does."""
@@ -337,45 +396,29 @@ class Door(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             return None  # an answer is in flight on this connection
         gate = self.gate
-        target = gate.target(self.url)
-        if target is None or self.parser.get_http_version() != "1.1":
+        if self.parser.get_http_version() != "1.1":
             return None
-        headers = dict(self.headers)
-        if len(headers) != len(self.headers) or b"host" not in headers:
-            return None  # a header given twice is looked at with more care
-        identity = gate.services.identities.peek(headers.get(b"authorization", b""))
-        if identity is None or not self._is_plain(headers, identity):
+        head = gate.head(self.url, self.headers, self._head_bytes)
+        if head is None:
             return None
-        namespace = target.namespace
-        if namespace != identity.namespace and namespace != CALLERS_NAMESPACE:
+        identity = gate.services.identities.peek(head.authorization)
+        if identity is None or head.body_bytes > identity.limits.payload_bytes:
+            return None
+        if identity.is_loopback_only and not (self._is_local_peer and head.is_from_here):
+            return None
+        target = head.target
+        if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:
             return None
         entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
+        shown = {}
         if target.is_trigger:
             if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(entity):
                 return None
+            shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
         elif not isinstance(entity, Action):
             return None
-        shown = {}
-        if target.is_trigger:
-            shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
-        id = transid.of_request(headers.get(b"x-request-id"))
+        id = transid.of_request(head.request_id)
         return _Hot(target, identity, entity, shown, id, self.parser.should_keep_alive())
-
-    def _is_plain(self, headers: dict[bytes, bytes], identity: Identity) -> bool:
-        """Whether the rest of the head asks for nothing special, and its body may be taken."""
-        if b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers:
-            return False
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > identity.limits.payload_bytes:
-            return False
-        if length != b"0" and headers.get(b"content-type", b"").partition(b";")[0] != b"application/json":
-            return False
-        if not identity.is_loopback_only:
-            return True
-        origin = headers.get(b"origin")
-        if not self._is_local_peer:
-            return False
-        return _is_local_host(headers.get(b"host", b"")) if origin is None else False
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -474,20 +517,17 @@ class Door(HttpToolsProtocol):
     def _send(self, answer: HttpAnswer, id: str, *, keep_alive: bool) -> None:
         """One write: head and body together, unless the body is large enough that a copy would cost more."""
         body = answer.body
-        parts = [STATUS_LINE[answer.status], *_lines(self.server_state.default_headers), b"X-Request-ID: ", id.encode()]
-        if answer.is_routed:
-            parts.append(_CORS_LINES)
+        parts = [self.gate.start_of(answer, self.server_state.default_headers), id.encode()]
         if answer.activation_id is not None:
             parts += (_ACTIVATION_LINE, answer.activation_id.encode())
-        if answer.content_type is not None:
-            parts += (b"\r\nContent-Type: ", answer.content_type.encode())
         for name, value in answer.headers:
             parts.append(f"\r\n{name}: {value}".encode("latin-1"))
         if not keep_alive:
             parts.append(b"\r\nConnection: close")
-        if answer.status != 204:
-            parts.append(b"\r\nContent-Length: %d" % len(body))
-        parts.append(b"\r\n\r\n")
+        if answer.status == 204:
+            parts.append(b"\r\n\r\n")
+        else:
+            parts.append(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
         if len(body) < JOINED_BODY_BYTES:
             parts.append(body)
             self.transport.write(b"".join(parts))
@@ -495,15 +535,5 @@ class Door(HttpToolsProtocol):
             self.transport.writelines((b"".join(parts), body))
 
 
-_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in CORS)
+_CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)
 _ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()
-
-
-def _lines(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """The server's own headers (the date), each with its line end."""
-    return [b"%b: %b\r\n" % header for header in headers]
-
-
-@lru_cache(maxsize=100)
-def _is_local_host(header: bytes) -> bool:
-    return is_loopback(host_of(header.decode("latin-1"))) if header else True

@@ -7,8 +7,12 @@ here is what it leaves to its caller: the form of the target, `Host`, the transf
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from visp import wording
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HEAD_LIMIT_BYTES = 64 * 1024
 
@@ -24,7 +28,7 @@ class HeadRefused(Exception):
         self.sentence = sentence
 
 
-def check_head(url: bytes, headers: list[tuple[bytes, bytes]], version: str) -> None:
+def check_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], version: str) -> None:
     """Raises `HeadRefused`; `headers` with names in lower case, `version` as in `HTTP/1.1`."""
     if version not in ("1.0", "1.1"):
         raise HeadRefused(400, wording.NOT_HTTP)
