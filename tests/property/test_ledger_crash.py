@@ -295,14 +295,14 @@ async def noted(folder: Path, operations: list[str]) -> tuple[Trace, Disk]:
     return trace, disk
 
 
-@pytest.mark.slow(reason="opens a ledger for each of forty random crashes")
+@pytest.mark.slow(reason="opens a ledger for each of thirty random crashes")
 @given(
     operations=st.lists(st.sampled_from(OPERATIONS), min_size=60, max_size=120),
     moment=st.floats(0, 1),
     is_kill=st.booleans(),
     seed=st.integers(0, 1 << 32),
 )
-@effort(max_examples=40, deadline=None)
+@effort(max_examples=30, deadline=None)
 def test_a_crash_at_any_moment(operations: list[str], moment: float, is_kill: bool, seed: int) -> None:
     async def crash(folder: Path) -> None:
         trace, disk = await noted(folder, operations)

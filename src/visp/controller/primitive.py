@@ -16,6 +16,7 @@ import msgspec
 
 from visp.bus.base import invoker_topic
 from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_activation
+from visp.controller.deadlines import Deadlines
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, new_id
 from visp.entity.subject import Identity
@@ -80,7 +81,7 @@ class Primitive:
         self._ledger = ledger
         self._fleet = fleet
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(asyncio.get_running_loop(), clock)
 
     def new_id(self) -> str:
         return new_id(self._clock.now_ms())
@@ -101,9 +102,9 @@ class Primitive:
     def run_blocking(self, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
         """Answers `Finished`, or `Accepted` once `wait_s` has passed; raises `Overloaded`."""
         topic = self.topic(order)
-        waiting = _Waiting(self, order, topic, then)
+        waiting = _Waiting(self, order, topic, wait_s, then)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
-        waiting.timer = self._loop.call_later(wait_s, waiting.on_deadline)
+        self._deadlines.add(order.id, wait_s, waiting.on_deadline)
         self._bus.publish(topic, message_of(order, is_blocking=True))
 
     def run_accepted(self, order: Order, then: Callable[[Answer], None]) -> None:
@@ -135,6 +136,10 @@ class Primitive:
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
         self._bus.publish(topic, message_of(order, is_accepted=True))
 
+    def settled(self, order: Order, wait_s: float) -> None:
+        """The result came in time."""
+        self._deadlines.drop(order.id, wait_s)
+
     def detach(self, order: Order, topic: str, then: Callable[[Exception | None], None]) -> None:
         """Turns a running blocking activation into accepted work."""
         message = message_of(order, is_accepted=True)
@@ -145,22 +150,22 @@ class Primitive:
 class _Waiting:
     """A blocking caller: settled once, by the result or by the deadline."""
 
-    __slots__ = ("_order", "_primitive", "_then", "_topic", "timer")
+    __slots__ = ("_order", "_primitive", "_then", "_topic", "_wait_s")
 
-    def __init__(self, primitive: Primitive, order: Order, topic: str, then: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, primitive: Primitive, order: Order, topic: str, wait_s: float, then: Callable[[Answer], None]
+    ) -> None:
         self._primitive = primitive
         self._order = order
         self._topic = topic
+        self._wait_s = wait_s
         self._then: Callable[[Answer], None] | None = then
-        self.timer: asyncio.TimerHandle | None = None
 
     def on_result(self, ack: ResultAck) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
+        self._primitive.settled(self._order, self._wait_s)
         self._settle(answer_of(ack))
 
     def on_deadline(self) -> None:
-        self.timer = None
         self._primitive.detach(self._order, self._topic, self._on_accepted)
 
     def _on_accepted(self, error: Exception | None) -> None:

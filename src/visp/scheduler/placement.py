@@ -19,6 +19,8 @@ def place(fleet: Sequence[InvokerView], namespace: str, action: str, memory_mb: 
       2. Several: the action's home by rendezvous hash, where it is likely warm, if it has room or nobody has.
       3. Else the one with the most free memory.
     """
+    if len(fleet) == 1:
+        return fleet[0].id if fleet[0].is_up else None
     up = [invoker for invoker in fleet if invoker.is_up]
     if not up:
         return None

@@ -163,6 +163,8 @@ class EmbeddedLedger:
 
     async def close(self) -> None:
         """Writes and syncs what there is, and indexes it; from then on everything is refused."""
+        if self._is_closed:
+            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
