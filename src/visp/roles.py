@@ -29,6 +29,7 @@ from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
+from visp.controller.blobs import BlobSweep
 from visp.controller.crud import Crud
 from visp.controller.fire import Fire
 from visp.controller.identities import Identities
@@ -117,6 +118,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
         fleet = Fleet(clock)
         bus.subscribe(topics.PINGS, lambda message: _hear_ping(fleet, message))
         tasks = await stack.enter_async_context(_ended_tasks())
+        tasks.create_task(BlobSweep(store, blobs, clock).run())
         primitive = Primitive(acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock)
         sequences = Sequences(
             primitive=primitive, entities=entities, acks=acks, ledger=ledger, clock=clock, tasks=tasks

@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
 from tests.system.conftest import GUEST, Api, has_sandbox
 from tests.system.traces import below, rss_kib, stored, texts, traces_of, until
+
 from visp.client import running
 from visp.client.running import Server
 
@@ -142,9 +142,7 @@ def grown_kib(server: Server, act: Any) -> tuple[Any, int]:
 
 
 @pytest.mark.slow  # a gigabyte goes through a pipe
-@pytest.mark.parametrize(
-    "piece", ["b'x' * 1023 + b'\\n'", "b'x' * 1024"], ids=["lines", "one endless line"]
-)
+@pytest.mark.parametrize("piece", ["b'x' * 1023 + b'\\n'", "b'x' * 1024"], ids=["lines", "one endless line"])
 def test_flood_of_output_is_bounded(abused: Api, bare: Server, piece: str) -> None:
     code = f"""
 import os

@@ -22,9 +22,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
 from tests.system.conftest import Answer, Api, has_sandbox
 from tests.system.traces import Traces, below, stored, texts, until
+
 from visp.client import running
 from visp.client.running import Server
 
@@ -212,9 +212,7 @@ class Load:
         self.versions: dict[str, str] = {}
         self._api = api
         self._is_over = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._go_on, args=(random.Random(f"{seed} {n}"), n)) for n in range(4)
-        ]
+        self._threads = [threading.Thread(target=self._go_on, args=(random.Random(f"{seed} {n}"), n)) for n in range(4)]
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -279,7 +277,9 @@ def test_kills_at_random_moments_lose_nothing(place: Place) -> None:
     records = {id: api.record(id) for id in given}
     for id, record in list(records.items()):
         if record["name"] in ("event", "twice"):  # what they caused was promised with them
-            children = [json.loads(entry)["activationId"] if record["name"] == "event" else entry for entry in record["logs"]]  # noqa: E501
+            children = [
+                json.loads(entry)["activationId"] if record["name"] == "event" else entry for entry in record["logs"]
+            ]  # noqa: E501
             records |= {child: stored(api, child) for child in children}
     effects = place.counted()
     for id, record in records.items():

@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-
 from tests.system.conftest import GUEST, Api
 from tests.system.traces import annotation, stored, texts, until
 
@@ -110,7 +109,7 @@ def test_another_main(api: Api, kind: str) -> None:
 @KINDS
 def test_argument_and_result_are_the_same_json(api: Api, kind: str) -> None:
     code = {NODE: "const main = p => p", PYTHON: "def main(p): return p"}[kind]
-    payload = {"text": "ü\u2028\"\\\n\x7f🦊", "deep": [[[{}]]], "number": [0, -1, 1.5, 1e100], "": None, "true": True}
+    payload = {"text": 'ü\u2028"\\\n\x7f🦊', "deep": [[[{}]]], "number": [0, -1, 1.5, 1e100], "": None, "true": True}
     assert outcome(api, "echo", code, kind, payload)["response"]["result"] == payload
 
 
@@ -330,7 +329,11 @@ def test_sequence(api: Api) -> None:
     assert annotation(record, "topmost") is True
     assert annotation(record, "kind") == "sequence"
     parts = [api.record(id) for id in record["logs"]]
-    assert [(part["name"], part["response"]["result"]["n"]) for part in parts] == [("inc", 2), ("double", 4), ("inc", 5)]
+    assert [(part["name"], part["response"]["result"]["n"]) for part in parts] == [
+        ("inc", 2),
+        ("double", 4),
+        ("inc", 5),
+    ]
     assert all(part["cause"] == record["activationId"] for part in parts)
     assert all(annotation(part, "causedBy") == "sequence" for part in parts)
     assert record["duration"] == sum(part["duration"] for part in parts)

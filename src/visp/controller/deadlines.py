@@ -1,7 +1,7 @@
 """Deadlines of many waiters with few timers: all that wait equally long share one.
 
-An event loop's timer costs more than the rest of a waiter; nearly all of them are cancelled. Those that wait equally long
-are due in the order in which they began, so one timer for the first of them is enough.
+An event loop's timer costs more than the rest of a waiter, and nearly all of them are cancelled. Those that wait
+equally long are due in the order in which they began, so one timer for the first of them is enough.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, St
 from visp.entity.execs import SequenceExec
 from visp.entity.limits import SEQUENCE_LIMIT
 from visp.entity.parameters import values
-from visp.errors import Corrupt, ServiceError, VispError
+from visp.errors import ServiceError, VispError
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -137,7 +137,8 @@ class Sequences:
         """One component: its outcome, and whether it ends the sequence."""
         try:
             action = await self._entities.get(component.id)
-        except Corrupt:
+        except ServiceError as error:
+            log.error("sequence.part_unread", transid=parent.transid, part=component.id, reason=str(error))
             return failure(Status.INTERNAL_ERROR, wording.SEQUENCE_FAILED), True
         if not isinstance(action, Action):
             return failure(Status.APPLICATION_ERROR, wording.SEQUENCE_COMPONENT_MISSING), True

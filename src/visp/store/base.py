@@ -78,7 +78,16 @@ class EntityStore(Protocol):
         """
         ...
 
-    async def list(self, query: EntityQuery) -> list[Document]: ...
+    async def scan(self, collection: str, after: str, limit: int) -> list[Document]:
+        """Documents of a collection in all namespaces, in the order of their ids, from the one behind `after` on.
+
+        For housekeeping: raises `Corrupt` when one of them does not read.
+        """
+        ...
+
+    async def list(self, query: EntityQuery) -> list[Document]:
+        """A document that does not read is left out, with a log line."""
+        ...
 
     async def count(self, query: EntityQuery) -> int:
         """How many there are, `skip` and `limit` left aside."""

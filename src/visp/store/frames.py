@@ -118,7 +118,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True):
 class Finished(msgspec.Struct, frozen=True, array_like=True):
     """A record but for its result, which is the tail."""
 
-    head: msgspec.Raw
+    head: ActivationHead
     logs: tuple[str, ...]
     has_all_logs: bool
 
@@ -126,7 +126,6 @@ class Finished(msgspec.Struct, frozen=True, array_like=True):
 encode_msgpack = msgspec.msgpack.Encoder().encode
 _decode_accepted = msgspec.msgpack.Decoder(Accepted).decode
 _decode_finished = msgspec.msgpack.Decoder(Finished).decode
-_decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
 _decode_logs = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
@@ -139,9 +138,8 @@ def copied_head(works: list[tuple[str, bytes]], started: list[str]) -> bytes:
     return encode_msgpack(Accepted(works, None, started))
 
 
-def finished_head(head: bytes, logs: tuple[str, ...], has_all_logs: bool) -> bytes:
-    """`head` is the record's, already in msgpack."""
-    return encode_msgpack(Finished(msgspec.Raw(head), logs, has_all_logs))
+def finished_head(record: ActivationRecord) -> bytes:
+    return encode_msgpack(Finished(record.head, record.logs, record.has_all_logs))
 
 
 def read_accepted(frame: Frame) -> Accepted:
@@ -159,7 +157,7 @@ def record_of(accepted: Accepted) -> ActivationRecord | None:
 def read_finished(frame: Frame) -> ActivationRecord:
     finished = _decode_finished(frame.head)
     return ActivationRecord(
-        head=_decode_head(finished.head), result=frame.tail, logs=finished.logs, has_all_logs=finished.has_all_logs
+        head=finished.head, result=frame.tail, logs=finished.logs, has_all_logs=finished.has_all_logs
     )
 
 

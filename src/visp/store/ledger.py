@@ -23,7 +23,7 @@ from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.store import frames, segments
 from visp.store.base import OpenWork
 from visp.store.frames import Type
-from visp.store.sqlite import IndexRow
+from visp.store.replay import Replay
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ LOGS_WAIT_S = 1.0
 LOGS_LIMIT_S = 10.0
 RETRY_S = 1.0
 """How long the index rests after it could not be written."""
+HEAD_BYTES = 500
+"""What a record takes in memory beside its result and logs."""
 PINNED_SEGMENTS = 4
 """An entry open for more segments than this is copied to the newest."""
 EXIT_IO_ERROR = 74
@@ -84,14 +86,13 @@ class _Entry:
 class _Pending:
     """A record in the log that is not indexed yet."""
 
-    __slots__ = ("head", "offset", "record", "since_s", "size_bytes", "waiters")
+    __slots__ = ("offset", "record", "since_s", "size_bytes", "waiters")
 
-    def __init__(self, record: ActivationRecord, head: bytes, since_s: float) -> None:
+    def __init__(self, record: ActivationRecord, since_s: float) -> None:
         self.record = record
-        self.head = head
         self.offset = 0
         self.since_s = since_s
-        self.size_bytes = len(head) + len(record.result) + sum(map(len, record.logs)) + 200
+        self.size_bytes = HEAD_BYTES + len(record.result) + _length(record.logs)
         self.waiters: list[asyncio.Future[None]] = []
 
 
@@ -100,9 +101,9 @@ class _Open:
 
     __slots__ = ("is_started", "segment")
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, is_started: bool = False) -> None:
         self.segment = segment
-        self.is_started = False
+        self.is_started = is_started
 
 
 class EmbeddedLedger:
@@ -199,28 +200,19 @@ class EmbeddedLedger:
             raise StoreUnavailable(
                 f"another server uses {self._folder}: stop it, or choose another folder by --data-dir"
             ) from None
-        self._segments = segments.open_existing(self._folder)
-        messages: dict[str, tuple[bytes, _Open]] = {}
-        finished: set[str] = set()
-        started: set[str] = set()
-        for number, segment in enumerate(self._segments, 1):
-            data = segments.load(segment)
-            later = self._segments[number:]
-            try:
-                for frame in frames.scan(data, segment.base):
-                    self._synced_to = max(self._synced_to, frame.synced_to)
-                    self._replay_frame(frame, segment, messages, started, finished, indexed_to)
-                    segment.used = frame.end - segment.base
-                if later and later[0].base == segment.end:
-                    continue
-                self._check_end(segment, data, later)
-            except msgspec.DecodeError as error:
-                raise StoreUnavailable(
-                    f"an entry of {segment.path} cannot be read ({error}): was it written by a newer visp?"
-                ) from None
-            del self._segments[number:]
-            break
-        self._keep_open(messages, started, finished)
+        replay = Replay(indexed_to)
+        try:
+            replay.read(self._folder)
+        finally:
+            self._segments = replay.segments  # closed with the ledger, also when the reading ended half-way
+        for id, work in replay.works.items():
+            work.segment.open_ids.add(id)
+            self._open[id] = _Open(work.segment, work.is_started)
+            self._found.append(OpenWork(id, work.message, work.is_started))
+        for record, offset in replay.records.values():
+            pending = _Pending(record, self._clock.monotonic_s() - LOGS_LIMIT_S)
+            pending.offset = offset
+            self._keep_record(pending)
         if not self._segments:
             self._segments.append(
                 segments.adopt(segments.allocate(self._folder, self._settings.ledger.segment_bytes), 0)
@@ -237,62 +229,6 @@ class EmbeddedLedger:
             await self._index.put([], end)
             await self._index.checkpoint()  # durable before anything is written at those places
 
-    def _check_end(self, segment: Segment, data: bytearray, later: list[Segment]) -> None:
-        """The log ends here; a place that is known to have been durable must not lie behind it."""
-        used = len(data.rstrip(b"\0"))
-        beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if used > segment.used else []
-        for other in later:
-            beyond += frames.scan_beyond(segments.load(other), 0, other.base)
-        synced_to = max([self._synced_to, *(frame.synced_to for frame in beyond)])
-        if synced_to > segment.end:
-            raise StoreUnavailable(
-                f"the ledger is damaged at byte {segment.used} of {segment.path}: restore the data folder from a "
-                "backup, or move this file and those after it away and lose what they hold"
-            )
-        for other in reversed(later):
-            other.remove()
-        if used > segment.used:
-            log.warning("ledger.cut", segment=segment.path.name, at=segment.used, bytes=used - segment.used)
-            segments.cut(segment)
-
-    def _replay_frame(
-        self,
-        frame: frames.Frame,
-        segment: Segment,
-        messages: dict[str, tuple[bytes, _Open]],
-        started: set[str],
-        finished: set[str],
-        indexed_to: int,
-    ) -> None:
-        record: ActivationRecord | None = None
-        if frame.type == Type.ACCEPTED:
-            accepted = frames.read_accepted(frame)
-            for id, message in accepted.works:
-                messages[id] = (message, _Open(segment))
-            started.update(accepted.started)
-            record = frames.record_of(accepted)
-        elif frame.type == Type.STARTED:
-            started.add(frame.id)
-        elif frame.type == Type.FINISHED:
-            finished.add(frame.id)
-            record = frames.read_finished(frame) if frame.offset >= indexed_to else None
-        elif frame.id in self._records:
-            pending = self._records[frame.id]
-            self._set_logs(pending, frames.read_logs(frame))
-        if record is not None and frame.offset >= indexed_to:
-            pending = _Pending(record, frames.encode_msgpack(record.head), self._clock.monotonic_s() - LOGS_LIMIT_S)
-            pending.offset = frame.offset
-            self._keep_record(pending)
-
-    def _keep_open(self, messages: dict[str, tuple[bytes, _Open]], started: set[str], finished: set[str]) -> None:
-        for id, (message, entry) in messages.items():
-            if id in finished:
-                continue
-            entry.is_started = id in started
-            entry.segment.open_ids.add(id)
-            self._open[id] = entry
-            self._found.append(OpenWork(id, message, entry.is_started))
-
     # ── Ledger ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def check_room(self) -> None:
@@ -302,7 +238,7 @@ class EmbeddedLedger:
     def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
         pending = None
         if record is not None:
-            pending = _Pending(record, frames.encode_msgpack(record.head), self._clock.monotonic_s())
+            pending = _Pending(record, self._clock.monotonic_s())
         head = frames.accepted_head(works, record)
         id = record.head.id if record is not None else works[0].id
         self._append(
@@ -315,15 +251,14 @@ class EmbeddedLedger:
             self._append(_Entry(Type.STARTED, id, b"", b"", then if number == last else None, True))
 
     def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
-        head = frames.encode_msgpack(record.head)
-        late = record.has_all_logs and sum(map(len, record.logs)) > INLINE_LOGS_BYTES
+        late: tuple[str, ...] = ()
+        if record.logs and record.has_all_logs and _length(record.logs) > INLINE_LOGS_BYTES:
+            late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
+        pending = _Pending(record, self._clock.monotonic_s())
+        head = frames.finished_head(record)
+        self._append(_Entry(Type.FINISHED, record.head.id, head, record.result, then, is_synced, pending))
         if late:
-            logs, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
-        pending = _Pending(record, head, self._clock.monotonic_s())
-        body = frames.finished_head(head, record.logs, record.has_all_logs)
-        self._append(_Entry(Type.FINISHED, record.head.id, body, record.result, then, is_synced, pending))
-        if late:
-            self.add_logs(record.head.id, logs)
+            self.add_logs(record.head.id, late)
 
     def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
         encoding = self._loop.run_in_executor(self._thread, frames.encode_msgpack, logs)
@@ -421,6 +356,8 @@ class EmbeddedLedger:
             entry.pending.offset = entry.offset
             self._keep_record(entry.pending)
         for id in entry.work_ids:
+            if id in self._records:
+                continue  # its caller was given up on in the turn in which it finished
             work = _Open(self._segments[-1])
             if (copied := self._open.get(id)) is not None:
                 copied.segment.open_ids.discard(id)
@@ -546,7 +483,7 @@ class EmbeddedLedger:
 
     def _set_logs(self, pending: _Pending, logs: tuple[str, ...]) -> None:
         pending.record = msgspec.structs.replace(pending.record, logs=logs, has_all_logs=True)
-        more = sum(map(len, logs))
+        more = _length(logs)
         pending.size_bytes += more
         self._records_bytes += more
         for waiter in pending.waiters:
@@ -596,11 +533,11 @@ class EmbeddedLedger:
         taken = {pending.record.head.id for pending in batch}
         left = next((p.offset for id, p in self._records.items() if id not in taken), None)
         end = self._segments[-1].end if left is None else left
-        rows = [IndexRow(pending.record, pending.head) for pending in batch]
-        await self._index.put(rows, end)
-        for pending, row in zip(batch, rows, strict=True):
-            id = row.record.head.id
-            if self._records.get(id) is pending and pending.record is row.record:  # else it got logs meanwhile
+        records = [pending.record for pending in batch]
+        await self._index.put(records, end)
+        for pending, record in zip(batch, records, strict=True):
+            id = record.head.id
+            if self._records.get(id) is pending and pending.record is record:  # else it got logs meanwhile
                 del self._records[id]
                 self._records_bytes -= pending.size_bytes
         return len(batch) == INDEX_ROWS
@@ -672,15 +609,26 @@ class EmbeddedLedger:
         return pending.record
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
-        await self._index_all()
+        await self._index_for_reading()
         return await self._index.list(query)
 
     async def count(self, query: ActivationQuery) -> int:
-        await self._index_all()
+        await self._index_for_reading()
         return await self._index.count(query)
+
+    async def _index_for_reading(self) -> None:
+        """A full disk keeps new records out of lists, and nobody from reading what is there."""
+        try:
+            await self._index_all()
+        except StoreFull:
+            log.warning("ledger.list_incomplete", records=len(self._records))
 
     async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
+
+
+def _length(logs: tuple[str, ...]) -> int:
+    return sum(map(len, logs)) if logs else 0
 
 
 def _tell(then: Then, error: Exception | None) -> None:

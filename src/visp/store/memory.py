@@ -71,6 +71,10 @@ class MemoryEntities:
         else:
             self._limits[namespace] = limits
 
+    async def scan(self, collection: str, after: str, limit: int) -> list[Document]:
+        ids = sorted(id for id, held in self._documents.items() if held.collection == collection and id > after)
+        return [self._documents[id] for id in ids[:limit]]
+
     async def list(self, query: EntityQuery) -> list[Document]:
         return list(self._find(query)[query.skip : query.skip + query.limit])
 

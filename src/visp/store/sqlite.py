@@ -6,7 +6,7 @@ Entities are committed with `synchronous=FULL`. The index is NORMAL: what a powe
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -15,19 +15,24 @@ from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, KeyRecord, Put
 from visp.store.database import Database
+from visp.telemetry import log
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from visp.store.base import ActivationQuery, EntityQuery, Revision
+
+T = TypeVar("T")
+Row = TypeVar("Row")
 
 ENTITY_MIGRATIONS = (
     """
     CREATE TABLE documents (
         id TEXT PRIMARY KEY, collection TEXT NOT NULL, namespace TEXT NOT NULL, package TEXT, name TEXT NOT NULL,
-        updated_ms INTEGER NOT NULL, publish INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL
+        updated_ms INTEGER NOT NULL, publish INTEGER NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL,
+        crc INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX documents_by_update ON documents (namespace, collection, updated_ms DESC, id DESC);
     CREATE TABLE revisions (last INTEGER NOT NULL);
@@ -56,10 +61,11 @@ ACTIVATION_MIGRATIONS = (
 
 # ── entities and subjects ───────────────────────────────────────────────────────────────────────────────────────
 
-_DOCUMENT = "id, collection, namespace, package, name, updated_ms, publish, body, revision"
+_DOCUMENT = "id, collection, namespace, package, name, updated_ms, publish, body, revision, crc"
 GET_DOCUMENT = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"
 GET_REVISION = "SELECT revision FROM documents WHERE id = ?"
-PUT_DOCUMENT = f"INSERT OR REPLACE INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_DOCUMENT = f"INSERT OR REPLACE INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SCAN_DOCUMENTS = f"SELECT {_DOCUMENT} FROM documents WHERE collection = ? AND id > ? ORDER BY id LIMIT ?"
 DELETE_DOCUMENT = "DELETE FROM documents WHERE id = ?"
 NEXT_REVISION = "UPDATE revisions SET last = last + 1 RETURNING last"
 PUT_KEY = "INSERT OR REPLACE INTO keys (uuid, digest, sealed, subject, namespace, is_blocked) VALUES (?, ?, ?, ?, ?, ?)"
@@ -110,11 +116,15 @@ class SqliteEntities:
         else:
             await self._database.write(lambda db: db.execute(PUT_LIMITS, (namespace, limits)).rowcount)
 
+    async def scan(self, collection: str, after: str, limit: int) -> list[Document]:
+        rows = await self._database.read(lambda db: db.execute(SCAN_DOCUMENTS, (collection, after, limit)).fetchall())
+        return [_document(row) for row in rows]
+
     async def list(self, query: EntityQuery) -> list[Document]:
         where, values = _entity_filter(query)
         sql = f"SELECT {_DOCUMENT} FROM documents {where} ORDER BY updated_ms DESC, id DESC LIMIT ? OFFSET ?"
         rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
-        return [_document(row) for row in rows]
+        return _readable(rows, _document)
 
     async def count(self, query: EntityQuery) -> int:
         where, values = _entity_filter(query)
@@ -148,9 +158,14 @@ def _write(db: sqlite3.Connection, change: Put | Delete) -> Revision:
             document.publish,
             document.body,
             revision,
+            _document_crc(id, document.body),
         ),
     )
     return int(revision)
+
+
+def _document_crc(id: str, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(id.encode()))
 
 
 def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
@@ -163,8 +178,10 @@ def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
     return where, tuple(values)
 
 
-def _document(row: tuple[str, str, str, str | None, str, int, int, bytes, int]) -> Document:
-    id, collection, namespace, package, name, updated_ms, publish, body, revision = row
+def _document(row: tuple[str, str, str, str | None, str, int, int, bytes, int, int]) -> Document:
+    id, collection, namespace, package, name, updated_ms, publish, body, revision, crc = row
+    if _document_crc(id, body) != crc:
+        raise Corrupt()
     return Document(
         id=id,
         collection=collection,
@@ -185,6 +202,17 @@ def _key(row: tuple[str, bytes, bytes, str, str, int]) -> KeyRecord:
     )
 
 
+def _readable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+    """What reads of a list: a damaged row is stated, and does not keep the others from being seen."""
+    out: list[T] = []
+    for row in rows:
+        try:
+            out.append(read(row))
+        except Corrupt:
+            log.error("store.damaged_row", row=repr(row)[:80])
+    return out
+
+
 # ── activations ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 PUT_ACTIVATION = (
@@ -200,13 +228,6 @@ SWEEP_ROWS = 1_000
 VACUUM_PAGES = 1_000
 
 
-class IndexRow(msgspec.Struct, frozen=True):
-    """A record as it is indexed; `head` is msgpack, as in its ledger entry."""
-
-    record: ActivationRecord
-    head: bytes
-
-
 class SqliteActivations:
     """The index of records: what lists are made from, and where a record lies once it left the ledger's memory."""
 
@@ -217,11 +238,11 @@ class SqliteActivations:
     async def open(cls, path: Path) -> SqliteActivations:
         return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL"))
 
-    async def put(self, rows: Sequence[IndexRow], indexed_to: int) -> None:
-        """Adds the rows; everything in the ledger before `indexed_to` is indexed by this."""
+    async def put(self, records: Sequence[ActivationRecord], indexed_to: int) -> None:
+        """Adds the records; everything in the ledger before `indexed_to` is indexed by this."""
 
         def change(db: sqlite3.Connection) -> None:
-            db.executemany(PUT_ACTIVATION, map(_row, rows))
+            db.executemany(PUT_ACTIVATION, map(_row, records))
             db.execute(SET_PROGRESS, (indexed_to,))
 
         await self._database.write(change)
@@ -242,7 +263,7 @@ class SqliteActivations:
             f"SELECT head, result, logs, crc FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
         )
         rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
-        return [_record(row) for row in rows]
+        return _readable(rows, _record)
 
     async def count(self, query: ActivationQuery) -> int:
         where, values = _activation_filter(query)
@@ -270,18 +291,19 @@ class SqliteActivations:
         await self._database.close()
 
 
-def _row(row: IndexRow) -> tuple[bytes, str, str, int, bytes, bytes, bytes, int]:
-    head, result = row.record.head, row.record.result
-    logs = msgspec.json.encode(row.record.logs) if row.record.logs else b""
+def _row(record: ActivationRecord) -> tuple[bytes, str, str, int, bytes, bytes, bytes, int]:
+    head, result = record.head, record.result
+    packed = _encode_head(head)
+    logs = msgspec.json.encode(record.logs) if record.logs else b""
     return (
         bytes.fromhex(head.id),
         head.namespace,
         filter_name(head),
         head.start_ms,
-        row.head,
+        packed,
         result,
         logs,
-        _crc(row.head, result, logs),
+        _crc(packed, result, logs),
     )
 
 
@@ -296,6 +318,7 @@ def _crc(head: bytes, result: bytes, logs: bytes) -> int:
     return zlib.crc32(logs, zlib.crc32(result, zlib.crc32(head)))
 
 
+_encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
 _decode_logs = msgspec.json.Decoder(tuple[str, ...]).decode
 

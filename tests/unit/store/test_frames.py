@@ -105,8 +105,8 @@ def test_a_copy_says_what_had_been_started() -> None:
 
 @pytest.mark.parametrize("has_all_logs", [True, False])
 def test_a_record_is_read_back(has_all_logs: bool) -> None:
-    head = frames.finished_head(frames.encode_msgpack(HEAD), RECORD.logs, has_all_logs)
     expected = msgspec.structs.replace(RECORD, has_all_logs=has_all_logs)
+    head = frames.finished_head(expected)
     assert frames.read_finished(_frame(Type.FINISHED, head, RECORD.result)) == expected
 
 

@@ -558,6 +558,17 @@ async def fill(ledger: EmbeddedLedger, numbers: range) -> None:
     await ledger.list(ALL)
 
 
+async def test_work_that_is_accepted_in_the_turn_in_which_it_ended_is_not_open(home: Home) -> None:
+    """A caller was given up on just when its outcome came: nothing of it may run again."""
+    ledger = await home.open()
+    ended = heard()
+    ledger.finish(record(1), ended.set_result)
+    accepted = accepting(ledger, 1)
+    assert (await answer(ended), await answer(accepted)) == (None, None)
+    assert not any(segment.open_ids for segment in ledger._segments)
+    assert (await home.image().open()).open_work() == []
+
+
 async def test_a_sweep_removes_segments_that_nothing_needs(home: Home) -> None:
     ledger = await home.open(segment_bytes=1024)
     await fill(ledger, range(10))

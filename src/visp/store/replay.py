@@ -1,0 +1,109 @@
+"""Reads a ledger back: what is still open, what is not indexed yet, and where the log ends. Blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.errors import StoreUnavailable
+from visp.store import frames, segments
+from visp.store.frames import Type
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from visp.entity.activation import ActivationRecord
+    from visp.store.frames import Frame
+    from visp.store.segments import Segment
+
+
+class Work:
+    """Accepted work: its message, the segment that holds it, and whether its run line may have been sent."""
+
+    __slots__ = ("is_started", "message", "segment")
+
+    def __init__(self, message: bytes, segment: Segment) -> None:
+        self.message = message
+        self.segment = segment
+        self.is_started = False
+
+
+class Replay:
+    """What a log holds. `works` are those without a record, `records` those from `indexed_to` on with their offset."""
+
+    def __init__(self, indexed_to: int) -> None:
+        self.segments: list[Segment] = []
+        self.works: dict[str, Work] = {}
+        self.records: dict[str, tuple[ActivationRecord, int]] = {}
+        self._indexed_to = indexed_to
+        self._synced_to = 0
+
+    def read(self, folder: Path) -> None:
+        """Reads every segment, and cuts what was not whole when the last server ended.
+
+        Raises `StoreUnavailable` for damage, and for what a newer visp wrote.
+        """
+        found = self.segments = segments.open_existing(folder)
+        started: set[str] = set()
+        finished: set[str] = set()
+        for number, segment in enumerate(found, 1):
+            data = segments.load(segment)
+            later = found[number:]
+            try:
+                for frame in frames.scan(data, segment.base):
+                    self._synced_to = max(self._synced_to, frame.synced_to)
+                    self._take(frame, segment, started, finished)
+                    segment.used = frame.end - segment.base
+                if later and later[0].base == segment.end:
+                    continue
+                self._check_end(segment, data, later)
+            except msgspec.DecodeError as error:
+                raise StoreUnavailable(
+                    f"an entry of {segment.path} cannot be read ({error}): was it written by a newer visp?"
+                ) from None
+            del found[number:]
+            break
+        self.works = {id: work for id, work in self.works.items() if id not in finished}
+        for id, work in self.works.items():
+            work.is_started = id in started
+
+    def _take(self, frame: Frame, segment: Segment, started: set[str], finished: set[str]) -> None:
+        record: ActivationRecord | None = None
+        if frame.type == Type.ACCEPTED:
+            accepted = frames.read_accepted(frame)
+            for id, message in accepted.works:
+                self.works[id] = Work(message, segment)
+            started.update(accepted.started)
+            record = frames.record_of(accepted)
+        elif frame.type == Type.STARTED:
+            started.add(frame.id)
+        elif frame.type == Type.FINISHED:
+            finished.add(frame.id)
+            if frame.offset >= self._indexed_to:
+                record = frames.read_finished(frame)
+        elif frame.id in self.records:
+            held, offset = self.records[frame.id]
+            logs = frames.read_logs(frame)
+            self.records[frame.id] = (msgspec.structs.replace(held, logs=logs, has_all_logs=True), offset)
+        if record is not None and frame.offset >= self._indexed_to:
+            self.records[record.head.id] = (record, frame.offset)
+
+    def _check_end(self, segment: Segment, data: bytearray, later: list[Segment]) -> None:
+        """The log ends here; a place that is known to have been durable must not lie behind it."""
+        used = len(data.rstrip(b"\0"))
+        beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if used > segment.used else []
+        for other in later:
+            beyond += frames.scan_beyond(segments.load(other), 0, other.base)
+        synced_to = max([self._synced_to, *(frame.synced_to for frame in beyond)])
+        if synced_to > segment.end:
+            raise StoreUnavailable(
+                f"the ledger is damaged at byte {segment.used} of {segment.path}: restore the data folder from a "
+                "backup, or move this file and those after it away and lose what they hold"
+            )
+        for other in reversed(later):
+            other.remove()
+        if used > segment.used:
+            log.warning("ledger.cut", segment=segment.path.name, at=segment.used, bytes=used - segment.used)
+            segments.cut(segment)
