@@ -79,12 +79,10 @@ def plan(demand: Demand, view: View) -> Step:
     6. Room after removing idle containers, the longest idle first: evict, then create.
     7. No room: wait.
     """
-    if demand.starting >= demand.waiting and demand.waited_s <= (START_S if demand.cold_s is None else demand.cold_s):
+    if must_wait(demand, has_paused=view.paused is not None):
         return Wait()
     if view.paused is not None:
         return Resume(view.paused)
-    if not is_start_worth(demand):
-        return Wait()
     if view.stem_cell is not None:
         return Specialise(view.stem_cell)
     if view.starts >= view.starts_limit:
@@ -93,6 +91,14 @@ def plan(demand: Demand, view: View) -> Step:
         return Create()
     evicted = choose_evicted(demand.memory_mb - view.free_mb, (*view.spare, *view.idle))
     return Wait() if evicted is None else Create(evicted)
+
+
+def must_wait(demand: Demand, *, has_paused: bool) -> bool:
+    """Cases 1 and 3, which need no look at the pool: under load they are nearly all there is."""
+    patience_s = START_S if demand.cold_s is None else demand.cold_s
+    if demand.starting >= demand.waiting and demand.waited_s <= patience_s:
+        return True
+    return not has_paused and not is_start_worth(demand)
 
 
 def is_start_worth(demand: Demand) -> bool:

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from visp.errors import ContainerGone, ContainerLost, StartFailed
-from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, plan
+from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, must_wait, plan
 from visp.invoker.prewarm import Cell, Wanted, missing
 from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
 from visp.telemetry import log
@@ -231,7 +231,11 @@ class Pool:
                 self._engage(ready.pop(), self._pop(key))
                 continue
             job = queue[0]
-            step = plan(self._demand(key, job), self._view(job))
+            demand = self._demand(key, job)
+            if must_wait(demand, has_paused=key in self._paused):
+                self._arm_tick()
+                return
+            step = plan(demand, self._view(job))
             if isinstance(step, Wait):
                 self._arm_tick()
                 return
@@ -298,6 +302,8 @@ class Pool:
 
     def _gives_way(self, slot: Slot, own_next: Job | None) -> bool:
         """Whether another key's job has waited so much longer for memory that this container is removed for it."""
+        if own_next is not None and len(self._queues) == 1:
+            return False
         oldest = min((queue[0] for queue in self._queues.values()), key=lambda job: job.arrived_s)
         own_arrived_s = slot.idle_since_s if own_next is None else own_next.arrived_s
         if oldest is own_next or oldest.arrived_s > own_arrived_s - STARVED_S or oldest.key in self._engaged:

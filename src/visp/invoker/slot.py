@@ -13,7 +13,7 @@ waits for its action; BUSY runs. A pair that is not in the table is a bug, not a
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from visp.runtime.base import ActionClient
 
 
-class State(Enum):
+class State(IntEnum):
     STARTING = auto()
     STEMCELL = auto()
     INITIALIZING = auto()
@@ -40,7 +40,7 @@ class State(Enum):
     GONE = auto()
 
 
-class SlotEvent(Enum):
+class SlotEvent(IntEnum):
     UP = auto()
     """A container without code has started."""
     INIT = auto()
