@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from visp.entity.runtime_manifest import Kind, Manifest
 
 SEARCHED = "/usr/local/bin:/usr/bin:/bin"
-"""Where programs are looked for: inside a container there is `/usr`, and nothing else of the host."""
+"""Where programs are looked for."""
+VISIBLE = "/usr"
+"""Where they must lie in truth: inside a container there is nothing else of the host."""
 VERSION_S = 5.0
 HEAP_SHARE = 0.75
 _INSIDE = "/visp"
@@ -65,7 +67,11 @@ def find_program(local: LocalRuntime) -> str | None:
     """The first of the kind's programs that is here and has the right version."""
     for name in local.programs:
         path = shutil.which(name, path=SEARCHED)
-        if path is not None and os.path.realpath(path).startswith("/usr/") and _version(path).startswith(local.version):
+        if (
+            path is not None
+            and os.path.realpath(path).startswith(VISIBLE + "/")
+            and _version(path).startswith(local.version)
+        ):
             return path
     return None
 

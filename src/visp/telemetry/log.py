@@ -6,11 +6,10 @@ that no field can forge a line (control characters are escaped).
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import traceback
-
-import msgspec
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -61,7 +60,4 @@ def _field(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     if text and text.isascii() and text.isprintable() and " " not in text and '"' not in text:
         return text
-    return _json.encode(text).decode()
-
-
-_json = msgspec.json.Encoder()
+    return json.dumps(text)  # everything beyond ASCII escaped: some of it breaks lines, or moves a terminal's cursor

@@ -1,0 +1,85 @@
+"""Kinds of this machine: a kind's name agrees with the program that runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from visp.entity.runtime_manifest import Image, Kind, LocalRuntime, Manifest
+from visp.runtime import local
+
+
+def program(folder: Path, name: str, version: str) -> str:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{version}'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def runtime(*programs: str, version: str = "v20.") -> LocalRuntime:
+    return LocalRuntime(launcher="nodejs/launcher.js", programs=programs, version=version, arguments=("-x{heap_mb}",))
+
+
+def kind(name: str, *, default: bool = False, runs: LocalRuntime | None = None) -> Kind:
+    return Kind(kind=name, image=Image(name="i"), default=default, local=runs)
+
+
+@pytest.fixture
+def bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that counts as one that containers can see."""
+    monkeypatch.setattr(local, "SEARCHED", str(tmp_path))
+    monkeypatch.setattr(local, "VISIBLE", str(tmp_path))
+    return tmp_path
+
+
+def test_the_first_program_of_the_right_version_is_taken(bin: Path) -> None:
+    program(bin, "node", "v18.1.0")
+    right = program(bin, "node20", "v20.3.1")
+    assert local.find_program(runtime("absent", "node", "node20")) == right
+
+
+def test_no_program_of_the_version_is_none(bin: Path) -> None:
+    program(bin, "node", "v22.0.0")
+    program(bin, "broken", "")
+    assert local.find_program(runtime("node", "broken", "absent")) is None
+
+
+def test_what_containers_cannot_see_is_not_taken(bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(bin, "node", "v20.0.0")
+    monkeypatch.setattr(local, "VISIBLE", "/usr")
+    assert local.find_program(runtime("node")) is None
+
+
+def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
+    path = program(bin, "node", "v20.0.0")
+    manifest = Manifest(
+        {"nodejs": (kind("nodejs:18", runs=runtime("node", version="v18.")), kind("nodejs:20", runs=runtime("node")))}
+    )
+    installed: dict[str, bytes] = {}
+
+    def install(name: str, content: bytes) -> Path:
+        installed[name] = content
+        return Path("/cells") / name
+
+    kinds = local.find(manifest, install)
+    assert list(kinds) == ["nodejs:20"]
+    assert installed["nodejs/launcher.js"]
+    command = kinds["nodejs:20"].command(256)
+    assert command.argv == (path, "-x192", "/visp/launcher.js")
+    assert command.mounts == (("/cells/nodejs/launcher.js", "/visp/launcher.js"),)
+
+
+def test_a_default_that_is_installed_stays() -> None:
+    manifest = Manifest({"f": (kind("f:1", default=True), kind("f:2"))})
+    assert local.offer(manifest, frozenset({"f:1", "f:2"})).resolve("f:default").kind == "f:1"
+
+
+def test_else_the_newest_that_is_installed_takes_its_place() -> None:
+    manifest = Manifest({"f": (kind("f:3.9"), kind("f:3.10"), kind("f:3.11", default=True))})
+    assert local.offer(manifest, frozenset({"f:3.9", "f:3.10"})).resolve("f:default").kind == "f:3.10"
+
+
+def test_a_family_of_which_nothing_is_installed_stays_as_it_is() -> None:
+    manifest = Manifest({"f": (kind("f:1", default=True), kind("f:2"))})
+    assert local.offer(manifest, frozenset()).resolve("f:default").kind == "f:1"

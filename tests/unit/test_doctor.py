@@ -1,0 +1,53 @@
+"""The doctor says what is missing and what mends it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from visp import doctor, settings
+from visp.runtime import local
+
+
+def load(tmp_path: Path, **flags: object) -> settings.Settings:
+    return settings.load(environ={}, flags={"port": 0, "data_dir": str(tmp_path / "data"), **flags}).settings
+
+
+async def named(tmp_path: Path, **flags: object) -> dict[str, doctor.Finding]:
+    return {finding.name: finding for finding in await doctor.examine(load(tmp_path, **flags))}
+
+
+@pytest.mark.slow  # starts containers: about a second
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed: apt-get install bubblewrap")
+async def test_a_machine_that_has_everything(tmp_path: Path) -> None:
+    found = await named(tmp_path)
+    assert [finding for finding in found.values() if not finding.is_ok and not finding.is_optional] == []
+    assert "refused everything" in found["sandbox"].says
+    assert {"system", "data folder", "port", "open files", "sandbox", "limits", "kinds nodejs", "kinds python"} <= set(
+        found
+    )
+
+
+async def test_whatever_is_missing_has_a_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "SEARCHED", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    found = await named(tmp_path)
+    assert found["sandbox"].mend == "apt-get install bubblewrap"
+    assert "apt-get install" in str(found["kinds python"].mend)
+    assert all(finding.mend for finding in found.values() if not finding.is_ok)
+
+
+async def test_a_port_that_another_program_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = await named(tmp_path, port=taken.getsockname()[1])
+    assert not found["port"].is_ok
+    assert found["port"].mend == "choose another by --port"
+
+
+async def test_a_driver_that_is_not_allowed(tmp_path: Path) -> None:
+    found = await named(tmp_path, driver="process")
+    assert "--i-trust-all-code" in found["driver"].says

@@ -1,0 +1,71 @@
+"""What a server stands on: made when it lacks, refused with a sentence when it cannot be used."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from visp import premises
+from visp.premises import CannotStart
+from visp.settings import Settings
+
+
+def settings(**fields: object) -> Settings:
+    return Settings(**fields)  # type: ignore[arg-type]
+
+
+def test_the_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    path = premises.prepare_data_dir(settings(data_dir=str(tmp_path / "a" / "b")))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotStart, match=r"file/data cannot be used: .*--data-dir"):
+        premises.prepare_data_dir(settings(data_dir=str(tmp_path / "file" / "data")))
+
+
+def test_the_secret_is_made_once_and_stays(tmp_path: Path) -> None:
+    first = premises.read_secret(settings(), tmp_path)
+    assert len(first) == premises.SECRET_BYTES
+    assert premises.read_secret(settings(), tmp_path) == first
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        ("ab" * 32, 0o644, "can be read by others: chmod 600"),
+        ("no digits", 0o600, "does not hold hexadecimal digits"),
+        ("abcd", 0o600, "shorter than 32 bytes"),
+        ("", 0o600, "shorter than 32 bytes"),
+    ],
+)
+def test_a_secret_that_protects_nothing_is_refused(tmp_path: Path, content: str, mode: int, said: str) -> None:
+    file = tmp_path / "elsewhere"
+    file.write_text(content)
+    file.chmod(mode)
+    with pytest.raises(CannotStart, match=said):
+        premises.read_secret(settings(secret_file=str(file)), tmp_path)
+
+
+def test_a_taken_port_is_named_with_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=rf"127.0.0.1:{port}: .*--port"), premises.listening(settings(port=port)):
+            pass
+
+
+def test_port_0_lets_the_system_choose() -> None:
+    with premises.listening(settings(port=0)) as listener:
+        assert listener.getsockname()[1] > 0
+
+
+def test_the_shipped_manifest_reads_and_a_missing_one_is_named() -> None:
+    assert premises.read_manifest(settings()).find("nodejs:20") is not None
+    with pytest.raises(CannotStart, match=r"/absent\.json cannot be read"):
+        premises.read_manifest(settings(manifest="/absent.json"))
