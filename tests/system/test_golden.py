@@ -1,4 +1,4 @@
-"""What a real OpenWhisk answered is what visp answers: `golden/` holds its answers and the tools that record and judge."""
+"""What a real OpenWhisk answered is what visp answers: `golden/` holds its answers and the tools that judge."""
 
 from __future__ import annotations
 
