@@ -479,6 +479,7 @@ def main(p):
     assert run(abused, code, payload={"words": words})["response"]["result"] == {}
 
 
+@pytest.mark.slow  # twenty containers
 def test_what_a_run_leaves_is_seen_by_no_other_action(abused: Api) -> None:
     """Twenty actions, interleaved; each leaves a canary wherever it can and tells which it finds."""
     code = """
@@ -511,6 +512,7 @@ def main(p):
 # ── rude clients ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow  # fifty runs that sleep
 def test_clients_that_leave_in_the_middle_lose_no_run(abused: Api) -> None:
     code = "import time\ndef main(p):\n  time.sleep(0.2)\n  return {'n': p['n']}"
     abused.action("left", code, PYTHON, limits={"memory": 128})
@@ -587,7 +589,7 @@ RESULTS = [
 @pytest.mark.parametrize(("name", "kind", "body"), RESULTS, ids=[f"{row[1]} {row[0]}" for row in RESULTS])
 def test_results_that_are_hostile(abused: Api, name: str, kind: str, body: str) -> None:
     code = f"function main () {{ {body} }}" if kind == NODE else f"def main(p):\n  {body}"
-    abused.action("abuser", code, kind, limits={"timeout": 1000})
+    abused.action("abuser", code, kind, limits={"timeout": 400})
     for _ in range(2):
         answer = abused.invoke("abuser")
         assert answer.status in (200, 502), answer

@@ -22,6 +22,8 @@ from tests.system.traces import Seen, annotation, below, traces_of, until
 from visp.client import running
 from visp.client.running import Server
 
+pytestmark = pytest.mark.slow  # every test starts a server with settings of its own
+
 PYTHON = "python:3.11"
 COUNTING = "n = 0\ndef main(p):\n  global n\n  n += 1\n  return {'n': n}"
 TICKING = """
@@ -184,6 +186,46 @@ def test_containers_of_an_updated_or_deleted_action_are_removed() -> None:
         assert api.run("counting") == {"n": 1}
         assert api.delete("actions/counting").status == 200
         until(lambda: not below(server.pid), what="the deleted action's container lives on")
+
+
+# ── as the first process ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a process namespace needs uid 0")
+def test_server_that_is_the_first_process_leaves_no_zombies() -> None:
+    """As in a container image without an init: whoever is orphaned becomes its child."""
+    if not has_sandbox():
+        pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    with tempfile.TemporaryDirectory(prefix="visp-") as place:
+        Path(place).chmod(0o711)
+        argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "visp", "start"]
+        argv += ["--port", "0", "--data-dir", f"{place}/data", "--set", f"container.cells_dir={place}/cells"]
+        argv += ["--set", "pool.stem_cells=0"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as outside:
+            try:
+                assert outside.stdout is not None
+                line = outside.stdout.readline()
+                if not line:
+                    pytest.skip("no process namespace can be made here")
+                _end_containers(Api(json.loads(line)["url"]), outside.pid)
+                assert outside.wait(20) == 0
+            finally:
+                outside.kill()
+
+
+def _end_containers(api: Api, outside: int) -> None:
+    (server,) = Path(f"/proc/{outside}/task/{outside}/children").read_text().split()
+    api.action("exits", "import os\ndef main(p): os._exit(1)", PYTHON)
+
+    def zombies() -> int:
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children]
+        return states.count("Z")
+
+    for _ in range(8):
+        assert api.invoke("exits").status == 502
+    until(lambda: zombies() <= 2, 3.0, what=zombies)  # the newest may wait for the next container's end
+    os.kill(int(server), signal.SIGTERM)
 
 
 # ── while it starts ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -148,6 +148,7 @@ class LocalContainer:
         elif self._driver.kills_tree:
             watch.end_marked(self._driver.host_name(self.id))
         self._driver.remove_folder(self.id)
+        spawn.wait_for_orphans()
 
 
 class LocalDriver:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from visp.container.base import Exit
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 FIRST_PRIVATE = 64
 """Descriptors to be passed are moved above this, so that none is overwritten while they take their places."""
+
+_started: set[int] = set()
+"""Processes of `start` not yet waited for; `_starting` is held while one is begun, or others are looked for."""
+_starting = threading.Lock()
 
 
 class Process:
@@ -38,6 +43,7 @@ class Process:
         os.close(self._descriptor)
         self._descriptor = -1
         _, status = os.waitpid(self.pid, 0)
+        _started.discard(self.pid)
         if not self.exited.done():
             self.exited.set_result(Exit(os.waitstatus_to_exitcode(status)))
 
@@ -55,21 +61,38 @@ def start(argv: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int,
     """
     moved = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, FIRST_PRIVATE) for number, ours in descriptors.items()}
     try:
-        pid = os.posix_spawn(
-            argv[0],
-            list(argv),
-            dict(env),
-            file_actions=[(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in moved.items()],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM),
-        )
+        with _starting:
+            pid = os.posix_spawn(
+                argv[0],
+                list(argv),
+                dict(env),
+                file_actions=[(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in moved.items()],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM),
+            )
+            _started.add(pid)
     except OSError as error:
         raise StartFailed(f"{argv[0]} cannot be started: {error.strerror}") from None
     finally:
         for ours in moved.values():
             os.close(ours)
     return Process(pid)
+
+
+def wait_for_orphans() -> None:
+    """Where this is the first process, what dead containers leave is its own to wait for: else they stay as zombies.
+
+    They are told from children that someone here waits for by their session: every container has another than ours.
+    """
+    if os.getpid() != 1:
+        return
+    with _starting:
+        for task in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children") as file:
+                for pid in map(int, file.read().split()):
+                    if pid not in _started and os.getsid(pid) != os.getsid(0):
+                        os.waitpid(pid, os.WNOHANG)
 
 
 def close_on_exec() -> None:
