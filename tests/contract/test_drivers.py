@@ -136,10 +136,20 @@ async def told(driver: Driver, code: str, **fields: Any) -> Any:
         await container.destroy()
 
 
+_others: set[int] = set()
+"""What descends from this process and was there before the test: servers of other tests."""
+
+
+@pytest.fixture(autouse=True)
+def _know_the_others() -> None:
+    _others.clear()
+    _others.update(watch.tree(os.getpid()))
+
+
 def processes_of(driver: Driver) -> list[int]:
-    """Those in a local driver's groups, or that carry its mark, or descend from this process."""
+    """Those in a local driver's groups, or that carry its mark, or descend from this process since the test began."""
     assert isinstance(driver, LocalDriver)
-    pids = set(watch.tree(os.getpid())) - {os.getpid()}
+    pids = set(watch.tree(os.getpid())) - _others
     pids |= set(watch.marked(driver.host_name("")))
     for parent in driver.cgroups.parents:
         for group in parent.iterdir():

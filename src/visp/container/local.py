@@ -34,6 +34,8 @@ MIB = 1024 * 1024
 GONE_S = 1.0
 WATCH_S = 0.5
 FIRST_UID = 200_000
+"""The first uid of the first of the ranges from which a root server takes one at random: two servers share none."""
+RANGES = 1_000
 UIDS = 20_000
 
 
@@ -169,7 +171,7 @@ class LocalDriver:
         self._wrap = wrap
         self._containers: dict[str, LocalContainer] = {}
         self._free_uids: list[int] = []
-        self._next_uid = FIRST_UID
+        self._first_uid = self._next_uid = FIRST_UID + secrets.randbelow(RANGES) * UIDS
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -263,7 +265,7 @@ class LocalDriver:
             return None
         if self._free_uids:
             return self._free_uids.pop()
-        if self._next_uid >= FIRST_UID + UIDS:
+        if self._next_uid >= self._first_uid + UIDS:
             raise StartFailed(f"{UIDS} containers run already")
         self._next_uid += 1
         return self._next_uid - 1

@@ -751,7 +751,7 @@ async def test_without_a_next_segment_work_under_way_ends_and_new_work_is_refuse
     while refusal(ledger) is None:
         ledger.check_room()
         await finish(ledger, record(number))
-        await asyncio.sleep(0)
+        await until(lambda: not ledger._is_spare_asked)  # the thread has said whether there is room
         number += 1
     with pytest.raises(StoreFull):
         ledger.check_room()
