@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 HEADS_LIMIT = 10_000
 KEPT_HEAD_BYTES = 2048
-"""Longer heads are parsed each time: the table of parsed ones stays small."""
+"""Longer heads are parsed each time: the table of known ones stays small."""
 LENGTH_DIGITS = 12
 LINGER_S = 2.0
 """How long a refused client may go on sending: closing at once could take the answer from under its nose."""
@@ -56,6 +56,7 @@ SWEEP_S = 1.0
 JOINED_BODY_BYTES = 64 * 1024
 
 _PREFIX = b"/api/v1/namespaces/"
+_HEAD_END = b"\r\n\r\n"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -102,6 +103,8 @@ class Head(msgspec.Struct, frozen=True):
     body_bytes: int
     is_from_here: bool
     """Its `Host` is loopback, and no web page is its origin."""
+    shown: dict[str, str]
+    """Of a fire: the headers, which the fired actions see."""
 
 
 def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int) -> Head | None:
@@ -127,36 +130,28 @@ def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_
         request_id=fields.get(b"x-request-id"),
         body_bytes=int(length),
         is_from_here=b"origin" not in fields and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
+        shown={name.decode("latin-1"): value.decode("latin-1") for name, value in headers} if target.is_trigger else {},
     )
 
 
 class Gate:
-    """What all connections share: services, parsed heads, and the sweep that closes the slow and the idle."""
+    """What all connections share: services, known heads, and the sweep that closes the slow and the idle."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self._heads: dict[tuple[bytes, ...], Head | None] = {}
+        self.heads: dict[bytes, Head] = {}
+        """Heads as they came, from the request line to the empty line: clients send the same one again and again."""
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
         self.http = services.settings.http
 
-    def head(self, url: bytes, headers: list[tuple[bytes, bytes]], size_bytes: int) -> Head | None:
-        """The parsed head, from a table if it has been seen: clients send the same one again and again.
-
-        Long ones are not kept; the table is emptied when it is full.
-        """
-        key = (url, *headers)
-        try:
-            return self._heads[key]  # type: ignore[index]
-        except KeyError:
-            head = parse_head(url, headers, self.longest_wait_ms)
-            if size_bytes <= KEPT_HEAD_BYTES:
-                if len(self._heads) >= HEADS_LIMIT:
-                    self._heads.clear()
-                self._heads[key] = head  # type: ignore[index]
-            return head
+    def remember(self, raw: bytes, head: Head) -> None:
+        """From now on this head is not parsed again. The table is emptied when it is full."""
+        if len(self.heads) >= HEADS_LIMIT:
+            self.heads.clear()
+        self.heads[raw] = head
 
     def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
         """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""
@@ -254,6 +249,8 @@ class Door(HttpToolsProtocol):
         self.late_at_s = 0.0
         self._hot: _Hot | None = None
         self._head_bytes = 0
+        self._raw_head = b""
+        """The head at the beginning of what was received last, if it may be worth remembering."""
         self._is_local_peer = False
         self._is_in_message = False
         self._is_in_head = False
@@ -281,6 +278,8 @@ class Door(HttpToolsProtocol):
         if not self._is_in_message:
             self.late_at_s = 0.0
             self._head_bytes = 0
+            if self._take_known(data):
+                return
         if self._is_in_head or not self._is_in_message:
             self._head_bytes += len(data)
         try:
@@ -298,6 +297,32 @@ class Door(HttpToolsProtocol):
             self.late_at_s = gate.services.clock.monotonic_s() + wait_s
         if self._is_in_head and self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse(431, wording.head_too_large(HEAD_LIMIT_BYTES))
+
+    def _take_known(self, data: bytes) -> bool:
+        """Begins a request whose head is known, byte for byte, and whose body came with it; false for any other.
+
+        It never meets the parser, which stands between two messages and stays there.
+        """
+        self._raw_head = b""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            return False
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        if end > KEPT_HEAD_BYTES or not data.startswith(b"POST "):
+            return False
+        raw = data[:end]
+        head = self.gate.heads.get(raw)
+        if head is None:
+            self._raw_head = raw
+            return False
+        if len(data) - end != head.body_bytes:
+            return False
+        hot = self._admit(head, keep_alive=True)
+        if hot is None:
+            return False
+        self.cycle = hot  # type: ignore[assignment]
+        self._begin(hot, data[end:])
+        return True
 
     def give_up(self) -> None:
         """The client is too slow: the connection ends."""
@@ -395,12 +420,21 @@ class Door(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             return None  # an answer is in flight on this connection
-        gate = self.gate
         if self.parser.get_http_version() != "1.1":
             return None
-        head = gate.head(self.url, self.headers, self._head_bytes)
-        if head is None:
-            return None
+        gate = self.gate
+        raw, self._raw_head = self._raw_head, b""
+        head = parse_head(self.url, self.headers, gate.longest_wait_ms)
+        hot = None if head is None else self._admit(head, keep_alive=self.parser.should_keep_alive())
+        if hot is None or head is None or not hot.keep_alive or head.request_id is not None:
+            return hot
+        if raw.count(b"\r\n") == len(self.headers) + 2:  # it is this request's head, and nothing else
+            gate.remember(raw, head)
+        return hot
+
+    def _admit(self, head: Head, *, keep_alive: bool) -> _Hot | None:
+        """The request, if its caller and entity are in memory and the caller may ask this way."""
+        gate = self.gate
         identity = gate.services.identities.peek(head.authorization)
         if identity is None or head.body_bytes > identity.limits.payload_bytes:
             return None
@@ -410,15 +444,12 @@ class Door(HttpToolsProtocol):
         if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:
             return None
         entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
-        shown = {}
         if target.is_trigger:
             if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(entity):
                 return None
-            shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.headers}
         elif not isinstance(entity, Action):
             return None
-        id = transid.of_request(head.request_id)
-        return _Hot(target, identity, entity, shown, id, self.parser.should_keep_alive())
+        return _Hot(target, identity, entity, head.shown, transid.of_request(head.request_id), keep_alive)
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -27,7 +27,7 @@ ACTIVATION_ID = "x-openwhisk-activation-id"
 _encode = msgspec.json.Encoder().encode
 
 
-class HttpAnswer(msgspec.Struct, frozen=True):
+class HttpAnswer(msgspec.Struct, frozen=True, gc=False):
     """Status, headers beside `X-Request-ID`, and body of one answer."""
 
     status: int

@@ -7,7 +7,7 @@ import msgspec
 from visp.entity.activation import ActivationHead
 
 
-class ActivationMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """Run this action once.
 
     `action` is the id `ns[/pkg]/name` of the action that runs (a binding already resolved), `revision` the stored
@@ -31,7 +31,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=Tr
     binding: str | None = None
 
 
-class ResultAck(msgspec.Struct, frozen=True, array_like=True):
+class ResultAck(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The outcome of an activation; its record is in the ledger.
 
     `error`, when set, says that the record could *not* be written (disk full): the caller must not be given the id.
@@ -42,7 +42,7 @@ class ResultAck(msgspec.Struct, frozen=True, array_like=True):
     error: str | None = None
 
 
-class CompletionAck(msgspec.Struct, frozen=True, array_like=True):
+class CompletionAck(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The activation has left the invoker, logs included: its place is free."""
 
     id: str

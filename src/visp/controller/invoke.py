@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from visp.entity.runtime_manifest import Manifest
 
 
-class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A request to run an action. `body` is the payload as it was sent; `wait_s` None asks for no result."""
 
     identity: Identity

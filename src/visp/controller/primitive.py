@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from visp.store.base import Ledger
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The activation will run, or runs, whatever happens: 202."""
 
     id: str
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """The activation is over and its record is in the ledger; `logs` only of composites, whose entries are ids."""
 
     head: ActivationHead
@@ -59,7 +59,7 @@ Answer = Accepted | Finished | Refused
 Then = "Callable[[Answer], None]"
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One activation to be made: who asks for what, with which argument (merged, one line of JSON)."""
 
     id: str

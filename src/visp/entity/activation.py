@@ -34,7 +34,7 @@ class Status(IntEnum):
 STATUS_WORDS = ("success", "application error", "action developer error", "whisk internal error")
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What a run came to: status, raw JSON result, and the size of the container's raw answer (characters), if it
     gave one.
     """
@@ -54,7 +54,7 @@ def failure(status: Status, sentence: str, size: int | None = None) -> Outcome:
     return Outcome(status, b'{"error":' + msgspec.json.encode(sentence) + b"}", size)
 
 
-class ActivationHead(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class ActivationHead(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """Everything in a record but its result and logs.
 
     `path` is `ns[/pkg]/name` of the action that ran (None for a trigger); `namespace` the one that invoked it.
@@ -83,7 +83,7 @@ class ActivationHead(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     binding: str | None = None
 
 
-class ActivationRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A head, the raw JSON result (never empty) and the log entries as they are shown.
 
     `has_all_logs` is false while the logs are still being collected: such a record can be read by id, and is not

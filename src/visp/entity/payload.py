@@ -110,7 +110,7 @@ def merge(defaults: JsonObject, payload: JsonObject) -> bytes:
     return one_line(encode(defaults | payload if defaults else payload))
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a container answered, as JSON: its object (None for an array) and the bytes to pass on."""
 
     fields: JsonObject | None

@@ -15,7 +15,7 @@ START_S = 0.5
 """How long a start is taken to last while none of the action was measured."""
 
 
-class Demand(msgspec.Struct, frozen=True, kw_only=True):
+class Demand(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The activations that wait for one key: what they need, and how their containers do.
 
     `busy` counts containers that run it or are being started for it, of them `starting` not yet up; `service_s` is how

@@ -72,7 +72,7 @@ IDLE = frozenset({State.READY, State.PAUSED})
 """States whose container may be taken away for another action."""
 
 
-class Key(msgspec.Struct, frozen=True):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """What a container serves in its life: one namespace's use of one revision of one action."""
 
     namespace: str

@@ -14,7 +14,7 @@ import msgspec
 STDOUT, STDERR = 0, 1
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """A container's answer: HTTP status and raw body; only its first bytes when `size_bytes` exceeds the limit."""
 
     status: int
