@@ -1,6 +1,8 @@
 # The whole toolchain. `make` lists the targets.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# A distribution's Python first: containers and other users can reach it, and it is the faster build
+PYTHON ?= $(shell for p in /usr/bin/python3.11 python3.11 python3; do \
+	$$p -c 'import ensurepip, venv' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
@@ -20,8 +22,8 @@ $(VENV)/.installed: pyproject.toml requirements-dev.txt scripts/system
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo/node_modules/.installed: demo/package.json demo/package-lock.json
-	@npm ci --prefix demo --silent --no-audit --no-fund
+%/node_modules/.installed: %/package.json %/package-lock.json
+	@npm ci --prefix $* --silent --no-audit --no-fund
 	@touch $@
 
 start: install ## everything installed, the platform up in the foreground, a hello shown
@@ -38,7 +40,7 @@ check: install ## lint, format and types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-bench: install ## promises as numbers, beside their floors
+bench: install bench/node_modules/.installed ## promises as numbers, beside their floors
 	@scripts/system tools
 	@$(BIN)/python -m bench $(BENCH)
 
@@ -53,4 +55,4 @@ lock: install ## pins the dependencies anew, by hash
 		--upgrade pyproject.toml --group dev --group demo -c requirements.txt -o requirements-dev.txt
 
 clean: ## removes what was made
-	@rm -rf $(VENV) demo/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) demo/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

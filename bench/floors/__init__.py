@@ -36,7 +36,7 @@ RUN_BODY = {
 
 
 class Direct:
-    """A plain Node process that has one action: the floor of warm calls."""
+    """A Node process that has one action: the floor of warm calls."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -46,12 +46,15 @@ class Direct:
 
 
 @contextlib.contextmanager
-def direct(node: str, code: str) -> Iterator[Direct]:
-    """The plain Node process, given its code, for the block."""
-    with _spawned([node, str(HERE / "direct.js")]) as process:
+def direct(node: str, code: str, server: str = "express") -> Iterator[Direct]:
+    """The Node process, given its code, for the block; `server` is `express`, as in OpenWhisk's image, or `plain`."""
+    if server == "express" and not (HERE.parent / "node_modules" / "express").is_dir():
+        raise Broken("the floor needs express: npm ci --prefix bench")
+    with _spawned([node, str(HERE / "direct.js"), server]) as process:
         url = f"http://127.0.0.1:{int(_next_line(process))}"
         connection = http.client.HTTPConnection(urlsplit(url).netloc)
-        connection.request("POST", "/init", json.dumps({"value": {"main": "main", "code": code}}))
+        body = json.dumps({"value": {"main": "main", "code": code}})
+        connection.request("POST", "/init", body, {"Content-Type": "application/json"})
         if connection.getresponse().status != 200:
             raise Broken("the plain Node process refused its code")
         connection.close()

@@ -20,14 +20,20 @@ RATIO, STRETCH = 1.0, 1.3
 
 
 def measure(rig: Rig) -> Iterator[Finding]:
-    with platform() as visp, floors.direct(rig.node, NOOP) as direct:
+    with (
+        platform() as visp,
+        floors.direct(rig.node, NOOP) as direct,
+        floors.direct(rig.node, NOOP, server="plain") as plain,
+    ):
         visp.put_action("noop", NOOP)
         visp.load("actions/noop", clients=CLIENTS, seconds=1)
         direct.load(clients=CLIENTS, seconds=1)
-        ours, floor = interleaved(
+        plain.load(clients=CLIENTS, seconds=1)
+        ours, floor, least = interleaved(
             rig.rounds,
             lambda: visp.load("actions/noop", clients=CLIENTS, seconds=rig.seconds),
             lambda: direct.load(clients=CLIENTS, seconds=rig.seconds),
+            lambda: plain.load(clients=CLIENTS, seconds=rig.seconds),
         )
     own_per_s, floor_per_s = ([load.per_s for load in side] for side in (ours, floor))
     times = ratio(own_per_s, floor_per_s)
@@ -48,4 +54,12 @@ def measure(rig: Rig) -> Iterator[Finding]:
         unit="ms",
         ours=spread(load.p99_us / 1000 for load in ours),
         floor=spread(load.p99_us / 1000 for load in floor),
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what=f"the same beside Node without express, {CLIENTS} clients",
+        unit="/s",
+        ours=spread(own_per_s),
+        floor=spread(load.per_s for load in least),
+        ratio=ratio(own_per_s, [load.per_s for load in least]),
     )

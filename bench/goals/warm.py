@@ -19,14 +19,20 @@ RATIO, ADDED_MS, STRETCH_MS = 1.5, 0.15, 0.08
 
 
 def measure(rig: Rig) -> Iterator[Finding]:
-    with platform() as visp, floors.direct(rig.node, NOOP) as direct:
+    with (
+        platform() as visp,
+        floors.direct(rig.node, NOOP) as direct,
+        floors.direct(rig.node, NOOP, server="plain") as plain,
+    ):
         visp.put_action("noop", NOOP)
         visp.load("actions/noop", clients=1, seconds=1)
         direct.load(clients=1, seconds=1)
-        ours, floor = interleaved(
+        plain.load(clients=1, seconds=1)
+        ours, floor, least = interleaved(
             rig.rounds,
             lambda: visp.load("actions/noop", clients=1, seconds=rig.seconds),
             lambda: direct.load(clients=1, seconds=rig.seconds),
+            lambda: plain.load(clients=1, seconds=rig.seconds),
         )
     own_ms, floor_ms = ([load.p50_us / 1000 for load in side] for side in (ours, floor))
     times, added = ratio(own_ms, floor_ms), difference(own_ms, floor_ms)
@@ -55,4 +61,12 @@ def measure(rig: Rig) -> Iterator[Finding]:
         unit="ms",
         ours=spread(load.p99_us / 1000 for load in ours),
         floor=spread(load.p99_us / 1000 for load in floor),
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what="the same beside Node without express, 1 client",
+        unit="ms",
+        ours=spread(own_ms),
+        floor=spread(load.p50_us / 1000 for load in least),
+        ratio=ratio(own_ms, [load.p50_us / 1000 for load in least]),
     )

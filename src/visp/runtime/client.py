@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 from typing import TYPE_CHECKING
 
 from visp.runtime import actionloop, http
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from visp.runtime.base import OnOutput, Then
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+"""Room for one read is allocated each time: more than this comes from the kernel, page by page."""
 PIPE_BYTES = 1024 * 1024
 DRAIN_LIMIT_BYTES = 32 * 1024 * 1024
 """No more than this is taken from a log pipe after a reply: a process that was left behind may write for ever."""
@@ -54,6 +56,9 @@ class PipeClient:
         for descriptor in (self._stdin, self._replies):
             with contextlib.suppress(OSError):  # beyond the user's bound of pipe memory: the default size serves too
                 fcntl.fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
+        self._outputs = select.poll()
+        self._outputs.register(self._stdout, select.POLLIN)
+        self._outputs.register(self._stderr, select.POLLIN)
         loop.add_reader(self._replies, self._on_reply)
         loop.add_reader(self._stdout, self._on_log, self._stdout, STDOUT)
         loop.add_reader(self._stderr, self._on_log, self._stderr, STDERR)
@@ -75,14 +80,15 @@ class PipeClient:
     def drain(self) -> bool:
         if self._is_closed:
             return True  # the descriptors may be another container's by now
-        for descriptor, stream in ((self._stdout, STDOUT), (self._stderr, STDERR)):
-            taken = 0
-            while taken < DRAIN_LIMIT_BYTES:
+        taken = 0
+        while taken < DRAIN_LIMIT_BYTES and (ready := self._outputs.poll(0)):  # one call for both, mostly in vain
+            for descriptor, _ in ready:
                 data = _read(descriptor)
-                if not data:
-                    break
-                taken += len(data)
-                self._on_output(stream, data)
+                if data:
+                    taken += len(data)
+                    self._on_output(STDOUT if descriptor == self._stdout else STDERR, data)
+                else:
+                    self._outputs.unregister(descriptor)
         return True
 
     def close(self) -> None:
