@@ -41,16 +41,27 @@ class Type(IntEnum):
 _TYPES = frozenset(Type)
 
 
-class Frame(msgspec.Struct, frozen=True):
-    """One entry as it was read. `offset` and `end` are places in the whole log."""
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One entry as it was read. `offset` and `end` are places in the whole log.
+
+    Head and tail are taken out of `body` when they are asked for: most entries of a log are only counted.
+    """
 
     type: int
     id: str
     synced_to: int
-    head: bytes
-    tail: bytes
     offset: int
     end: int
+    body: memoryview
+    head_bytes: int
+
+    @property
+    def head(self) -> bytes:
+        return bytes(self.body[SMALLEST_BYTES : SMALLEST_BYTES + self.head_bytes])
+
+    @property
+    def tail(self) -> bytes:
+        return bytes(self.body[SMALLEST_BYTES + self.head_bytes :])
 
 
 def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") -> bytes:
@@ -58,7 +69,7 @@ def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") ->
     return _PREFIX.pack(len(body), zlib.crc32(body)) + body
 
 
-def read(data: bytes | bytearray, at: int, base: int) -> Frame | None:
+def read(data: memoryview, at: int, base: int) -> Frame | None:
     """The frame at `at` of a segment that begins at offset `base`; None when there is no valid one.
 
     Raises `msgspec.DecodeError` for a whole frame of a kind that this visp does not know.
@@ -69,7 +80,7 @@ def read(data: bytes | bytearray, at: int, base: int) -> Frame | None:
     start = at + PREFIX_BYTES
     if length < SMALLEST_BYTES or start + length > len(data):
         return None
-    body = memoryview(data)[start : start + length]
+    body = data[start : start + length]
     if zlib.crc32(body) != crc:
         return None
     type, version, id, synced_to, head_bytes = _BODY.unpack_from(body)
@@ -77,26 +88,37 @@ def read(data: bytes | bytearray, at: int, base: int) -> Frame | None:
         raise msgspec.DecodeError(f"type {type}, version {version}")
     if SMALLEST_BYTES + head_bytes > length or synced_to > base + at:
         return None  # no frame was ever written before what it says is durable
-    head = bytes(body[SMALLEST_BYTES : SMALLEST_BYTES + head_bytes])
-    tail = bytes(body[SMALLEST_BYTES + head_bytes :])
-    return Frame(type, id.hex(), synced_to, head, tail, base + at, base + start + length)
+    return Frame(type, id.hex(), synced_to, base + at, base + start + length, body, head_bytes)
 
 
 def scan(data: bytes | bytearray, base: int) -> Iterator[Frame]:
     """The frames of a segment in order, up to the first place where there is none."""
-    at = 0
-    while (frame := read(data, at, base)) is not None:
+    at, view = 0, memoryview(data)
+    while (frame := read(view, at, base)) is not None:
         yield frame
         at = frame.end - base
 
+
+def content_end(data: bytes | bytearray) -> int:
+    """Where the zeros at the end begin. By large pieces: nearly all of a young segment is zeros."""
+    end = len(data)
+    while end and data[max(0, end - _PIECE) : end] == _ZEROS[-min(end, _PIECE) :]:
+        end = max(0, end - _PIECE)
+    begin = max(0, end - _PIECE)
+    return begin + len(data[begin:end].rstrip(b"\0"))
+
+
+_PIECE = 64 * 1024
+_ZEROS = bytes(_PIECE)
 
 _LOOKS_LIKE = re.compile(rb"(?=[\x01-\x04]\x01)")
 
 
 def scan_beyond(data: bytes | bytearray, at: int, base: int) -> Iterator[Frame]:
     """Every valid frame behind a place that is none: what was written there tells damage from an end."""
-    for match in _LOOKS_LIKE.finditer(data.rstrip(b"\0"), at + PREFIX_BYTES):
-        frame = read(data, match.start() - PREFIX_BYTES, base)
+    view = memoryview(data)
+    for match in _LOOKS_LIKE.finditer(view, at + PREFIX_BYTES, content_end(data)):
+        frame = read(view, match.start() - PREFIX_BYTES, base)
         if frame is not None:
             yield frame
 

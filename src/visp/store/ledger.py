@@ -47,6 +47,7 @@ INDEX_EVERY_S = 0.1
 INDEX_ROWS = 1_000
 LOGS_WAIT_S = 1.0
 LOGS_LIMIT_S = 10.0
+TRIM_EVERY_S = 5.0
 RETRY_S = 1.0
 """How long the index rests after it could not be written."""
 HEAD_BYTES = 500
@@ -543,11 +544,19 @@ class EmbeddedLedger:
         return len(batch) == INDEX_ROWS
 
     async def _sweep_on(self) -> None:
-        """Removes old records and segments that nothing needs any more."""
+        """Removes old records, and more often segments that nothing needs any more: a start reads what is left."""
+        every_s = self._settings.retention.every_s
+        swept_s = self._clock.monotonic_s()
         while True:
-            await self._clock.sleep(self._settings.retention.every_s)
+            await self._clock.sleep(min(every_s, TRIM_EVERY_S))
+            now_s = self._clock.monotonic_s()
             try:
-                await self.sweep()
+                if now_s - swept_s >= every_s:
+                    swept_s = now_s
+                    await self.sweep()
+                else:
+                    async with self._sweeping:
+                        await self._trim()
             except Exception:  # the next one may do better
                 log.exception("ledger.sweep_failed")
 
@@ -557,10 +566,13 @@ class EmbeddedLedger:
         before_ms = None if retention.days <= 0 else self._clock.now_ms() - round(retention.days * 86_400_000)
         async with self._sweeping:
             removed = await self._index.sweep(before_ms, retention.bytes)
-            if len(self._segments) > 1:
-                await self._copy_pinned()
-                await self._remove_segments()
+            await self._trim()
         return removed
+
+    async def _trim(self) -> None:
+        if len(self._segments) > 1:
+            await self._copy_pinned()
+            await self._remove_segments()
 
     async def _remove_segments(self) -> None:
         """A segment goes when all in it is terminal and its rows are durable in the index."""

@@ -71,7 +71,11 @@ class Replay:
 
     def _take(self, frame: Frame, segment: Segment, started: set[str], finished: set[str]) -> None:
         record: ActivationRecord | None = None
-        if frame.type == Type.ACCEPTED:
+        if frame.type == Type.FINISHED:  # by far the most of them
+            finished.add(frame.id)
+            if frame.offset >= self._indexed_to:
+                record = frames.read_finished(frame)
+        elif frame.type == Type.ACCEPTED:
             accepted = frames.read_accepted(frame)
             for id, message in accepted.works:
                 self.works[id] = Work(message, segment)
@@ -79,10 +83,6 @@ class Replay:
             record = frames.record_of(accepted)
         elif frame.type == Type.STARTED:
             started.add(frame.id)
-        elif frame.type == Type.FINISHED:
-            finished.add(frame.id)
-            if frame.offset >= self._indexed_to:
-                record = frames.read_finished(frame)
         elif frame.id in self.records:
             held, offset = self.records[frame.id]
             logs = frames.read_logs(frame)
@@ -92,7 +92,7 @@ class Replay:
 
     def _check_end(self, segment: Segment, data: bytearray, later: list[Segment]) -> None:
         """The log ends here; a place that is known to have been durable must not lie behind it."""
-        used = len(data.rstrip(b"\0"))
+        used = frames.content_end(data)
         beyond = list(frames.scan_beyond(data, segment.used, segment.base)) if used > segment.used else []
         for other in later:
             beyond += frames.scan_beyond(segments.load(other), 0, other.base)

@@ -33,8 +33,15 @@ def sealed(body: bytes) -> bytes:
 )
 def test_what_is_packed_is_read(type: Type, id: bytes, synced_to: int, head: bytes, tail: bytes) -> None:
     data = frames.pack(type, id.hex(), synced_to, head, tail)
-    frame = frames.read(b"123" + data + b"rest", 3, 1000)
-    assert frame == frames.Frame(type, id.hex(), synced_to, head, tail, 1003, 1003 + len(data))
+    frame = frames.read(memoryview(b"123" + data + b"rest"), 3, 1000)
+    assert frame is not None
+    assert (frame.type, frame.id, frame.synced_to) == (type, id.hex(), synced_to)
+    assert (frame.head, frame.tail, frame.offset, frame.end) == (head, tail, 1003, 1003 + len(data))
+
+
+@given(content=st.binary(max_size=40), zeros=st.sampled_from([0, 1, 7, 65_536, 65_537, 200_000]))
+def test_the_zeros_at_the_end_are_found(content: bytes, zeros: int) -> None:
+    assert frames.content_end(content + bytes(zeros)) == len(content.rstrip(b"\0"))
 
 
 @given(head=st.binary(max_size=30), tail=st.binary(max_size=30), data=st.data())
