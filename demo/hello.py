@@ -19,7 +19,7 @@ VISP = [sys.executable, "-m", "visp", "--apihost", URL]
 def main() -> None:
     if not is_ready():
         return  # the server has said what is wrong
-    for name, file in (("hello", "hello.js"), ("hello-python", "hello.py")):
+    for name, file in (("welcome", "hello.js"), ("welcome-python", "hello.py")):
         show("action", "update", name, str(HERE / "actions" / file))
         show("action", "invoke", name, "--result", "--param", "name", "World")
 
