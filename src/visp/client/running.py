@@ -66,7 +66,7 @@ def start(
 ) -> Server:
     """A server with this data folder, ready for work. `settings` maps dotted names to values.
 
-    `user` runs it under another uid. Raises `NotReady` with what the server said.
+    `user` runs it under another uid and gid. Raises `NotReady` with what the server said.
     """
     argv = [sys.executable, "-m", "visp", "start", "--port", "0", "--data-dir", str(data_dir), *flags]
     variables = {f"VISP_{name.replace('.', '__').upper()}": str(value) for name, value in (settings or {}).items()}
@@ -74,7 +74,14 @@ def start(
     log = Path(tempfile.mkstemp(prefix="visp-", suffix=".log")[1])
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, env=environ, user=user
+            argv,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            env=environ,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
         )
     assert process.stdout is not None
     line = _first_line(process)
