@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import msgspec
 
-from visp import wording
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.store import frames, segments
 from visp.store.base import OpenWork
 from visp.store.frames import Type
 from visp.store.replay import Replay
+from visp.store.unindexed import LOGS_LIMIT_S, Pending, Unindexed, length
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -44,14 +44,9 @@ INLINE_LOGS_BYTES = 64 * 1024
 """Logs up to this lie in the `finished` entry itself; more are encoded off the loop and follow it."""
 SYNC_EVERY_S = 1.0
 INDEX_EVERY_S = 0.1
-INDEX_ROWS = 1_000
-LOGS_WAIT_S = 1.0
-LOGS_LIMIT_S = 10.0
 TRIM_EVERY_S = 5.0
 RETRY_S = 1.0
 """How long the index rests after it could not be written."""
-HEAD_BYTES = 500
-"""What a record takes in memory beside its result and logs."""
 PINNED_SEGMENTS = 4
 """An entry open for more segments than this is copied to the newest."""
 EXIT_IO_ERROR = 74
@@ -70,7 +65,7 @@ class _Entry:
         tail: bytes,
         then: Then | None,
         is_synced: bool,
-        pending: _Pending | None = None,
+        pending: Pending | None = None,
         work_ids: tuple[str, ...] = (),
     ) -> None:
         self.type = type
@@ -82,19 +77,6 @@ class _Entry:
         self.pending = pending
         self.work_ids = work_ids
         self.offset = 0
-
-
-class _Pending:
-    """A record in the log that is not indexed yet."""
-
-    __slots__ = ("offset", "record", "since_s", "size_bytes", "waiters")
-
-    def __init__(self, record: ActivationRecord, since_s: float) -> None:
-        self.record = record
-        self.offset = 0
-        self.since_s = since_s
-        self.size_bytes = HEAD_BYTES + len(record.result) + _length(record.logs)
-        self.waiters: list[asyncio.Future[None]] = []
 
 
 class _Open:
@@ -127,15 +109,13 @@ class EmbeddedLedger:
         self._is_folder_synced = False
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._found: list[OpenWork] = []
-        self._records: OrderedDict[str, _Pending] = OrderedDict()
-        self._records_bytes = 0
+        self._unindexed = Unindexed(index, lambda: self._segments[-1].end, clock)
         self._refusal: type[ServiceError] | None = None
         self._failure: type[ServiceError] | None = None
         self._is_spare_asked = False
         self._is_disk_full = False
         self._is_index_full = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._indexing = asyncio.Lock()
         self._sweeping = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._lock = -1
@@ -171,10 +151,9 @@ class EmbeddedLedger:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._sync_all()
-        for pending in list(self._records.values()):
-            self._complete_logs(pending)
+        self._unindexed.complete_all_logs()
         try:
-            await self._index_all()
+            await self._unindexed.index_all()
         except ServiceError as error:
             log.error("ledger.not_indexed", reason=str(error))
         await self._index.close()
@@ -211,9 +190,9 @@ class EmbeddedLedger:
             self._open[id] = _Open(work.segment, work.is_started)
             self._found.append(OpenWork(id, work.message, work.is_started))
         for record, offset in replay.records.values():
-            pending = _Pending(record, self._clock.monotonic_s() - LOGS_LIMIT_S)
+            pending = Pending(record, self._clock.monotonic_s() - LOGS_LIMIT_S)
             pending.offset = offset
-            self._keep_record(pending)
+            self._unindexed.keep(pending)
         if not self._segments:
             self._segments.append(
                 segments.adopt(segments.allocate(self._folder, self._settings.ledger.segment_bytes), 0)
@@ -239,7 +218,7 @@ class EmbeddedLedger:
     def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
         pending = None
         if record is not None:
-            pending = _Pending(record, self._clock.monotonic_s())
+            pending = Pending(record, self._clock.monotonic_s())
         head = frames.accepted_head(works, record)
         id = record.head.id if record is not None else works[0].id
         self._append(
@@ -253,9 +232,9 @@ class EmbeddedLedger:
 
     def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
         late: tuple[str, ...] = ()
-        if record.logs and record.has_all_logs and _length(record.logs) > INLINE_LOGS_BYTES:
+        if record.logs and record.has_all_logs and length(record.logs) > INLINE_LOGS_BYTES:
             late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
-        pending = _Pending(record, self._clock.monotonic_s())
+        pending = Pending(record, self._clock.monotonic_s())
         head = frames.finished_head(record)
         self._append(_Entry(Type.FINISHED, record.head.id, head, record.result, then, is_synced, pending))
         if late:
@@ -265,9 +244,11 @@ class EmbeddedLedger:
         encoding = self._loop.run_in_executor(self._thread, frames.encode_msgpack, logs)
 
         def encoded(done: asyncio.Future[bytes]) -> None:
-            pending = self._records.get(id)
+            pending = self._unindexed.find(id)
             if pending is not None:
-                self._append(_Entry(Type.LOGS, id, done.result(), b"", lambda _: self._set_logs(pending, logs), False))
+                self._append(
+                    _Entry(Type.LOGS, id, done.result(), b"", lambda _: self._unindexed.set_logs(pending, logs), False)
+                )
 
         encoding.add_done_callback(encoded)
 
@@ -338,8 +319,8 @@ class EmbeddedLedger:
         if (
             self._refusal is not None
             or self._is_disk_full
-            or len(self._records) > limits.unindexed_records // 2
-            or self._records_bytes > limits.unindexed_bytes // 2
+            or len(self._unindexed) > limits.unindexed_records // 2
+            or self._unindexed.size_bytes > limits.unindexed_bytes // 2
         ):
             self._judge()
 
@@ -355,9 +336,9 @@ class EmbeddedLedger:
         """What a written entry means for what is in memory."""
         if entry.pending is not None:
             entry.pending.offset = entry.offset
-            self._keep_record(entry.pending)
+            self._unindexed.keep(entry.pending)
         for id in entry.work_ids:
-            if id in self._records:
+            if id in self._unindexed:
                 continue  # its caller was given up on in the turn in which it finished
             work = _Open(self._segments[-1])
             if (copied := self._open.get(id)) is not None:
@@ -417,7 +398,7 @@ class EmbeddedLedger:
             self._refusal = self._failure
         elif self._is_index_full or (self._is_disk_full and segment.used > segment.size_bytes * 3 // 4):
             self._refusal = StoreFull
-        elif len(self._records) > limits.unindexed_records or self._records_bytes > limits.unindexed_bytes:
+        elif len(self._unindexed) > limits.unindexed_records or self._unindexed.size_bytes > limits.unindexed_bytes:
             self._refusal = Overloaded
         else:
             self._refusal = None
@@ -475,73 +456,19 @@ class EmbeddedLedger:
 
     # ── the index ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _keep_record(self, pending: _Pending) -> None:
-        id = pending.record.head.id
-        if (earlier := self._records.pop(id, None)) is not None:
-            self._records_bytes -= earlier.size_bytes
-        self._records[id] = pending
-        self._records_bytes += pending.size_bytes
-
-    def _set_logs(self, pending: _Pending, logs: tuple[str, ...]) -> None:
-        pending.record = msgspec.structs.replace(pending.record, logs=logs, has_all_logs=True)
-        more = _length(logs)
-        pending.size_bytes += more
-        self._records_bytes += more
-        for waiter in pending.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        pending.waiters.clear()
-
-    def _complete_logs(self, pending: _Pending) -> None:
-        """Logs that never came are said to be missing."""
-        if not pending.record.has_all_logs:
-            self._set_logs(pending, (*pending.record.logs, wording.LOGS_INCOMPLETE))
-
     async def _index_on(self) -> None:
         while True:
             await self._clock.sleep(INDEX_EVERY_S)
             try:
-                await self._index_all()
+                await self._unindexed.index_all()
                 self._is_index_full = False
             except Exception as error:  # it goes on: else records would pile up in memory
-                log.exception("ledger.index_failed", records=len(self._records))
+                log.exception("ledger.index_failed", records=len(self._unindexed))
                 self._is_index_full = isinstance(error, StoreFull)
                 self._judge()
                 await self._clock.sleep(RETRY_S)
             else:
                 self._judge()
-
-    async def _index_all(self) -> None:
-        """Brings every record that was complete when this was called into the index."""
-        last = next(reversed(self._records), None)
-        async with self._indexing:
-            while last is not None and last in self._records and await self._index_some():
-                pass
-
-    async def _index_some(self) -> bool:
-        """Indexes the oldest complete records; whether there may be more."""
-        now_s = self._clock.monotonic_s()
-        batch: list[_Pending] = []
-        for pending in self._records.values():
-            if len(batch) >= INDEX_ROWS:
-                break
-            if not pending.record.has_all_logs and now_s - pending.since_s >= LOGS_LIMIT_S:
-                self._complete_logs(pending)
-            if pending.record.has_all_logs:
-                batch.append(pending)
-        if not batch:
-            return False
-        taken = {pending.record.head.id for pending in batch}
-        left = next((p.offset for id, p in self._records.items() if id not in taken), None)
-        end = self._segments[-1].end if left is None else left
-        records = [pending.record for pending in batch]
-        await self._index.put(records, end)
-        for pending, record in zip(batch, records, strict=True):
-            id = record.head.id
-            if self._records.get(id) is pending and pending.record is record:  # else it got logs meanwhile
-                del self._records[id]
-                self._records_bytes -= pending.size_bytes
-        return len(batch) == INDEX_ROWS
 
     async def _sweep_on(self) -> None:
         """Removes old records, and more often segments that nothing needs any more: a start reads what is left."""
@@ -609,16 +536,12 @@ class EmbeddedLedger:
     # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
-        pending = self._records.get(id)
+        pending = self._unindexed.find(id)
         if pending is None:
             return await self._index.get(namespace, id)
         if pending.record.head.namespace != namespace:
             return None
-        if not pending.record.has_all_logs:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            pending.waiters.append(waiter)
-            await asyncio.wait([waiter], timeout=LOGS_WAIT_S)
-        return pending.record
+        return await self._unindexed.get(pending)
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         await self._index_for_reading()
@@ -631,16 +554,12 @@ class EmbeddedLedger:
     async def _index_for_reading(self) -> None:
         """A full disk keeps new records out of lists, and nobody from reading what is there."""
         try:
-            await self._index_all()
+            await self._unindexed.index_all()
         except StoreFull:
-            log.warning("ledger.list_incomplete", records=len(self._records))
+            log.warning("ledger.list_incomplete", records=len(self._unindexed))
 
     async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
-
-
-def _length(logs: tuple[str, ...]) -> int:
-    return sum(map(len, logs)) if logs else 0
 
 
 def _tell(then: Then, error: Exception | None) -> None:

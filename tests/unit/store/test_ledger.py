@@ -23,7 +23,7 @@ from visp.clock import ManualClock
 from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.settings import Settings
-from visp.store import frames
+from visp.store import frames, unindexed
 from visp.store import ledger as module
 from visp.store.base import ActivationQuery, Work
 from visp.store.database import Database
@@ -915,7 +915,7 @@ async def test_a_reader_does_not_wait_for_ever(home: Home, monkeypatch) -> None:
     entry = msgspec.structs.replace(record(1, logs=("early",)), has_all_logs=False)
     await finish(ledger, entry)
     with monkeypatch.context() as patched:
-        patched.setattr(module, "LOGS_WAIT_S", 0.01)
+        patched.setattr(unindexed, "LOGS_WAIT_S", 0.01)
         assert await ledger.get("ns", id_of(1)) == entry
     ledger.add_logs(id_of(1), ("early", "late"))
     assert await ledger.get("ns", id_of(1)) == record(1, logs=("early", "late"))
@@ -924,7 +924,7 @@ async def test_a_reader_does_not_wait_for_ever(home: Home, monkeypatch) -> None:
 async def test_logs_that_never_come_are_said_to_be_missing(home: Home) -> None:
     ledger = await home.open()
     await finish(ledger, msgspec.structs.replace(record(1, logs=("early",)), has_all_logs=False))
-    home.clock.advance(module.LOGS_LIMIT_S - 0.01)
+    home.clock.advance(unindexed.LOGS_LIMIT_S - 0.01)
     assert await ledger.list(ALL) == []
     home.clock.advance(0.01)
     expected = record(1, logs=("early", wording.LOGS_INCOMPLETE))
