@@ -22,7 +22,9 @@ class Clock(Protocol):
         """Seconds of a clock that never goes back; its zero means nothing. Equal to the event loop's time."""
         ...
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep(self, seconds: float) -> None:
+        """Returns when that much of the monotonic time has passed."""
+        ...
 
 
 class SystemClock:

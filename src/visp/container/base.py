@@ -71,10 +71,14 @@ class Container(Protocol):
     """One running container."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """As in its spec."""
+        ...
 
     @property
-    def wire(self) -> Pipes | Address: ...
+    def wire(self) -> Pipes | Address:
+        """How it is spoken to."""
+        ...
 
     @property
     def exited(self) -> asyncio.Future[Exit]:
@@ -100,7 +104,9 @@ class Container(Protocol):
         """Stops every process of the container; it uses no CPU until `resume`."""
         ...
 
-    async def resume(self) -> None: ...
+    async def resume(self) -> None:
+        """Lets it go on where it was paused."""
+        ...
 
     async def destroy(self) -> None:
         """Ends every process (those that were double-forked too) and removes folder, cgroup and descriptors.

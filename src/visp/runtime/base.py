@@ -55,7 +55,9 @@ class ActionClient(Protocol):
         """`payload` is the `/run` body, one line of JSON without the line end. Writes at once; no task, no await."""
         ...
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Forgets the caller of what is under way."""
+        ...
 
     def give_up(self) -> None:
         """The container is known to have ended: what is under way, if anything, is answered with `Gone` now."""

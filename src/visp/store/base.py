@@ -69,7 +69,9 @@ class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
 class EntityStore(Protocol):
     """Documents with optimistic concurrency. What is acknowledged survives a power cut."""
 
-    async def get(self, id: str) -> Document | None: ...
+    async def get(self, id: str) -> Document | None:
+        """The document, or None; raises `Corrupt` when it does not read."""
+        ...
 
     async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
         """All changes or none; the new revision of each (0 for a Delete).
@@ -93,7 +95,9 @@ class EntityStore(Protocol):
         """How many there are, `skip` and `limit` left aside."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """After what was acknowledged is on disk; nothing may be asked afterwards."""
+        ...
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,9 +114,13 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 class SubjectStore(Protocol):
     """Who may call: key pairs by uuid, and what operators set for a namespace."""
 
-    async def key(self, uuid: str) -> KeyRecord | None: ...
+    async def key(self, uuid: str) -> KeyRecord | None:
+        """The pair with this uuid, blocked or not."""
+        ...
 
-    async def keys_of(self, namespace: str) -> list[KeyRecord]: ...
+    async def keys_of(self, namespace: str) -> list[KeyRecord]:
+        """All pairs of a namespace, by uuid."""
+        ...
 
     async def put_key(self, record: KeyRecord) -> None:
         """Adds the pair, or replaces the one with the same uuid."""
@@ -122,13 +130,17 @@ class SubjectStore(Protocol):
         """The namespace's own limits, JSON, or None."""
         ...
 
-    async def put_limits(self, namespace: str, limits: bytes | None) -> None: ...
+    async def put_limits(self, namespace: str, limits: bytes | None) -> None:
+        """Replaces the namespace's limits; None removes them."""
+        ...
 
 
 class BlobStore(Protocol):
     """Bytes under their SHA-256 (hex). Writing the same bytes twice is one blob."""
 
-    async def put(self, content: bytes) -> str: ...
+    async def put(self, content: bytes) -> str:
+        """The digest under which the bytes are kept, once they are on disk."""
+        ...
 
     async def get(self, digest: str) -> bytes:
         """Raises `Corrupt` when the bytes are gone or do not match their name."""
