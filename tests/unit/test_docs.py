@@ -31,9 +31,8 @@ def test_every_method_of_a_contract_is_documented() -> None:
             ):
                 continue
             assert ast.get_docstring(node), f"{name}: {node.name}"
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and not ast.get_docstring(method):
-                    missing.append(f"{name}: {node.name}.{method.name}")
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+            missing += [f"{name}: {node.name}.{method.name}" for method in methods if not ast.get_docstring(method)]
     assert not missing, missing
 
 

@@ -101,6 +101,7 @@ class EmbeddedLedger:
         self._segments: list[Segment] = []
         self._spare: Spare | None = None
         self._buffer: list[_Entry] = []
+        self._owed: list[_Entry] = []
         self._is_flush_due = False
         self._synced_to = 0
         self._to_sync: list[Then] = []
@@ -328,6 +329,7 @@ class EmbeddedLedger:
         log.error("ledger.write_failed", reason=str(error), entries=len(entries))
         self._failure = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
         self._judge()
+        self._owed += [entry for entry in entries if entry.type is Type.FINISHED and entry.id in self._open]
         for entry in entries:
             if entry.then is not None:
                 _tell(entry.then, self._failure())
@@ -387,8 +389,17 @@ class EmbeddedLedger:
                 done.result().remove()
                 self._failure = None
             self._judge()
+            if error is None:
+                self._write_owed()
 
         allocating.add_done_callback(allocated)
+
+    def _write_owed(self) -> None:
+        """Outcomes of accepted work that could not be written: whoever has its id is owed a record."""
+        owed, self._owed = self._owed, []
+        for entry in owed:
+            entry.then = None  # it was told that the entry could not be written
+            self._append(entry)
 
     def _judge(self) -> None:
         """Whether new work is refused, and why."""

@@ -744,6 +744,23 @@ async def test_a_write_that_fails_is_told_and_new_work_refused_until_it_succeeds
     assert await listed(again) == {2}
 
 
+async def test_an_outcome_of_accepted_work_is_written_once_there_is_room_again(home: Home, disk: Disk) -> None:
+    ledger = await home.open()
+    await accept(ledger, 1)
+    disk.errors = {"pwrite": errno.ENOSPC, "posix_fallocate": errno.ENOSPC}
+    for then in [finishing(ledger, record(1)), finishing(ledger, record(2))]:
+        assert isinstance(await answer(then), StoreFull)
+    assert await ledger.get("ns", id_of(1)) is None
+    disk.errors = {}
+    home.clock.advance(module.SYNC_EVERY_S)
+    await until(lambda: refusal(ledger) is None)
+    await until(lambda: id_of(1) in ledger._unindexed)
+    assert await ledger.get("ns", id_of(1)) == record(1)
+    assert await ledger.get("ns", id_of(2)) is None  # its caller was told: nobody has its id
+    again = await home.image().open()
+    assert (found(again), await listed(again)) == ({}, {1})
+
+
 async def test_without_a_next_segment_work_under_way_ends_and_new_work_is_refused(home: Home, disk: Disk) -> None:
     ledger = await home.open(segment_bytes=8192)
     disk.errors = {"posix_fallocate": errno.ENOSPC}
