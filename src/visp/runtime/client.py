@@ -139,6 +139,8 @@ class PipeClient:
     def _on_reply(self) -> None:
         try:
             data = os.read(self._replies, READ_BYTES)
+            if len(data) == READ_BYTES:  # a large one: what is there of it is taken at once
+                data += _read(self._replies, PIPE_BYTES) or b""
         except BlockingIOError:
             return
         except OSError:
@@ -180,10 +182,10 @@ class PipeClient:
             then(actionloop.gone(self._family, is_init=self._is_init, was_sent=was_sent))
 
 
-def _read(descriptor: int) -> bytes | None:
+def _read(descriptor: int, limit_bytes: int = READ_BYTES) -> bytes | None:
     """What a pipe holds; empty at its end, None when there is nothing now."""
     try:
-        return os.read(descriptor, READ_BYTES)
+        return os.read(descriptor, limit_bytes)
     except BlockingIOError:
         return None
     except OSError:

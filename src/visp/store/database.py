@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUSY_MS = 5_000
+PAGE_BYTES = 16 * 1024
+"""Of a new file. Values of a megabyte are written half as fast again as with SQLite's 4 KiB, small ones as fast."""
 WAITING_WRITES = 20_000
 """Writes that may wait for a commit; one more is refused."""
 GROUP_WRITES = 500
@@ -128,6 +130,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
 def _open(path: Path, synchronous: str, migrations: Sequence[str]) -> sqlite3.Connection:
     connection = _connect(path, synchronous)
     try:
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA journal_size_limit=67108864")

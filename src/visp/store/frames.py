@@ -65,8 +65,8 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 def pack(type: Type, id: str, synced_to: int, head: bytes, tail: bytes = b"") -> bytes:
-    body = b"".join((_BODY.pack(type, VERSION, bytes.fromhex(id), synced_to, len(head)), head, tail))
-    return _PREFIX.pack(len(body), zlib.crc32(body)) + body
+    start = _BODY.pack(type, VERSION, bytes.fromhex(id), synced_to, len(head)) + head
+    return b"".join((_PREFIX.pack(len(start) + len(tail), zlib.crc32(tail, zlib.crc32(start))), start, tail))
 
 
 def read(data: memoryview, at: int, base: int) -> Frame | None:

@@ -234,7 +234,7 @@ SET_PROGRESS = "UPDATE progress SET indexed_to = ?"
 OLDEST = "DELETE FROM activations WHERE id IN (SELECT id FROM activations ORDER BY id LIMIT ?)"
 OLDER = "DELETE FROM activations WHERE id IN (SELECT id FROM activations WHERE id < ? ORDER BY id LIMIT ?)"
 SWEEP_ROWS = 1_000
-VACUUM_PAGES = 1_000
+VACUUM_PAGES = 250
 
 
 class SqliteActivations:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from visp.store.sqlite import SqliteActivations
 
 INDEX_ROWS = 1_000
+INDEX_BYTES = 8 * 1024 * 1024
+"""What one group brings into the index: a larger one would make others wait, and hold its memory twice."""
 LOGS_WAIT_S = 1.0
 """How long a reader waits for logs that are still coming."""
 LOGS_LIMIT_S = 10.0
@@ -106,13 +108,15 @@ class Unindexed:
         """Indexes the oldest complete records; whether there may be more."""
         now_s = self._clock.monotonic_s()
         batch: list[Pending] = []
+        size_bytes = 0
         for pending in self._records.values():
-            if len(batch) >= INDEX_ROWS:
+            if len(batch) >= INDEX_ROWS or size_bytes >= INDEX_BYTES:
                 break
             if not pending.record.has_all_logs and now_s - pending.since_s >= LOGS_LIMIT_S:
                 self._complete_logs(pending)
             if pending.record.has_all_logs:
                 batch.append(pending)
+                size_bytes += pending.size_bytes
         if not batch:
             return False
         taken = {pending.record.head.id for pending in batch}
@@ -124,7 +128,7 @@ class Unindexed:
             if self._records.get(id) is pending and pending.record is record:  # else it got logs meanwhile
                 del self._records[id]
                 self.size_bytes -= pending.size_bytes
-        return len(batch) == INDEX_ROWS
+        return len(batch) >= INDEX_ROWS or size_bytes >= INDEX_BYTES
 
 
 def length(logs: tuple[str, ...]) -> int:
