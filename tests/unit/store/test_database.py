@@ -12,11 +12,11 @@ import pytest
 
 from visp.errors import Conflict, Corrupt, StoreFull, StoreUnavailable
 from visp.store import database as module
-from visp.store.database import Database
+from visp.store.database import PAGE_BYTES, Database
 
 FIRST = "CREATE TABLE words (word TEXT PRIMARY KEY)"
 SECOND = "ALTER TABLE words ADD COLUMN length INTEGER; INSERT INTO words VALUES ('new', 3)"
-PAGE = 4096
+PAGE = PAGE_BYTES
 INSERT = "INSERT INTO words (word) VALUES (?)"
 
 
@@ -192,7 +192,7 @@ async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
 
 async def test_a_damaged_page_is_corrupt(path: Path) -> None:
     opened = await Database.open(path, [FIRST], synchronous="NORMAL")
-    await opened.write(add(*(f"word {number:05d}" for number in range(2000))))
+    await opened.write(add(*(f"word {number:05d}" for number in range(20_000))))
     assert await opened.checkpoint()
     await opened.close()
     overwrite(path, 2 * PAGE, b"\xff" * 10 * PAGE)
