@@ -348,3 +348,14 @@ LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data
 
 def logs_truncated(limit_bytes: int) -> str:
     return f"Logs were truncated because the total bytes size exceeds the limit of {limit_bytes} bytes."
+
+
+# ── code in archives ────────────────────────────────────────────────────────────────────────────────────────────
+# What is wrong with an entry is said by the program that unpacks, inside its sandbox.
+CODE_NOT_BASE64 = "The action's code could not be decoded: it is not valid base64."
+CODE_UNREADABLE = "The action's code could not be unpacked."
+CODE_SCATTERED = "The action's code cannot be unpacked: its entries lie too deep, in too mixed an order."
+
+
+def code_needs_memory(limit_mb: int) -> str:
+    return f"The action's code needs more than {limit_mb} MB of memory to be unpacked."

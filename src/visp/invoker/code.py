@@ -59,10 +59,6 @@ LENGTH = struct.Struct(">Q")
 DECODED_LETTERS = 1 << 20
 INSIDE = "/visp/unpack.py"
 
-NOT_BASE64 = "The action's code could not be decoded: it is not valid base64."
-UNREADABLE = "The action's code could not be unpacked."
-TOO_MUCH_MEMORY = f"The action's code needs more than {MEMORY_MB} MB of memory to be unpacked."
-
 
 def unpack_command(python: str, program: Path) -> Command:
     """How `runtime/unpack.py`, which lies at `program` on the host, is started."""
@@ -283,7 +279,7 @@ class CodeCache:
                 await asyncio.to_thread(into.discard)
         except Distrusted as distrusted:
             log.error("code.distrusted", code=path.name, reason=str(distrusted))
-            raise CodeRefused(UNREADABLE) from None
+            raise CodeRefused(wording.CODE_UNREADABLE) from None
         except OSError as error:
             raise StartFailed(f"code cannot be unpacked to {self._folder}: {error.strerror}", _full(error)) from None
         except ContainerGone as gone:
@@ -327,9 +323,9 @@ def _decode(text: str) -> tuple[bytearray, str]:
         try:
             data = binascii.a2b_base64(piece, strict_mode=True)
         except ValueError:
-            raise CodeRefused(NOT_BASE64) from None
+            raise CodeRefused(wording.CODE_NOT_BASE64) from None
         if len(data) * 4 != len(piece) * 3 and start + DECODED_LETTERS < len(text):
-            raise CodeRefused(NOT_BASE64)
+            raise CodeRefused(wording.CODE_NOT_BASE64)
         frame[at : at + len(data)] = data
         at += len(data)
     del frame[at:]
@@ -341,9 +337,9 @@ def _decode(text: str) -> tuple[bytearray, str]:
 def _unfinished(ended: once.Ended) -> CodeRefused:
     """The unpacker has ended without a word."""
     if ended.is_out_of_memory or "MemoryError" in ended.said:
-        return CodeRefused(TOO_MUCH_MEMORY)
+        return CodeRefused(wording.code_needs_memory(MEMORY_MB))
     log.error("code.unpacker_ended", status=ended.status, said=ended.said[-2000:])
-    return CodeRefused(UNREADABLE)
+    return CodeRefused(wording.CODE_UNREADABLE)
 
 
 def _full(error: OSError) -> str | None:

@@ -17,6 +17,7 @@ import threading
 from enum import Enum
 from pathlib import Path
 
+from visp import wording
 from visp.runtime.base import CodeRefused
 
 PREFIX = ".staging-"
@@ -32,8 +33,6 @@ STEPS = 200_000
 """Folders that may be opened: an archive whose entries jump between deep ones costs more than its size shows."""
 SENTENCE_BYTES = 4096
 CHUNK_BYTES = 64 * 1024
-
-SCATTERED = "The action's code cannot be unpacked: its entries lie too deep, in too mixed an order."
 
 _HEAD = struct.Struct(">cL")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -208,7 +207,7 @@ class Staging:
         for segment in path[shared:-1]:
             self._steps += 1
             if self._steps > STEPS:
-                raise CodeRefused(SCATTERED)
+                raise CodeRefused(wording.CODE_SCATTERED)
             above = self._open[-1][1] if self._open else self._root
             self._open.append((segment, os.open(segment, _FOLDER_FLAGS, dir_fd=above)))
         return self._open[-1][1] if self._open else self._root

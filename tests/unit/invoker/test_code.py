@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from visp import wording
 from visp.container import cells
 from visp.container.base import Container, ContainerSpec, Driver, Pipes
 from visp.container.bwrap import BwrapDriver
@@ -535,7 +536,7 @@ async def test_sandbox_that_was_taken_over(
     cache = make(driver, command=program(source))
     with pytest.raises(CodeRefused) as caught:
         await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
-    assert caught.value.sentence == module.UNREADABLE
+    assert caught.value.sentence == wording.CODE_UNREADABLE
     assert stagings(place) == []
 
 
@@ -679,4 +680,4 @@ async def test_unpacker_that_needs_too_much_memory(
     cache = make(bwrap, command=program("x = bytearray(1 << 30)"))
     with pytest.raises(CodeRefused) as caught:
         await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
-    assert caught.value.sentence == module.TOO_MUCH_MEMORY
+    assert caught.value.sentence == wording.code_needs_memory(module.MEMORY_MB)
