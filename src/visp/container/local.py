@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -135,10 +135,13 @@ class LocalContainer:
         self._process.kill()
 
     async def destroy(self) -> None:
+        ends: list[asyncio.Future[Any]] = [self._process.exited]
+        if self._group is None:  # the sandbox's own first process ends after all others of its namespace
+            ends += [spawn.end_of(pid) for pid in watch.tree(self.pid)[1:]]
         self._kill()
-        done, _ = await asyncio.wait([self._process.exited], timeout=GONE_S)
-        if not done:
-            log.error("container.not_gone", id=self.id, pid=self.pid)
+        _, left = await asyncio.wait(ends, timeout=GONE_S)
+        if left:
+            log.error("container.not_gone", id=self.id, pid=self.pid, processes=len(left))
         for descriptor in msgspec.structs.astuple(self.wire):
             os.close(descriptor)
         await asyncio.to_thread(self._clean)

@@ -95,6 +95,26 @@ def wait_for_orphans() -> None:
                         os.waitpid(pid, os.WNOHANG)
 
 
+def end_of(pid: int) -> asyncio.Future[None]:
+    """Done once a process, whoever its parent is, has ended; at once for one that is gone."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        ended.set_result(None)
+        return ended
+
+    def end() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, end)
+    return ended
+
+
 def close_on_exec() -> None:
     """Marks every descriptor that this process was started with: what it inherited must not be passed on."""
     for entry in os.listdir("/proc/self/fd"):
