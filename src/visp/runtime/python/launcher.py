@@ -5,18 +5,15 @@ The first line is init: `{"value": {name, main, binary, code | folder, env}}`. E
 A reply is what the kind's official image answers: a plain line for 200, a line that begins with `!` for an error
 status. Standard output and error are the logs, flushed before each reply.
 
-Standard library only; Python 3.8 and newer. Before user code is loaded both channels move to descriptors that no child
-inherits.
+Standard library only, and little of it: what is imported here is part of every cold start. Python 3.8 and newer. Before
+user code is loaded both channels move to descriptors that no child inherits.
 """
 
 import fcntl
-import importlib.util
-import inspect
 import io
 import json
 import os
 import sys
-import traceback
 import types
 
 FIRST_PRIVATE = 100
@@ -52,6 +49,11 @@ def write(replies, text):
 
 def fail(replies, sentence):
     write(replies, "!" + json.dumps({"error": sentence}))
+
+
+def show_error():
+    """The current exception with its traceback, on standard error."""
+    sys.__excepthook__(*sys.exc_info())
 
 
 def flush():
@@ -93,6 +95,8 @@ def load_folder(folder):
     file = os.path.join(folder, "__main__.py")
     if not os.path.isfile(file):
         raise LookupError("Zip file does not include __main__.py at its root")
+    import importlib.util
+
     spec = importlib.util.spec_from_file_location("main__", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules["main__"] = module
@@ -121,7 +125,7 @@ def init(line, replies):
         print(error, file=sys.stderr)
         sentence = str(error)
     except BaseException:
-        traceback.print_exc()
+        show_error()
         sentence = NOT_FOUND
     else:
         flush()
@@ -151,19 +155,19 @@ def run(action, message):
     show(message)
     try:
         result = action(message.get("value", {}))
-        if inspect.iscoroutine(result):
+        if isinstance(result, types.CoroutineType):
             import asyncio
 
             result = asyncio.run(result)
     except Exception as error:
-        traceback.print_exc()
+        show_error()
         return encode({"error": str(error)})
     if not isinstance(result, (dict, list)):
         return "!" + encode({"error": NOT_A_DICTIONARY})
     try:
         return encode(result)
     except (TypeError, ValueError, RecursionError) as error:
-        traceback.print_exc()
+        show_error()
         return "!" + encode({"error": f"The result is not JSON: {error}"})
 
 
