@@ -17,7 +17,7 @@ from visp import wording
 from visp.api import actions, activations, auth, info, namespaces, paths, queries, rules, triggers
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
-from visp.errors import UnknownRoute, VispError
+from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
@@ -105,8 +105,6 @@ class Site:
             answer = await self._answer(request, id)
         except ClientDisconnect:
             return
-        except VispError as error:
-            answer = render(error, id)
         except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
             answer = render(error, id)
         await respond(answer, id, scope, receive, send)
