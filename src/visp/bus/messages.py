@@ -35,15 +35,17 @@ class ResultAck(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The outcome of an activation; its record is in the ledger.
 
     `error`, when set, says that the record could *not* be written (disk full): the caller must not be given the id.
+    `is_complete`: its logs are in the record too, so its place is free; else a `CompletionAck` follows.
     """
 
     head: ActivationHead
     result: bytes
     error: str | None = None
+    is_complete: bool = False
 
 
 class CompletionAck(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The activation has left the invoker, logs included: its place is free."""
+    """The rest of an activation's logs has come after its result: its place is free."""
 
     id: str
 

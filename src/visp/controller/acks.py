@@ -1,4 +1,4 @@
-"""Who waits for which activation: from acceptance to the completion ack.
+"""Who waits for which activation: from acceptance until it is complete.
 
 One table holds every activation in flight: it bounds them, counts them for the concurrency throttle, and settles each
 waiter once. A waiter is registered before its message is published; the ledger never answers from inside a call, so no
@@ -81,9 +81,12 @@ class Acks:
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, ResultAck):
-            entry = self._entries.get(message.head.id)
+            id = message.head.id
+            entry = self._entries.get(id)
             if entry is not None and entry.on_result is not None:
                 on_result, entry.on_result = entry.on_result, None
                 on_result(message)
+            if message.is_complete:
+                self.complete(id)
         elif isinstance(message, CompletionAck):
             self.complete(message.id)

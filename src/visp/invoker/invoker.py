@@ -501,9 +501,8 @@ class Invoker:
         bus = self._bus
 
         def written(error: Exception | None) -> None:
-            bus.publish(topics.ACKS, ResultAck(record.head, record.result, None if error is None else str(error)))
-            if record.has_all_logs:  # else whoever collects them says so
-                bus.publish(topics.ACKS, CompletionAck(record.head.id))
+            said = None if error is None else str(error)
+            bus.publish(topics.ACKS, ResultAck(record.head, record.result, said, record.has_all_logs))
 
         self._ledger.finish(record, written)
 
@@ -517,8 +516,7 @@ class Invoker:
         self._jobs.pop(job.message.id, None)
         outcome = failure(Status.INTERNAL_ERROR, wording.DISK_FULL)
         head = activate.head_of(job, outcome, job.start_ms, 0, is_timeout=False)
-        self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error)))
-        self._bus.publish(topics.ACKS, CompletionAck(job.message.id))
+        self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error), is_complete=True))
 
     # ── pings ───────────────────────────────────────────────────────────────────────────────────────────────────
 

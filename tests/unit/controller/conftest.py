@@ -8,7 +8,7 @@ import pytest
 
 from visp.bus import base as topics
 from visp.bus.memory import MemoryBus
-from visp.bus.messages import ActivationMessage, CompletionAck, Message, Ping, ResultAck
+from visp.bus.messages import ActivationMessage, Message, Ping, ResultAck
 from visp.clock import ManualClock
 from visp.controller.acks import Acks
 from visp.controller.fire import Fire
@@ -95,8 +95,7 @@ class Hands:
             limits=ActionLimits(memory_mb=self.memory_mb),
             cause=message.cause,
         )
-        self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, error))
-        self._bus.publish(topics.ACKS, CompletionAck(id))
+        self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, error, is_complete=True))
 
 
 class Controller:

@@ -47,6 +47,14 @@ def test_a_waiter_hears_its_result_once(table: Table) -> None:
     assert table.heard == [ack]
 
 
+def test_a_result_that_is_complete_frees_the_place_after_its_waiter_has_heard(table: Table) -> None:
+    places: list[int] = []
+    table.acks.register("a", "u", 1, lambda _: places.append(len(table.acks)))
+    head = ActivationHead(id="a", namespace="n", subject="s", name="a", version="0.0.1", start_ms=0)
+    table.bus.publish(topics.ACKS, ResultAck(head, b"{}", is_complete=True))
+    assert (places, len(table.acks)) == ([1], 0)
+
+
 def test_a_result_that_nobody_waits_for_is_dropped(table: Table) -> None:
     table.result("unknown")
     table.acks.register("a", "u", 1, None)

@@ -170,13 +170,14 @@ class Plane:
             await asyncio.sleep(0)
 
     def acks(self, id: str) -> list[str]:
-        """Which acks were heard of an activation, in order."""
-        return [
-            type(message).__name__
-            for message in self.heard
-            if (isinstance(message, ResultAck) and message.head.id == id)
-            or (isinstance(message, CompletionAck) and message.id == id)
-        ]
+        """What was said of an activation, in order: a result that is complete says both."""
+        said: list[str] = []
+        for message in self.heard:
+            if isinstance(message, ResultAck) and message.head.id == id:
+                said += ["ResultAck", "CompletionAck"] if message.is_complete else ["ResultAck"]
+            elif isinstance(message, CompletionAck) and message.id == id:
+                said.append("CompletionAck")
+        return said
 
     async def result(self, id: str) -> ResultAck:
         await self.until(lambda: "ResultAck" in self.acks(id))
