@@ -2,7 +2,7 @@
 
 # A distribution's Python first: containers and other users can reach it, and it is the faster build
 PYTHON ?= $(shell for p in /usr/bin/python3.11 python3.11 python3; do \
-	$$p -c 'import ensurepip, venv' 2>/dev/null && { echo $$p; break; }; done)
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
@@ -17,6 +17,7 @@ install: $(VENV)/.installed ## makes .venv with visp in it, and brings what it n
 
 $(VENV)/.installed: pyproject.toml requirements-dev.txt scripts/system
 	@scripts/system
+	@test -n "$(PYTHON)" || { echo "visp needs Python 3.11 or newer with venv: apt-get install python3.11-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
