@@ -12,7 +12,7 @@
     │   ├── TooLarge 413 ──── BodyTooLarge
     │   ├── WrongContentType 415
     │   └── Throttled 429
-    ├── ServiceError        ours; 5xx; `is_retryable` says whether the same call may succeed later
+    ├── ServiceError        ours; 5xx; with `retry_after_s` the same call may succeed later
     │   ├── StoreUnavailable 503, StoreFull 507, Corrupt 500
     │   └── Overloaded 503
     └── ContainerError      never leaves the invoker: `activate` makes an outcome of it, or the plan goes elsewhere
@@ -150,7 +150,6 @@ class ServiceError(VispError):
     """What went wrong on our side."""
 
     status = 500
-    is_retryable = False
     retry_after_s: int | None = None
 
     def __init__(self, sentence: str = wording.INTERNAL) -> None:
@@ -167,7 +166,6 @@ class Corrupt(ServiceError):
 
 class StoreUnavailable(ServiceError):
     status = 503
-    is_retryable = True
     retry_after_s = 1
 
     def __init__(self, sentence: str = wording.UNAVAILABLE) -> None:
@@ -178,7 +176,6 @@ class StoreFull(ServiceError):
     """The disk has no room: reads go on, new work is refused."""
 
     status = 507
-    is_retryable = True
     retry_after_s = 10
 
     def __init__(self, sentence: str = wording.DISK_FULL) -> None:
@@ -189,7 +186,6 @@ class Overloaded(ServiceError):
     """A bounded queue is full."""
 
     status = 503
-    is_retryable = True
     retry_after_s = 1
 
     def __init__(self, sentence: str = wording.UNAVAILABLE) -> None:

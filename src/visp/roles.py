@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from visp.bus.messages import Message
-    from visp.container.base import Container, ContainerSpec, Driver
+    from visp.container.base import Container, ContainerSpec, Driver, Maker
     from visp.container.local import LocalDriver
     from visp.entity.execs import Code
     from visp.entity.runtime_manifest import Manifest
@@ -95,7 +94,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
     clock = SystemClock()
     secret = premises.read_secret(settings, data_dir)
     driver = make_driver(settings, data_dir)
-    gated = GatedDriver(driver)
+    gated = GatedMaker(driver)
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(finding.cancel)
@@ -105,7 +104,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
         ledger = EmbeddedLedger(data_dir / "ledger" / str(SHARD), index, settings, clock)
         await ledger.open()
         stack.push_async_callback(ledger.close)
-        stack.push_async_callback(gated.close)
+        stack.push_async_callback(driver.close)
+        stack.callback(gated.close)
         kinds, manifest = await finding
         bus = MemoryBus()
         blobs = FileBlobs(data_dir / "blobs")
@@ -194,8 +194,8 @@ def make_driver(settings: Settings, data_dir: Path) -> Driver:
     return driver
 
 
-class GatedDriver:
-    """A driver whose containers wait until it was found fit, and are guarded."""
+class GatedMaker:
+    """Makes guarded containers, once the driver was found fit."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -210,15 +210,9 @@ class GatedDriver:
         await asyncio.shield(self._is_fit)
         return Guarded(await self._driver.create(spec))
 
-    async def start(self) -> None:
-        await self._driver.start()
-
-    async def reap(self) -> int:
-        return await self._driver.reap()
-
-    async def close(self) -> None:
+    def close(self) -> None:
+        """Whoever still waits is told that nothing will be made."""
         self._is_fit.cancel()
-        await self._driver.close()
 
 
 async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKind], Manifest]:
@@ -264,31 +258,31 @@ async def _invoker(
     ledger: EmbeddedLedger,
     entities: EntityCache,
     driver: Driver,
-    gated: GatedDriver,
+    gated: GatedMaker,
     kinds: dict[str, LocalKind],
     manifest: Manifest,
     identities: Identities,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
-    from visp.invoker.holding import HoldingDriver
+    from visp.invoker.holding import HoldingMaker
     from visp.invoker.invoker import Invoker
 
     async with contextlib.AsyncExitStack() as stack:
         prepare_code: Callable[[Code], Awaitable[PreparedCode]]
-        makes: Driver
+        maker: Maker
         if isinstance(driver, LocalDriver):
             code = await _code_cache(entities, driver, gated, kinds)
             stack.push_async_callback(code.close)
-            prepare_code, makes = code.prepare, HoldingDriver(gated, code)
+            prepare_code, maker = code.prepare, HoldingMaker(gated, code)
         else:  # images unpack by themselves
-            prepare_code, makes = _as_it_is(entities), gated
+            prepare_code, maker = _as_it_is(entities), gated
         yield await stack.enter_async_context(
             Invoker(
                 id=INVOKER,
                 bus=bus,
                 ledger=ledger,
                 entities=entities,
-                driver=makes,
+                driver=maker,
                 connect=_connect,
                 kinds=kinds,
                 prepare_code=prepare_code,
@@ -297,7 +291,6 @@ async def _invoker(
                 wanted=wanted_cells(manifest, kinds, settings),
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
-                instance=secrets.token_hex(4),
                 api_host=API_HOST,
                 clock=clock,
             )
@@ -305,7 +298,7 @@ async def _invoker(
 
 
 async def _code_cache(
-    entities: EntityCache, driver: LocalDriver, gated: GatedDriver, kinds: Mapping[str, LocalKind]
+    entities: EntityCache, driver: LocalDriver, gated: GatedMaker, kinds: Mapping[str, LocalKind]
 ) -> CodeCache:
     """Where code is unpacked for the driver's containers."""
     from visp.invoker.code import CodeCache, unpack_command

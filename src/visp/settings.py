@@ -78,7 +78,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 64
     open_files: Annotated[Positive, Meta(description="open descriptors of each process")] = 1024
     file_bytes: Annotated[Positive, Meta(description="size of one file, and of /tmp, in bytes")] = 64 * 1024 * 1024
-    network: Annotated[Literal["none"], Meta(description="network of containers: none")] = "none"
     cells_dir: Annotated[
         str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")
     ] = ""

@@ -88,10 +88,6 @@ def object_expected_in(field: str) -> str:
     return f"Object expected in field '{field}'"
 
 
-def missing_member(field: str) -> str:
-    return f"Object is missing required member '{field}'"
-
-
 def not_boolean(value: str) -> str:
     return f"'{value}' is not a valid Boolean value"
 
@@ -125,9 +121,6 @@ DOCS_WITH_COUNT = "The parameter 'docs' is not permitted with 'count'."
 
 def too_large(field: str, size: int, limit: int) -> str:
     return f"{field} larger than allowed: {size} > {limit} bytes."
-
-
-TOO_LARGE_TO_PROCESS = "The request content is larger than the server is willing or able to process."
 
 
 def body_too_large(size: str, limit: int) -> str:

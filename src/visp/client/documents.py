@@ -14,7 +14,6 @@ import msgspec
 _FOREIGN = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_arrays = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def value(raw: bytes) -> Any:
@@ -36,15 +35,6 @@ def fields(raw: bytes) -> dict[str, bytes]:
     except _FOREIGN:
         document = value(raw)
     return {key: json.dumps(member).encode() for key, member in document.items()} if isinstance(document, dict) else {}
-
-
-def elements(raw: bytes) -> list[bytes]:
-    """The elements of an array, each as the text it came as; empty when it is no array."""
-    try:
-        return [bytes(element) for element in _arrays.decode(raw)]
-    except _FOREIGN:
-        document = value(raw)
-    return [json.dumps(element).encode() for element in document] if isinstance(document, list) else []
 
 
 def pretty(raw: bytes) -> str:

@@ -27,7 +27,7 @@ class Mount(msgspec.Struct, frozen=True):
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to start.
 
-    `id` is unique in the life of the data directory, `[a-z0-9-]{1,48}`. `argv` is the command inside. `env` is its
+    `id` is unique in the life of the driver, `[a-z0-9-]{1,48}`. `argv` is the command inside. `env` is its
     whole environment, laid over the driver's own (PATH, HOME, LANG). `memory_mb` bounds the whole tree. `code_folder`
     is a host folder to be seen read-only at `/action`; None gives an empty folder of the container's own, into which
     `Container.add_code` can put a tree later.
@@ -116,10 +116,21 @@ class Container(Protocol):
         ...
 
 
-class Driver(Protocol):
-    """A way to make containers."""
+class Maker(Protocol):
+    """What most need of a driver: containers."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in the setting."""
+        ...
+
+    async def create(self, spec: ContainerSpec) -> Container:
+        """A running container, its first process started; raises `StartFailed`."""
+        ...
+
+
+class Driver(Maker, Protocol):
+    """A way to make containers."""
 
     async def start(self) -> None:
         """Checks that the driver works here.
@@ -133,10 +144,6 @@ class Driver(Protocol):
 
         How many containers.
         """
-        ...
-
-    async def create(self, spec: ContainerSpec) -> Container:
-        """A running container, its first process started; raises `StartFailed`."""
         ...
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from visp.errors import ContainerGone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from visp.container.base import ContainerSpec, Driver
+    from visp.container.base import ContainerSpec, Maker
 
 READ_BYTES = 256 * 1024
 SAID_BYTES = 64 * 1024
@@ -32,7 +32,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 async def run(
-    driver: Driver, spec: ContainerSpec, given: bytes | bytearray, take: Callable[[bytes], None], timeout_s: float
+    driver: Maker, spec: ContainerSpec, given: bytes | bytearray, take: Callable[[bytes], None], timeout_s: float
 ) -> Ended:
     """Writes `given` to its standard input, which stays open; `take` gets what it writes to descriptor 3, in a thread.
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.entity.subject import Identity
 
-NAMESPACES_LIMIT = 100_000
-
 
 class RateThrottle:
     """Attempts of each namespace in the current minute.

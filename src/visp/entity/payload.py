@@ -17,8 +17,6 @@ from visp.errors import Malformed
 
 JsonObject = dict[str, msgspec.Raw]
 
-EMPTY_OBJECT = b"{}"
-
 DIGITS_LIMIT = 4300
 """Digits of one number: no runtime here reads a longer one (CPython's own bound)."""
 

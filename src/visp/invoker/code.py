@@ -35,7 +35,7 @@ from visp.telemetry import log
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from visp.container.base import Driver
+    from visp.container.base import Maker
     from visp.entity.execs import Code
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class CodeCache:
         self,
         *,
         text_of: Callable[[Code], Awaitable[str]],
-        driver: Driver,
+        driver: Maker,
         folder: Path,
         command: Command | None,
         kept_bytes: int = KEPT_BYTES,

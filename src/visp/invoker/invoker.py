@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from visp.bus.base import Bus
     from visp.bus.messages import Message
     from visp.clock import Clock
-    from visp.container.base import Container, Driver
+    from visp.container.base import Container, Maker
     from visp.entity.execs import Code
     from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
@@ -63,7 +63,7 @@ class Invoker:
         bus: Bus,
         ledger: Ledger,
         entities: EntityCache,
-        driver: Driver,
+        driver: Maker,
         connect: Callable[[Container, str, OnOutput], ActionClient],
         kinds: Mapping[str, LocalKind],
         prepare_code: Callable[[Code], Awaitable[PreparedCode]],
@@ -72,7 +72,6 @@ class Invoker:
         wanted: tuple[Wanted, ...],
         memory_mb: int,
         starts_limit: int,
-        instance: str,
         api_host: str,
         clock: Clock,
     ) -> None:
@@ -89,7 +88,6 @@ class Invoker:
         self._wanted = wanted
         self._memory_mb = memory_mb
         self._starts_limit = starts_limit
-        self._instance = instance
         self._api_host = api_host
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -193,7 +191,7 @@ class Invoker:
             raise StartFailed(f"kind {slot.kind} has no runtime on this machine (`visp doctor` says what is missing)")
         command = kind.command(slot.memory_mb)
         spec = ContainerSpec(
-            id=f"{self._instance}-{slot.id}{suffix}",
+            id=f"{slot.id}{suffix}",
             argv=command.argv,
             env=command.env | {"__OW_API_HOST": self._api_host},
             memory_mb=slot.memory_mb,

@@ -8,7 +8,6 @@ from visp.client import documents
 def test_values_keep_the_text_they_came_as():
     raw = b'{"a": 1.50, "big": 123456789012345678901234567890, "far": 1e999}'
     assert documents.fields(raw) == {"a": b"1.50", "big": b"123456789012345678901234567890", "far": b"1e999"}
-    assert documents.elements(b"[1.0, {}]") == [b"1.0", b"{}"]
     assert documents.pretty(b'{"a":1.50}') == '{\n    "a": 1.50\n}'
 
 
@@ -18,7 +17,6 @@ def test_values_keep_the_text_they_came_as():
 def test_nothing_crashes_the_reader(raw):
     documents.value(raw)
     documents.fields(raw)
-    documents.elements(raw)
     assert isinstance(documents.pretty(raw), str)
 
 

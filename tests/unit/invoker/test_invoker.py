@@ -109,7 +109,6 @@ class Plane:
             wanted=(Wanted(Cell(KIND, 256), cells),),
             memory_mb=memory_mb,
             starts_limit=4,
-            instance="i",
             api_host="http://api",
             clock=clock,
         )
