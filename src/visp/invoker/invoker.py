@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from visp.store.cache import EntityCache
 
 PING_S = 1.0
+TIMER_S = 0.001
+"""How much too early a timer of the loop may go off: nobody is ended before the limit."""
 EXIT_GRACE_S = 0.25
 """How long to wait for the kernel's word on why a container ended."""
 LOGS_S = 10.0
@@ -298,7 +300,7 @@ class Invoker:
         body = activate.init_body(job, code, slot.container.code_at, job.start_ms + limit_ms, api_key)
         slot.client.init(body, settle)
         try:
-            async with asyncio.timeout(limit_ms / 1000):
+            async with asyncio.timeout(limit_ms / 1000 + TIMER_S):
                 reply = await answered
         except TimeoutError:
             reply = None

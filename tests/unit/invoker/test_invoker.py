@@ -249,7 +249,7 @@ async def test_a_cold_run_then_a_warm_one(plane: Plane, driver: FakeDriver, cloc
     assert [line["value"] for line in lines[1:]] == [{"n": 1}, {"n": 2}]
     assert lines[0]["value"]["code"] == "code"
     (spec,) = driver.created
-    assert (spec.id, spec.memory_mb, spec.code_folder) == ("i-c000001", 256, None)
+    assert (spec.id, spec.memory_mb, spec.code_folder) == ("c000001", 256, None)
     assert spec.env == {"A": "1", "__OW_API_HOST": "http://api"}
 
 
@@ -528,7 +528,7 @@ async def test_a_tree_is_linked_into_the_stem_cell(driver: FakeDriver, clock: Ma
         await plane.add()
         await plane.settle()
         assert (await plane.run()).head.status == Status.SUCCESS
-        assert driver.containers["i-c000001"].added == ["/cache/tree"]
+        assert driver.containers["c000001"].added == ["/cache/tree"]
         assert lines[0]["value"]["folder"] == "/action"
 
 
@@ -541,10 +541,10 @@ async def test_a_tree_too_large_for_that_gets_a_container_over_it(driver: FakeDr
         assert (await plane.run()).head.status == Status.SUCCESS
         assert (await plane.run()).head.init_ms is None
         assert [(spec.id, spec.code_folder) for spec in driver.created[:2]] == [
-            ("i-c000001", None),
-            ("i-c000001-tree", "/cache/tree"),
+            ("c000001", None),
+            ("c000001-tree", "/cache/tree"),
         ]
-        assert "i-c000001" not in driver.containers
+        assert "c000001" not in driver.containers
         assert plane.invoker.pool.used_mb == 256
 
 
