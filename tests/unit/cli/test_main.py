@@ -66,7 +66,14 @@ def test_misuse_is_2(visp, arguments):
 def test_ctrl_c_ends_quietly_with_130(api):
     api.answer("GET /namespaces/_/activations", body=[])
     line = [sys.executable, "-m", "visp", "activation", "poll", "--apihost", api.url, "--auth", f"u:{AUTH_KEY}"]
-    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A job that a shell put in the background hands an ignored SIGINT to all below it: this child is a foreground one.
+    running = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert running.stdout is not None
     assert running.stdout.readline() == "Polling for activation logs\n"
     running.send_signal(signal.SIGINT)
