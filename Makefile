@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install start demo test check bench format lock clean
+.PHONY: help install start demo test check gate bench bench-compare format lock clean
 
 help: ## lists the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 install: $(VENV)/.installed ## makes .venv with visp in it, and brings what it needs of the system
 
@@ -41,9 +41,17 @@ check: install ## lint, format and types
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-bench: install bench/node_modules/.installed ## promises as numbers, beside their floors
+gate: install ## holds own Python of a warm invocation to its record (a test too); GATE=--record takes it anew
+	@$(BIN)/python -m bench gate $(GATE)
+
+bench: install bench/node_modules/.installed ## promises as numbers, beside their floors: one JSON and one page
 	@scripts/system tools
 	@$(BIN)/python -m bench $(BENCH)
+
+bench-compare: install ## two commits side by side: A=rev B=rev, and BENCH=names, ROUNDS=n
+	@scripts/system tools
+	@test -n "$(A)" && test -n "$(B)" || { echo "which two? make bench-compare A=HEAD~1 B=HEAD" >&2; exit 2; }
+	@$(BIN)/python -m bench compare $(A) $(B) $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 format: install ## formats the code
 	@$(BIN)/ruff check --fix --quiet .

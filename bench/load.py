@@ -12,7 +12,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCRIPT = Path(__file__).with_name("post.lua")
+SCRIPT = Path(__file__).with_name("request.lua")
 ANSWER_S = 30
 MISSING = "the load generator wrk is not installed: apt-get install wrk"
 
@@ -31,6 +31,8 @@ class Load(msgspec.Struct, frozen=True):
     max_us: int
     refused: int
     broken: int
+    curve: tuple[tuple[float, int], ...] = ()
+    """How many per cent of the requests took at most so many microseconds."""
 
     @property
     def per_s(self) -> float:
@@ -49,10 +51,12 @@ def post(
     return finish(begin(url, clients=clients, seconds=seconds, authorization=authorization, body=body), may_refuse)
 
 
-def begin(url: str, *, clients: int, seconds: int, authorization: str = "", body: str = "{}") -> subprocess.Popen[str]:
-    """The same, going on beside what the caller does; `finish` waits for its end."""
+def begin(
+    url: str, *, clients: int, seconds: int, method: str = "POST", authorization: str = "", body: str = "{}"
+) -> subprocess.Popen[str]:
+    """A load that goes on beside what the caller does; `finish` waits for its end. `COUNT` in the path counts."""
     options: Sequence[str] = ("-t1", f"-c{clients}", f"-d{seconds}s", f"--timeout={ANSWER_S}s", "-s", str(SCRIPT))
-    argv = ["wrk", *options, url, "--", authorization, body]
+    argv = ["wrk", *options, url, "--", method, authorization, body]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -62,5 +66,7 @@ def finish(process: subprocess.Popen[str], may_refuse: bool = False) -> Load:
         raise Broken(f"wrk: {said.strip()}")
     load = msgspec.json.decode(said.strip().rpartition("\n")[2], type=Load)
     if load.requests == 0 or load.broken or (load.refused and not may_refuse):
-        raise Broken(f"wrk saw errors: {load}")
+        raise Broken(
+            f"wrk saw {load.refused} refusals and {load.broken} broken connections in {load.requests} requests"
+        )
     return load

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from bench.load import Load
 
 T = TypeVar("T")
 
@@ -35,6 +37,46 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     is_met: bool | None = None
     """None where a figure is shown for information."""
     note: str = ""
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A line of a chart; of one with bars, a bar: then `y` is its one value."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page draws. Charts of one name, from several benchmarks, are drawn as one."""
+
+    name: str
+    title: str
+    x_label: str
+    y_label: str = ""
+    series: tuple[Series, ...]
+    style: Literal["line", "step", "bars"] = "line"
+    is_x_log: bool = False
+    is_y_log: bool = False
+
+
+def merged(charts: Iterable[Chart]) -> list[Chart]:
+    """One for each name, in the order of their first; with the series of all of them."""
+    found: dict[str, Chart] = {}
+    for chart in charts:
+        held = found.get(chart.name)
+        found[chart.name] = chart if held is None else msgspec.structs.replace(held, series=held.series + chart.series)
+    return list(found.values())
+
+
+def bar(label: str, value: float) -> Series:
+    return Series(label, (0.0,), (value,))
+
+
+def cdf(label: str, loads: Sequence[Load]) -> Series:
+    """How the latencies of the middle round are spread: milliseconds, and the share that took at most so long."""
+    middle = sorted(loads, key=lambda load: load.p50_us)[len(loads) // 2]
+    return Series(label, tuple(us / 1000 for _, us in middle.curve), tuple(percent for percent, _ in middle.curve))
 
 
 def spread(values: Iterable[float]) -> Spread:

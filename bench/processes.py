@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ QUIET_WINDOW_S = 0.05
 QUIET_SHARE = 0.02
 """A tree is at rest when it uses less of one core than this."""
 QUIET_WITHIN_S = 10.0
-SANDBOX = "bwrap"
+SANDBOXES = ("bwrap", "visp-cell")
 
 _PER_PROCESS = 2
 """The kernel's number of the clock that counts a process's time on a core, all its threads together."""
@@ -52,7 +53,7 @@ def server_processes(pid: int) -> list[int]:
     skipped: set[int] = set()
     own = [pid]
     for process in descendants(pid):
-        if process.name == SANDBOX or process.parent in skipped:
+        if process.name in SANDBOXES or process.parent in skipped:
             skipped.add(process.pid)
         else:
             own.append(process.pid)
@@ -63,6 +64,33 @@ def rss_mb(pids: list[int]) -> float:
     """Resident memory of these processes; what they share counts for each."""
     page = os.sysconf("SC_PAGE_SIZE")
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids) / (1 << 20)
+
+
+def pss_mb(pids: list[int]) -> float:
+    """Memory of these processes, what they share with others divided by how many share it; of those that are there."""
+    total_kb = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total_kb += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total_kb / 1024
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process stands still: stopped by a signal, or frozen with its control group."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state in "Tt":
+            return True
+        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return False
+    unified = next((line[3:] for line in groups if line.startswith("0::")), None)
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        with contextlib.suppress(OSError):
+            if unified is not None and "frozen 1" in Path(f"{root}{unified}/cgroup.events").read_text():
+                return True
+    return False
 
 
 def wait_until_quiet(pid: int) -> None:

@@ -11,6 +11,9 @@ from visp import premises
 from visp.runtime import local
 from visp.settings import Settings
 
+RECORDS = 1_000_000
+ACTIONS, RULES = 100_000, 10_000
+
 
 class Rig(msgspec.Struct, frozen=True, kw_only=True):
     """What every benchmark is given."""
@@ -23,20 +26,36 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
     bursts: int
     """Of accepted work."""
     burst_s: int
+    connections: tuple[int, ...]
+    """Of the curve of throughput."""
+    containers: tuple[int, ...]
+    """Of the curve of memory."""
+    records: int
+    """How many are stored where many are; `actions` and `rules` likewise."""
+    actions: int
+    rules: int
+    growth: tuple[int, ...]
+    """What parts of them the curves of growth stop at: one in so many."""
     node: str
     python: str
 
 
-def build(*, rounds: int | None, is_quick: bool) -> Rig:
+def build(*, rounds: int | None, is_quick: bool, records: int | None = None) -> Rig:
     """The usual amount, or as much as shows that everything works. Raises `Broken` where a program is missing."""
     if not load.is_installed():
         raise Broken(load.MISSING)
     return Rig(
-        rounds=rounds or (2 if is_quick else 7),
+        rounds=rounds or (1 if is_quick else 7),
         seconds=1 if is_quick else 3,
-        starts=3 if is_quick else 10,
+        starts=2 if is_quick else 10,
         bursts=1 if is_quick else 3,
         burst_s=1 if is_quick else 5,
+        connections=(1, 8, 64) if is_quick else (1, 2, 4, 8, 16, 32, 64, 128),
+        containers=(1, 4) if is_quick else (1, 2, 5, 10, 20, 30, 40, 50),
+        records=records or (RECORDS // 50 if is_quick else RECORDS),
+        actions=ACTIONS // 50 if is_quick else ACTIONS,
+        rules=RULES // 50 if is_quick else RULES,
+        growth=(100, 1) if is_quick else (1000, 100, 10, 1),
         node=_program(NODE_KIND),
         python=_program(PYTHON_KIND),
     )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bench import load
+from bench import load, profile
 from bench.load import Broken, Load
 from visp.client.connection import Connection
 from visp.client.credentials import GUEST_AUTH, Credentials
-from visp.client.running import running
+from visp.client.running import start
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from visp.client.connection import Answer
 
@@ -32,16 +35,19 @@ SETTLE_S = 300.0
 POLL_S = 0.02
 
 _HERE = "/api/v1/namespaces/_"
-_AUTHORIZATION = "Basic " + base64.b64encode(GUEST_AUTH.encode()).decode()
 
 
 class Platform:
-    """A server with one keep-alive connection to it, as its guest. Whatever is refused raises `Broken`."""
+    """A server with one keep-alive connection to it, as its guest unless a key is given.
 
-    def __init__(self, url: str, pid: int) -> None:
+    Whatever is refused raises `Broken`.
+    """
+
+    def __init__(self, url: str, pid: int, auth: str = GUEST_AUTH) -> None:
         self.url = url
         self.pid = pid
-        self._connection = Connection(Credentials(apihost=url, auth=GUEST_AUTH))
+        self._authorization = "Basic " + base64.b64encode(auth.encode()).decode()
+        self._connection = Connection(Credentials(apihost=url, auth=auth))
 
     def close(self) -> None:
         self._connection.close()
@@ -52,8 +58,8 @@ class Platform:
         path = f"{_HERE}/{collection}/{name}?overwrite=true"
         _value(self._connection.request("PUT", path, msgspec.json.encode(document)))
 
-    def put_action(self, name: str, code: str, kind: str = NODE_KIND) -> None:
-        self.put("actions", name, {"exec": {"kind": kind, "code": code}})
+    def put_action(self, name: str, code: str, kind: str = NODE_KIND, *, memory_mb: int = 256) -> None:
+        self.put("actions", name, {"exec": {"kind": kind, "code": code}, "limits": {"memory": memory_mb}})
 
     def delete_action(self, name: str) -> None:
         _value(self._connection.request("DELETE", f"{_HERE}/actions/{name}"))
@@ -62,6 +68,12 @@ class Platform:
         """The result of a blocking invocation."""
         path = f"{_HERE}/actions/{name}?blocking=true&result=true"
         return _value(self._connection.request("POST", path, msgspec.json.encode(value)))
+
+    def newest(self, name: str, limit: int) -> list[dict[str, Any]]:
+        """The newest records of an action, newest first, with all that is in them."""
+        path = f"{_HERE}/activations?name={name}&limit={limit}&docs=true"
+        found: list[dict[str, Any]] = _value(self._connection.request("GET", path))
+        return found
 
     def in_flight(self) -> int:
         """How many activations wait or run."""
@@ -91,22 +103,41 @@ class Platform:
         return load.finish(self.begin_load(target, clients=clients, seconds=seconds, query=query), may_refuse)
 
     def begin_load(
-        self, target: str, *, clients: int, seconds: int, query: str = "blocking=true"
+        self,
+        target: str,
+        *,
+        clients: int,
+        seconds: int,
+        query: str = "blocking=true",
+        method: str = "POST",
+        body: str = "{}",
     ) -> subprocess.Popen[str]:
         """The same, going on beside what the caller does; `load.finish` waits for its end."""
         url = f"{self.url}{_HERE}/{target}?{query}"
-        return load.begin(url, clients=clients, seconds=seconds, authorization=_AUTHORIZATION)
+        return load.begin(
+            url, clients=clients, seconds=seconds, method=method, authorization=self._authorization, body=body
+        )
 
 
 @contextlib.contextmanager
-def platform(settings: dict[str, Any] | None = None) -> Iterator[Platform]:
-    """A server for the block, on a free port and with a folder that is thrown away."""
-    with running({"log_level": "warning", **(settings or {})}) as server:
-        platform = Platform(server.url, server.pid)
+def platform(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    data_dir: Path | None = None,
+    python: str = sys.executable,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Platform]:
+    """A server for the block, on a free port; its folders are thrown away, save a `data_dir` that is given."""
+    with tempfile.TemporaryDirectory(prefix="visp-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # containers of a root server reach their code below it under uids of their own
+        settings = {"container.cells_dir": f"{folder}/cells", "log_level": "warning", **(settings or {})}
+        server = start(data_dir or Path(folder) / "data", settings, python=python, env=env)
         try:
-            yield platform
+            with profile.attached(server.pid), contextlib.closing(Platform(server.url, server.pid)) as platform:
+                yield platform
         finally:
-            platform.close()
+            server.stop()
+            server.log.unlink(missing_ok=True)
 
 
 def _value(answer: Answer) -> Any:

@@ -14,37 +14,43 @@ VERDICTS = {True: "pass", False: "FAIL", None: "–"}
 
 
 def render(findings: Sequence[Finding]) -> str:
-    rows = [HEADS, *(_row(finding) for finding in findings)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
+    return lay((HEADS, *(row(finding) for finding in findings)))
+
+
+def lay(lines: Sequence[tuple[str, ...]]) -> str:
+    """Lines of cells in columns, the first with the heads."""
+    rows = list(lines)
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
     rows.insert(1, tuple("─" * width for width in widths))
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows
     )
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def row(finding: Finding) -> tuple[str, ...]:
+    """A finding's cells, under the heads."""
     return (
         finding.goal,
         finding.what,
-        _spread(finding.ours, finding.unit),
-        _spread(finding.floor, finding.unit),
-        _spread(finding.ratio, "×"),
+        spread(finding.ours, finding.unit),
+        spread(finding.floor, finding.unit),
+        spread(finding.ratio, "×"),
         finding.promise,
         VERDICTS[finding.is_met],
         finding.note,
     )
 
 
-def _spread(spread: Spread | None, unit: str) -> str:
+def spread(given: Spread | None, unit: str) -> str:
     """`median (least–greatest) unit`."""
-    if spread is None:
+    if given is None:
         return ""
-    if len(spread.rounds) == 1:
-        return f"{_number(spread.median)} {unit}"
-    return f"{_number(spread.median)} ({_number(spread.low)}–{_number(spread.high)}) {unit}"
+    if len(given.rounds) == 1:
+        return f"{number(given.median)} {unit}"
+    return f"{number(given.median)} ({number(given.low)}–{number(given.high)}) {unit}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that matter."""
     size = abs(value)
     return (

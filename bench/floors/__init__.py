@@ -38,8 +38,9 @@ RUN_BODY = {
 class Direct:
     """A Node process that has one action: the floor of warm calls."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self._url = url
+        self.pid = pid
 
     def load(self, *, clients: int, seconds: int) -> Load:
         return load.post(f"{self._url}/run", clients=clients, seconds=seconds, body=json.dumps(RUN_BODY))
@@ -58,7 +59,7 @@ def direct(node: str, code: str, server: str = "express") -> Iterator[Direct]:
         if connection.getresponse().status != 200:
             raise Broken("the plain Node process refused its code")
         connection.close()
-        yield Direct(url)
+        yield Direct(url, process.pid)
 
 
 class Bare:

@@ -10,19 +10,30 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.measure import Finding
+    from bench.measure import Chart, Finding
     from bench.rig import Rig
 
 NAMES = (
     "warm",
     "throughput",
     "cpu",
+    "own_python",
+    "openwhisk",
     "sequence",
     "cold_python",
     "cold_node",
+    "cold_native",
+    "cold_rate",
+    "working_set",
+    "resume",
+    "rush",
+    "fairness",
     "accepted",
     "fire",
     "large",
+    "records",
+    "growth",
+    "shards",
     "launch",
     "memory",
 )
@@ -39,7 +50,7 @@ class Benchmark(Protocol):
 
     GOAL: Goal
 
-    def measure(self, rig: Rig) -> Iterator[Finding]: ...
+    def measure(self, rig: Rig) -> Iterator[Finding | Chart]: ...
 
 
 def benchmark(name: str) -> Benchmark:

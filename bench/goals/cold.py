@@ -7,13 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.load import Broken
-from bench.measure import interleaved
+from bench.measure import Chart, interleaved
 from bench.processes import wait_until_quiet
 from bench.server import GREETING, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bench.measure import Series
     from bench.rig import Rig
     from bench.server import Platform
 
@@ -50,3 +51,8 @@ def medians_ms(rig: Rig, *sides: Callable[[], float]) -> tuple[list[float], ...]
         for side, starts_s in zip(rounds, interleaved(rig.starts, *sides), strict=True):
             side.append(statistics.median(starts_s) * 1000)
     return rounds
+
+
+def chart(*bars: Series) -> Chart:
+    """Cold starts of every kind in one picture."""
+    return Chart(name="cold", title="Cold starts, p50", x_label="milliseconds", series=bars, style="bars")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bench import floors
 from bench.goals import Goal
-from bench.goals.cold import ColdStarts, medians_ms
-from bench.measure import Finding, ratio, spread
+from bench.goals.cold import ColdStarts, chart, medians_ms
+from bench.measure import Chart, Finding, bar, ratio, spread
 from bench.server import HELLO_NODE, NODE_KIND, platform
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ GOAL = Goal("cold_node", "a cold Node.js hello in the sandbox: create, init, run
 LIMIT_MS, RATIO = 10.0, 1.3
 
 
-def measure(rig: Rig) -> Iterator[Finding]:
+def measure(rig: Rig) -> Iterator[Finding | Chart]:
     with platform() as with_cells, platform({"pool.stem_cells": 0}) as without:
         cell_ms, none_ms, floor_ms = medians_ms(
             rig,
@@ -45,4 +45,9 @@ def measure(rig: Rig) -> Iterator[Finding]:
         ratio=times,
         promise=f"≤ {RATIO} × floor",
         is_met=times.median <= RATIO,
+    )
+    yield chart(
+        bar("Node.js, no stem cell", spread(none_ms).median),
+        bar("Node.js, stem cell", cell.median),
+        bar("floor: plain node", spread(floor_ms).median),
     )

@@ -49,12 +49,6 @@ def measure(rig: Rig) -> Iterator[Finding]:
             is_met=least_us <= LIMIT_US,
             note=f"least {least_us:.1f} µs, of the floor {min(floor):.1f} µs",
         )
-    yield Finding(
-        goal=GOAL.name,
-        what="of it, own Python",
-        promise="≤ 15 µs",
-        note="n/a: a profiler would cost more than it measures",
-    )
 
 
 def invocation_us(visp: Platform, clients: int, seconds: int) -> float:

@@ -71,6 +71,13 @@ def measure(rig: Rig) -> Iterator[Finding]:
         )
 
 
+def launch_once() -> Launch:
+    """A launch with folders of its own."""
+    with tempfile.TemporaryDirectory(prefix="visp-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        return launch(Path(folder) / "data", Path(folder) / "cells")
+
+
 def launch(data_dir: Path, cells_dir: Path) -> Launch:
     """Starts a server, asks it until it answers, makes an action and invokes it, and stops it."""
     port = _free_port()

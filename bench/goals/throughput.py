@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench import floors
 from bench.goals import Goal
-from bench.measure import Finding, interleaved, ratio, spread
+from bench.measure import Chart, Finding, Series, cdf, interleaved, ratio, spread
 from bench.server import NOOP, platform
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 GOAL = Goal("throughput", "warm blocking no-ops in Node.js, 32 clients")
 CLIENTS = 32
 RATIO, STRETCH = 1.0, 1.3
+CURVE_S = 1
 
 
-def measure(rig: Rig) -> Iterator[Finding]:
+def measure(rig: Rig) -> Iterator[Finding | Chart]:
     with (
         platform() as visp,
         floors.direct(rig.node, NOOP) as direct,
@@ -35,6 +36,15 @@ def measure(rig: Rig) -> Iterator[Finding]:
             lambda: direct.load(clients=CLIENTS, seconds=rig.seconds),
             lambda: plain.load(clients=CLIENTS, seconds=rig.seconds),
         )
+        curves: tuple[list[float], ...] = ([], [], [])
+        for clients in rig.connections:
+            loads = (
+                visp.load("actions/noop", clients=clients, seconds=CURVE_S),
+                direct.load(clients=clients, seconds=CURVE_S),
+                plain.load(clients=clients, seconds=CURVE_S),
+            )
+            for load, curve in zip(loads, curves, strict=True):
+                curve.append(load.per_s)
     own_per_s, floor_per_s = ([load.per_s for load in side] for side in (ours, floor))
     times = ratio(own_per_s, floor_per_s)
     yield Finding(
@@ -62,4 +72,23 @@ def measure(rig: Rig) -> Iterator[Finding]:
         ours=spread(own_per_s),
         floor=spread(load.per_s for load in least),
         ratio=ratio(own_per_s, [load.per_s for load in least]),
+    )
+    labels = ("visp", "direct: Node with express", "Node without express")
+    connections = tuple(map(float, rig.connections))
+    yield Chart(
+        name="throughput",
+        title="Warm blocking no-ops in Node.js",
+        x_label="connections",
+        y_label="calls a second",
+        series=tuple(Series(label, connections, tuple(curve)) for label, curve in zip(labels, curves, strict=True)),
+        is_x_log=True,
+    )
+    yield Chart(
+        name="latency32",
+        title=f"Warm blocking no-op in Node.js, {CLIENTS} clients",
+        x_label="milliseconds at most",
+        y_label="% of calls",
+        series=tuple(cdf(label, loads) for label, loads in zip(labels, (ours, floor, least), strict=True)),
+        style="step",
+        is_x_log=True,
     )

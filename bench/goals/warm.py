@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench import floors
 from bench.goals import Goal
-from bench.measure import Finding, difference, interleaved, ratio, spread
+from bench.measure import Chart, Finding, cdf, difference, interleaved, ratio, spread
 from bench.server import NOOP, platform
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ GOAL = Goal("warm", "a warm blocking no-op in Node.js, one client")
 RATIO, ADDED_MS, STRETCH_MS = 1.5, 0.15, 0.08
 
 
-def measure(rig: Rig) -> Iterator[Finding]:
+def measure(rig: Rig) -> Iterator[Finding | Chart]:
     with (
         platform() as visp,
         floors.direct(rig.node, NOOP) as direct,
@@ -69,4 +69,13 @@ def measure(rig: Rig) -> Iterator[Finding]:
         ours=spread(own_ms),
         floor=spread(load.p50_us / 1000 for load in least),
         ratio=ratio(own_ms, [load.p50_us / 1000 for load in least]),
+    )
+    yield Chart(
+        name="latency",
+        title="Warm blocking no-op in Node.js, one client",
+        x_label="milliseconds at most",
+        y_label="% of calls",
+        series=(cdf("visp", ours), cdf("direct: Node with express", floor), cdf("Node without express", least)),
+        style="step",
+        is_x_log=True,
     )

@@ -2,6 +2,10 @@
 
 For tests, and for measuring the plane without any action's own cost. A container takes its lines one after the other;
 what it prints is written before its reply, as a launcher does that flushes.
+
+A server can run with it too: `--driver visp.container.fake:FakeDriver`. Then every kind of the manifest is there, and
+an action's code is its script: JSON such as `{"init_ms": 5, "run_ms": 50, "answer": {}}`, each field optional. Other
+code answers at once.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from visp.settings import Settings
 
 READ_BYTES = 256 * 1024
+CREATED_LIMIT = 10_000
 KILLED = Exit(-9)
 OUT_OF_MEMORY = Exit(-9, is_out_of_memory=True)
 
@@ -47,13 +52,29 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 OK = Act()
 
 
+class Script(msgspec.Struct, frozen=True):
+    """What an action's code says of its containers: how long init and run take, and what a run answers."""
+
+    init_ms: float = 0.0
+    run_ms: float = 0.0
+    answer: msgspec.Raw = msgspec.Raw(b'{"ok":true}')
+
+    @property
+    def init(self) -> Act:
+        return Act(after_s=self.init_ms / 1000)
+
+    @property
+    def run(self) -> Act:
+        return Act(reply=bytes(self.answer), after_s=self.run_ms / 1000)
+
+
 class FakeDriver:
     """Containers by script. The attributes may be changed at any time; what runs goes by the newest.
 
-    `on_init` and `on_run` get a line without its end. `on_create` may raise what `create` is to raise; `create_s` and
-    `destroy_s` are how long they take. `can_add_code` false: every tree is too large. `failing` names the calls of a
-    container that raise `OSError`. `containers` are those that exist,
-    `created` the specs of all that ever did, `peak_mb` the most memory that existed at once.
+    `on_init` and `on_run` get a line without its end; None goes by the script that the code is. `on_create` may raise
+    what `create` is to raise; `create_s` and `destroy_s` are how long they take. `can_add_code` false: every tree is
+    too large. `failing` names the calls of a container that raise `OSError`. `containers` are those that exist,
+    `created` the specs of the newest ones that ever did, `peak_mb` the most memory that existed at once.
     """
 
     name = "fake"
@@ -62,15 +83,15 @@ class FakeDriver:
         self, settings: Settings | None = None, data_dir: Path | None = None, *, clock: Clock | None = None
     ) -> None:
         self.clock = clock or SystemClock()
-        self.on_init: Callable[[bytes], Act] = _ok
-        self.on_run: Callable[[bytes], Act] = _ok
+        self.on_init: Callable[[bytes], Act] | None = None
+        self.on_run: Callable[[bytes], Act] | None = None
         self.on_create: Callable[[ContainerSpec], None] = _nothing
         self.create_s = 0.0
         self.destroy_s = 0.0
         self.can_add_code = True
         self.failing: frozenset[str] = frozenset()
         self.containers: dict[str, FakeContainer] = {}
-        self.created: list[ContainerSpec] = []
+        self.created: deque[ContainerSpec] = deque(maxlen=CREATED_LIMIT)
         self.peak_mb = 0
 
     async def start(self) -> None:
@@ -113,6 +134,7 @@ class FakeContainer:
         stderr, self._stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.wire = Pipes(stdin, replies, stdout, stderr)
         self._is_initialized = False
+        self._run = OK
         self._is_destroyed = False
         self._partial = b""
         self._lines: deque[bytes] = deque()
@@ -191,13 +213,20 @@ class FakeContainer:
     def _go_on(self) -> None:
         """Takes the next line unless one is under way; a paused container stands still."""
         while self._lines and self._act is None and not self.is_paused and not self.exited.done():
-            line = self._lines.popleft()
-            self._act = (self._driver.on_run if self._is_initialized else self._driver.on_init)(line)
-            self._is_initialized = True
+            self._act = self._next(self._lines.popleft())
             if self._act.after_s:
                 self._delay = self._loop.create_task(self._wait(self._act.after_s))
             else:
                 self._perform()
+
+    def _next(self, line: bytes) -> Act:
+        driver = self._driver
+        if self._is_initialized:
+            return self._run if driver.on_run is None else driver.on_run(line)
+        self._is_initialized = True
+        script = read_script(line)
+        self._run = script.run
+        return script.init if driver.on_init is None else driver.on_init(line)
 
     async def _wait(self, seconds: float) -> None:
         await self._driver.clock.sleep(seconds)
@@ -236,8 +265,20 @@ class FakeContainer:
             self._loop.call_soon(self._go_on)
 
 
-def _ok(_: bytes) -> Act:
-    return OK
+class _Value(msgspec.Struct, frozen=True):
+    code: str = ""
+
+
+class _Init(msgspec.Struct, frozen=True):
+    value: _Value = _Value()
+
+
+def read_script(init_line: bytes) -> Script:
+    """The script that an init line's code is; the one that answers at once where it is none."""
+    try:
+        return msgspec.json.decode(msgspec.json.decode(init_line, type=_Init).value.code, type=Script)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Script()
 
 
 def _nothing(_: ContainerSpec) -> None:

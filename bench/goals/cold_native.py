@@ -1,0 +1,101 @@
+"""A cold start of a compiled binary, beside a fork and exec of the same binary."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import floors
+from bench.goals import Goal
+from bench.goals.cold import ColdStarts, chart, medians_ms
+from bench.load import Broken
+from bench.measure import Chart, Finding, bar, difference, spread
+from bench.server import platform
+from visp import premises
+from visp.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.rig import Rig
+
+GOAL = Goal("cold_native", "a cold Go binary in the sandbox: create, init, run")
+KIND = "native:1"
+ADDED_MS = 8.0
+SOURCE = Path(floors.__file__).with_name("hello.go")
+LINE = b'{"value":{"name":"World"}}\n'
+
+
+def measure(rig: Rig) -> Iterator[Finding | Chart]:
+    missing = _missing()
+    if missing is not None:
+        yield Finding(
+            goal=GOAL.name, what="p50", promise=f"≤ fork + exec + {ADDED_MS:.0f} ms", note=f"not measured: {missing}"
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix="visp-bench-") as folder, platform({"pool.stem_cells": 0}) as visp:
+        binary = _built(Path(folder))
+        code = base64.b64encode(binary.read_bytes()).decode()
+        own_ms, floor_ms = medians_ms(rig, ColdStarts(visp, code, KIND).start_s, lambda: fork_exec_s(str(binary)))
+    added = difference(own_ms, floor_ms)
+    yield Finding(
+        goal=GOAL.name, what="p50; floor: fork and exec", unit="ms", ours=spread(own_ms), floor=spread(floor_ms)
+    )
+    yield Finding(
+        goal=GOAL.name,
+        what="p50 added to fork and exec",
+        unit="ms",
+        ours=added,
+        promise=f"≤ {ADDED_MS:.0f} ms",
+        is_met=added.median <= ADDED_MS,
+    )
+    yield chart(bar("Go binary", spread(own_ms).median), bar("floor: fork and exec of it", spread(floor_ms).median))
+
+
+def _missing() -> str | None:
+    """Why it cannot be measured here, if so."""
+    if KIND not in {kind.kind for kind in premises.read_manifest(Settings()).kinds()}:
+        return f"this version has no kind {KIND}"
+    if shutil.which("go") is None:
+        return "no Go compiler is installed"
+    return None
+
+
+def _built(folder: Path) -> Path:
+    binary = folder / "hello"
+    environment = os.environ | {"CGO_ENABLED": "0", "GOCACHE": str(folder / "cache"), "GO111MODULE": "off"}
+    built = subprocess.run(
+        ["go", "build", "-ldflags", "-s -w", "-o", str(binary), str(SOURCE)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode != 0:
+        raise Broken(f"go build: {built.stderr.strip()}")
+    return binary
+
+
+def fork_exec_s(binary: str) -> float:
+    """Seconds from the start of the binary to its answer on descriptor 3."""
+    inside, stdin = os.pipe()
+    replies, outside = os.pipe()
+    os.write(stdin, LINE)
+    began_s = time.perf_counter()
+    actions = [(os.POSIX_SPAWN_DUP2, inside, 0), (os.POSIX_SPAWN_DUP2, outside, 3)]
+    pid = os.posix_spawn(binary, [binary], floors.ENVIRONMENT, file_actions=actions)
+    os.close(outside)
+    answer = os.read(replies, 4096)
+    took_s = time.perf_counter() - began_s
+    for descriptor in (inside, stdin, replies):
+        os.close(descriptor)
+    os.waitpid(pid, 0)
+    if b"Hello, World" not in answer:
+        raise Broken(f"the binary answered {answer!r}")
+    return took_s
