@@ -16,6 +16,7 @@ import msgspec
 from visp import premises, roles
 from visp.container import selftest
 from visp.container.bwrap import BwrapDriver
+from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.errors import VispError
 from visp.runtime import local
@@ -50,7 +51,7 @@ async def examine(settings: Settings) -> list[Finding]:
         driver = _driver(settings, Path(folder), findings)
         if driver is not None:
             try:
-                await _sandbox(driver, findings)
+                await _sandbox(driver, settings, findings)
             finally:
                 await driver.close()
     findings += _kinds(settings)
@@ -130,7 +131,7 @@ def _driver(settings: Settings, folder: Path, findings: list[Finding]) -> Driver
         return None
 
 
-async def _sandbox(driver: Driver, findings: list[Finding]) -> None:
+async def _sandbox(driver: Driver, settings: Settings, findings: list[Finding]) -> None:
     try:
         await driver.start()
     except VispError as error:
@@ -138,19 +139,24 @@ async def _sandbox(driver: Driver, findings: list[Finding]) -> None:
         findings.append(Finding(name="sandbox", is_ok=False, says=str(error), mend=mend))
         return
     if isinstance(driver, BwrapDriver):
-        findings.append(await _probe(driver))
+        findings.append(await _probe(driver, settings))
     if isinstance(driver, LocalDriver):
         findings.append(_limits(driver))
 
 
-async def _probe(driver: BwrapDriver) -> Finding:
+async def _probe(driver: BwrapDriver, settings: Settings) -> Finding:
     python = shutil.which("python3", path=local.SEARCHED)
     if python is None:
         return Finding(
             name="sandbox", is_ok=False, says="cannot be tested without a system Python", mend=FAMILIES["python"]
         )
     try:
-        holes = await selftest.run(driver, python, selftest.PROBE.read_bytes())
+        probe = selftest.PROBE.read_bytes()
+        holes = await selftest.run(driver, python, probe)
+        if isinstance(driver, ForkDriver):
+            kinds = local.find(premises.read_manifest(settings), driver.cells.install)
+            for template in roles.templates_of(kinds):
+                holes += await selftest.run(driver, python, probe, template)
     except VispError as error:
         return Finding(name="sandbox", is_ok=False, says=str(error), mend="see docs/operations.md, Sandbox")
     if holes:

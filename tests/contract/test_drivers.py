@@ -19,15 +19,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from visp.container import bwrap, selftest, watch
-from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes
+from visp import premises, roles
+from visp.container import bwrap, fork, selftest, template, watch
+from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes, Template
 from visp.container.bwrap import BwrapDriver
 from visp.container.cells import LINKED_FILES
 from visp.container.fake import FakeDriver
+from visp.container.fork import ForkDriver
 from visp.container.guard import Guarded
 from visp.container.local import LocalContainer, LocalDriver
 from visp.container.process import ProcessDriver
+from visp.container.uids import Uids
 from visp.errors import ContainerGone, StartFailed
+from visp.runtime import local as local_kinds
+from visp.runtime.local import read_program
 from visp.settings import Container as ContainerSettings
 from visp.settings import Settings
 
@@ -37,7 +42,28 @@ WITHIN_S = 10.0
 ECHO = "import os, sys\nfor line in sys.stdin: os.write(3, b'{\"ok\":true}\\n')"
 """What a container of `FakeDriver` does by itself."""
 
-LOCAL = {"bwrap": BwrapDriver, "process": ProcessDriver}
+
+class Forking(ForkDriver):
+    """Everything by a template: a child of it becomes the command of the test."""
+
+    async def create(self, spec: ContainerSpec) -> LocalContainer:
+        if spec.template is None and not spec.id.startswith("trial-"):
+            spec = msgspec.structs.replace(spec, template=template_in(self))
+            assert self._can_fork(spec)
+        return await super().create(spec)
+
+
+def template_in(driver: LocalDriver) -> Template:
+    """That of Python kinds."""
+    program, launcher = (
+        str(driver.cells.install(name, read_program(f"python/{name}"))) for name in ("template.py", "launcher.py")
+    )
+    inside = "/visp/launcher.py"
+    return Template(program=program, argv=(SYSTEM_PYTHON, "-s", "-u", inside), mounts=(Mount(launcher, inside),))
+
+
+LOCAL = {"bwrap": BwrapDriver, "fork": Forking, "process": ProcessDriver}
+SANDBOXES = ("bwrap", "fork")
 needs_python = pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="there is no system Python")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 
@@ -50,12 +76,13 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def settings_in(folder: Path) -> Settings:
-    return Settings(container=ContainerSettings(cells_dir=str(folder / "cells")))
+def settings_in(folder: Path, blanks: int = 0) -> Settings:
+    """Without cells kept ready: nothing is there but what a test made."""
+    return Settings(container=ContainerSettings(cells_dir=str(folder / "cells"), blanks=blanks))
 
 
 def make(name: str, folder: Path) -> Driver:
-    if name == "bwrap" and shutil.which("bwrap") is None:
+    if name in SANDBOXES and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
     kinds: dict[str, Any] = {"fake": FakeDriver, **LOCAL}
     driver: Driver = kinds[name](settings_in(folder), folder / "data")
@@ -71,22 +98,28 @@ async def started(driver: Driver) -> AsyncIterator[Driver]:
         await driver.close()
 
 
-@pytest.fixture(params=["bwrap", "process", "fake"])
+@pytest.fixture(params=["bwrap", "fork", "process", "fake"])
 async def driver(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Driver]:
     async with started(make(request.param, folder)) as driver:
         yield driver
 
 
-@pytest.fixture(params=["bwrap", "process"])
+@pytest.fixture(params=["bwrap", "fork", "process"])
 async def local(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[LocalDriver]:
     async with started(make(request.param, folder)) as driver:
         assert isinstance(driver, LocalDriver)
         yield driver
 
 
+@pytest.fixture(params=SANDBOXES)
+def name(request: pytest.FixtureRequest) -> str:
+    """A sandbox."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def sandbox(folder: Path) -> AsyncIterator[BwrapDriver]:
-    async with started(make("bwrap", folder)) as driver:
+async def sandbox(name: str, folder: Path) -> AsyncIterator[BwrapDriver]:
+    async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         yield driver
 
@@ -147,7 +180,10 @@ def _know_the_others() -> None:
 
 
 def processes_of(driver: Driver) -> list[int]:
-    """Those in a local driver's groups, or that carry its mark, or descend from this process since the test began."""
+    """Those in a local driver's groups, or that carry its mark, or descend from this process since the test began.
+
+    Save the driver's own.
+    """
     assert isinstance(driver, LocalDriver)
     pids = set(watch.tree(os.getpid())) - _others
     pids |= set(watch.marked(driver.host_name("")))
@@ -155,6 +191,8 @@ def processes_of(driver: Driver) -> list[int]:
         for group in parent.iterdir():
             if group.is_dir():
                 pids |= set(map(int, (group / "cgroup.procs").read_text().split()))
+    if isinstance(driver, ForkDriver):
+        pids -= set(driver.template_pids())
     return [pid for pid in pids if _command(pid) and b"visp-janitor" not in _command(pid)]
 
 
@@ -216,7 +254,7 @@ async def test_destroy_ends_it_and_says_so(driver: Driver) -> None:
 
 @needs_python
 async def test_close_destroys_all_that_is_left(folder: Path, request: pytest.FixtureRequest) -> None:
-    for name in ("bwrap", "process", "fake"):
+    for name in ("bwrap", "fork", "process", "fake"):
         driver = make(name, folder)
         await driver.start()
         containers = [await driver.create(spec(id=f"c{n}")) for n in range(3)]
@@ -333,15 +371,15 @@ async def test_descriptors_are_those_of_the_wire(name: str, folder: Path) -> Non
 
 
 @needs_python
-async def test_mounts_and_code_folder_are_seen(local: LocalDriver, folder: Path) -> None:
-    code = folder / "code"
+async def test_mounts_and_code_folder_are_seen(local: LocalDriver) -> None:
+    code = local.cells.code / "lent"
     (code / "deep").mkdir(parents=True)
     (code / "deep" / "file").write_text("of the code")
     program = local.cells.install(
         "program.py", b"import os, sys\nos.write(3, open(sys.argv[1] + '/deep/file', 'rb').read() + b'\\n')"
     )
     inside = "/visp/program.py"
-    where = "/action" if local.name == "bwrap" else str(code)
+    where = str(code) if local.name == "process" else "/action"
     container = await local.create(
         ContainerSpec(
             id="c1",
@@ -459,17 +497,19 @@ _LEAVES_BEHIND = """
 import asyncio, os, signal, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from visp.container.base import ContainerSpec
-from visp.container.{name} import {kind} as Kind
+from visp.container.base import ContainerSpec, Mount, Template
+from visp.container.{module} import {kind} as Kind
 from visp.settings import Container, Settings
 
 async def main():
     folder = Path({folder!r})
-    driver = Kind(Settings(container=Container(cells_dir=str(folder / 'cells'))), folder / 'data')
+    driver = Kind(Settings(container=Container(cells_dir=str(folder / 'cells'), blanks={blanks})), folder / 'data')
     await driver.start()
     for n in range(2):
         argv = ({python!r}, '-I', '-c', {code!r})
-        container = await driver.create(ContainerSpec(id=f'c{{n}}', argv=argv, env={{}}, memory_mb=64))
+        container = await driver.create(
+            ContainerSpec(id=f'c{{n}}', argv=argv, env={{}}, memory_mb=64, template={template})
+        )
         while True:
             try:
                 os.read(container.wire.replies, 100)
@@ -482,13 +522,18 @@ asyncio.run(main())
 """
 
 
-def leave_behind(name: str, folder: Path, *, is_janitor_killed: bool) -> None:
-    """A process with a driver and two containers is killed, at will with the janitor."""
+def leave_behind(name: str, folder: Path, *, is_janitor_killed: bool, blanks: int = 0) -> None:
+    """A process with a driver, two containers and blank cells is killed, at will with the janitor."""
+    made = make(name, folder)
+    assert isinstance(made, LocalDriver)
+    made.cells.prepare()
     code = _LEAVES_BEHIND.format(
         path=sys.path,
-        name=name,
-        kind=LOCAL[name].__name__,
+        module=name,
+        kind=made.__class__.__mro__[1 if name == "fork" else 0].__name__,
+        template=template_in(made) if name == "fork" else None,
         folder=str(folder),
+        blanks=blanks,
         python=SYSTEM_PYTHON,
         code=LEAVING,
         is_janitor_killed=is_janitor_killed,
@@ -499,6 +544,16 @@ def leave_behind(name: str, folder: Path, *, is_janitor_killed: bool) -> None:
 
 def sleepers() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and b"61.25" in _command(int(entry))]
+
+
+def _started_from(folder: Path) -> list[int]:
+    """Processes that see something of this folder, in namespaces of their own too."""
+    found = []
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and str(folder) in Path(f"/proc/{entry}/mountinfo").read_text():
+                found.append(int(entry))
+    return found
 
 
 @needs_python
@@ -522,9 +577,10 @@ async def test_janitor_ends_it_without_another_server(name: str, folder: Path) -
     driver = make(name, folder)
     assert isinstance(driver, LocalDriver)
     before = set(sleepers())
-    leave_behind(name, folder, is_janitor_killed=False)
+    leave_behind(name, folder, is_janitor_killed=False, blanks=3)
     await until(lambda: not set(sleepers()) - before, "they live on", 2.0)
     await until(lambda: not driver.cells.own.exists(), "folders stay", 2.0)
+    await until(lambda: not _started_from(driver.cells.folder), "a template or a cell lives on")
 
 
 # ── the sandbox ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -543,29 +599,29 @@ ALLOW_ALL = bytes.fromhex("06000000" + "0000ff7f")
 
 
 def _without(*words: str) -> tuple[str, ...]:
-    return tuple(word for word in bwrap._NAMESPACES if word not in words)
+    return tuple(word for word in bwrap.NAMESPACES if word not in words)
 
 
 @needs_python
 @pytest.mark.parametrize(
-    ("name", "value", "hole"),
+    ("part", "value", "hole"),
     [
-        ("_NAMESPACES", _without("--unshare-net"), "tcp_loopback"),
-        ("_NAMESPACES", _without("--unshare-pid"), "processes are visible"),
-        ("_SYSTEM", (*bwrap._SYSTEM, "--ro-bind", "/etc/passwd", "/etc/passwd"), "passwd"),
-        ("_SYSTEM", (*bwrap._SYSTEM, "--tmpfs", "/home"), "writable"),
-        ("_SYSTEM", (*bwrap._SYSTEM, "--bind", "/var/tmp", "/var/tmp"), "writable"),
+        ("NAMESPACES", _without("--unshare-net"), "tcp_loopback"),
+        ("NAMESPACES", _without("--unshare-pid"), "processes are visible"),
+        ("SYSTEM", (*bwrap.SYSTEM, "--ro-bind", "/etc/passwd", "/etc/passwd"), "passwd"),
+        ("SYSTEM", (*bwrap.SYSTEM, "--tmpfs", "/home"), "writable"),
+        ("SYSTEM", (*bwrap.SYSTEM, "--bind", "/var/tmp", "/var/tmp"), "writable"),
         ("INSIDE_UID", "1000", "uid"),
     ],
     ids=["network", "processes", "host file", "folder", "host folder", "uid"],
 )
 async def test_probe_finds_a_hole_where_one_was_made(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any, hole: str
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, part: str, value: Any, hole: str
 ) -> None:
-    if name == "INSIDE_UID":
-        name, value = "_NAMESPACES", tuple("1000" if word == "65534" else word for word in bwrap._NAMESPACES)
-    monkeypatch.setattr(bwrap, name, value)
-    async with started(make("bwrap", folder)) as driver:
+    if part == "INSIDE_UID":
+        part, value = "NAMESPACES", tuple("1000" if word == "65534" else word for word in bwrap.NAMESPACES)
+    monkeypatch.setattr(bwrap, part, value)
+    async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         holes = await selftest.run(driver, SYSTEM_PYTHON, PROBE)
     assert [found for found in holes if hole in found], holes
@@ -580,23 +636,27 @@ async def test_probe_finds_that_system_calls_are_not_filtered(sandbox: BwrapDriv
 
 @as_root
 @needs_python
-async def test_probe_finds_that_root_of_the_host_is_inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bubblewrap that root has started without dropping to a uid: whoever is nobody inside is root outside."""
-    system = tuple(bwrap._SYSTEM)
+async def test_probe_finds_that_root_of_the_host_is_inside(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox that root has made without dropping to a uid: whoever is nobody inside is root outside."""
+    system = tuple(bwrap.SYSTEM)
     at = system.index("/proc/sys") - 1
-    monkeypatch.setattr(bwrap, "_SYSTEM", system[:at] + system[at + 3 :])
-    monkeypatch.setattr(LocalDriver, "_take_uid", lambda _: None)
-    async with started(make("bwrap", folder)) as driver:
+    monkeypatch.setattr(bwrap, "SYSTEM", system[:at] + system[at + 3 :])
+    monkeypatch.setattr(Uids, "take", lambda _: None)
+    async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         holes = await selftest.run(driver, SYSTEM_PYTHON, PROBE)
     assert [found for found in holes if found.startswith("sysctl ")], holes
 
 
 @needs_python
-async def test_server_does_not_serve_where_there_is_a_hole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bwrap, "_NAMESPACES", _without("--unshare-net"))
+async def test_server_does_not_serve_where_there_is_a_hole(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bwrap, "NAMESPACES", _without("--unshare-net"))
     (folder / "data").mkdir(exist_ok=True)
-    async with started(make("bwrap", folder)) as driver:
+    async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         with pytest.raises(StartFailed, match="tcp_loopback"):
             await selftest.check(driver, folder / "data", SYSTEM_PYTHON)
@@ -604,13 +664,15 @@ async def test_server_does_not_serve_where_there_is_a_hole(folder: Path, monkeyp
 
 
 @needs_python
-async def test_verdict_is_kept_for_this_sandbox_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_verdict_is_kept_for_this_sandbox_only(name: str, folder: Path) -> None:
     data = folder / "data"
     data.mkdir(exist_ok=True)
-    async with started(make("bwrap", folder)) as driver:
+    async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         assert await selftest.check(driver, data, SYSTEM_PYTHON)
         assert not await selftest.check(driver, data, SYSTEM_PYTHON)
+    async with started(make(name, folder)) as driver:
+        assert isinstance(driver, BwrapDriver)
         driver._filter = ALLOW_ALL
         with pytest.raises(StartFailed, match="io_uring_setup"):
             await selftest.check(driver, data, SYSTEM_PYTHON)
@@ -626,6 +688,272 @@ async def test_two_containers_do_not_see_each_other(sandbox: BwrapDriver) -> Non
     assert said[:3] == [[], [], []]
     assert len([name for name in said[3] if name.isdigit()]) <= 3
     await first.destroy()
+
+
+@needs_python
+async def test_fork_bomb_stays_inside(name: str, folder: Path) -> None:
+    bomb = (
+        "import os, time\nheld = 0\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(61.25)\n    held += 1\n"
+        "except OSError:\n  os.write(3, b'%d\\n' % held)\ntime.sleep(61.25)"
+    )
+    bounds = ContainerSettings(cells_dir=str(folder / "cells"), blanks=0, processes=64, processes_without_cgroup=64)
+    async with started(LOCAL[name](Settings(container=bounds), folder / "data")) as driver:
+        container = await driver.create(spec(bomb))
+        assert 50 < int(await read_line(container)) < 64
+        await container.destroy()
+        assert processes_of(driver) == []
+        assert traces_of(driver) == []
+
+
+# ── children of a template ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def answered(driver: ForkDriver, code: str, id: str = "c1", *, by_template: bool = True) -> Any:
+    """What the action `code` returns when the launcher runs it."""
+    held = template_in(driver)
+    container = await ForkDriver.create(
+        driver,
+        ContainerSpec(
+            id=id,
+            argv=held.argv,
+            env={"__OW_API_HOST": "http://api"},
+            memory_mb=128,
+            mounts=held.mounts,
+            template=held if by_template else None,
+        ),
+    )
+    try:
+        answers = []
+        for line in ({"value": {"name": "a", "main": "main", "code": code}}, {"value": {}}):
+            os.write(container.wire.stdin, json.dumps(line).encode() + b"\n")
+            answers.append(await read_line(container))
+        return json.loads(answers[1])
+    finally:
+        await container.destroy()
+
+
+@pytest.fixture
+async def forking(folder: Path) -> AsyncIterator[Forking]:
+    async with started(make("fork", folder)) as driver:
+        assert isinstance(driver, Forking)
+        yield driver
+
+
+FACTS = """
+import gc, os, resource, signal, sys, threading
+from multiprocessing import get_start_method
+def main(args):
+    names = {n for n in vars(sys.modules["__main__"]) if n != "shown"}
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    files = {os.readlink(f"/proc/self/fd/{n}").partition(":")[0] for n in (0, 1, 2)}
+    return {
+        "argv": [sys.argv, sys.orig_argv, sys.path, sys.executable, str(sys.flags), sys.getrecursionlimit()],
+        "main": [sorted(names), sys.modules["__main__"].__file__, __name__, "enclosure" in sys.modules],
+        "environment": dict(sorted(os.environ.items())),
+        "streams": [repr(sys.stdin), repr(sys.stdout), repr(sys.stderr), sys.stdout.line_buffering,
+                    sys.stdout.write_through, sys.stdout.seekable(), sys.stdout.errors, sorted(files)],
+        "process": [os.getpid(), os.getppid(), os.getsid(0), os.getpgid(0), os.getcwd(), os.umask(0o22)],
+        "signals": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
+        "limits": [resource.getrlimit(n) for n in range(15)],
+        "threads": [threading.main_thread() is threading.current_thread(), threading.active_count()],
+        "hooks": [sys.excepthook is sys.__excepthook__, gc.isenabled(), gc.get_threshold(), get_start_method()],
+        "seen": [sorted(os.listdir(folder)) for folder in ("/", "/dev", "/dev/pts", "/etc", "/visp", "/action")],
+        "command": [open(f"/proc/{n}/cmdline").read() for n in ("self",)],
+        "status": {n: status[n] for n in status if n[:3] in ("Cap", "Sec", "NoN", "Sig", "Shd", "Uid", "Gid", "NSp")},
+        "host": [os.uname().nodename, open("/proc/self/cgroup").read(), open("/proc/net/dev").read().count(":")],
+    }
+"""
+
+
+@needs_python
+async def test_action_finds_what_a_fresh_interpreter_would_give(forking: Forking) -> None:
+    by_fork = await answered(forking, FACTS)
+    fresh = await answered(forking, FACTS, "c2", by_template=False)
+    for facts in (by_fork, fresh):
+        facts["status"].pop("SigQ")
+        facts["status"].pop("SigBlk")  # bubblewrap leaves SIGCHLD blocked
+    assert by_fork == fresh
+
+
+@needs_python
+async def test_user_code_can_start_threads_processes_and_loops(forking: Forking) -> None:
+    code = """
+import asyncio, multiprocessing, subprocess, sys, threading
+def double(n): return 2 * n
+async def main(args):
+    got = []
+    thread = threading.Thread(target=got.append, args=(1,)); thread.start(); thread.join()
+    got.append(subprocess.run([sys.executable, "-c", "print(2)"], capture_output=True, text=True).stdout.strip())
+    got.append(await asyncio.to_thread(double, 2))
+    reader, writer = multiprocessing.Pipe()
+    child = multiprocessing.Process(target=lambda: writer.send(double(3))); child.start()
+    got.append(reader.recv()); child.join()
+    return {"got": got, "status": child.exitcode}
+"""
+    assert await answered(forking, code) == {"got": [1, "2", 4, 6], "status": 0}
+
+
+@needs_python
+async def test_nothing_of_the_server_is_in_a_child(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "planted-" + os.urandom(8).hex()
+    monkeypatch.setenv("OF_THE_SERVER", secret)
+    held = os.memfd_create(secret)
+    os.set_inheritable(held, True)
+    code = f"""
+import os
+def main(args):
+    secret, found = {secret[::-1]!r}[::-1].encode(), 0
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+        for line in maps:
+            words = line.split()
+            begin, end = (int(part, 16) for part in words[0].split("-"))
+            if "r" in words[1] and words[-1] not in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
+                memory.seek(begin)
+                found += memory.read(end - begin).count(secret)
+    files = [entry.path for entry in os.scandir("/proc/self/fd") if secret.decode() in os.path.realpath(entry.path)]
+    first = []
+    for name in ("environ", "maps", "mem", "fd", "root", "cwd"):
+        try:
+            given = os.listdir("/proc/1/" + name) if name in ("fd", "root", "cwd") else open("/proc/1/" + name)
+        except OSError:
+            continue
+        if given:
+            first.append(name)
+    return {{"memory": found, "environment": secret.decode() in str(os.environ), "files": files, "first": first}}
+"""
+    async with started(make("fork", folder)) as driver:
+        assert isinstance(driver, Forking)
+        said = await answered(driver, code)
+    os.close(held)
+    assert said == {"memory": said["memory"], "environment": False, "files": [], "first": []}
+    assert said["memory"] <= 4, "what the code itself has made"
+
+
+@needs_python
+async def test_two_children_share_no_chance_and_no_folder(forking: Forking) -> None:
+    code = """
+import os, random, secrets, ssl, tempfile, uuid
+def main(args):
+    open("/tmp/left", "w").close()
+    return {"drawn": [random.random(), secrets.token_hex(4), str(uuid.uuid4()), ssl.RAND_bytes(4).hex(),
+                      tempfile.mktemp()], "seen": os.listdir("/tmp")}
+"""
+    first, second = await asyncio.gather(answered(forking, code), answered(forking, code, "c2"))
+    assert not set(first["drawn"]) & set(second["drawn"])
+    assert first["seen"] == second["seen"] == ["left"]
+
+
+@needs_python
+async def test_folder_of_all_code_is_out_of_reach(forking: Forking) -> None:
+    (forking.cells.code / "of-others").mkdir()
+    code = """
+import ctypes, os
+def main(args):
+    libc = ctypes.CDLL(None)
+    return {"umount": libc.umount2(b"/action", 2), "seen": os.listdir("/action"),
+            "up": sorted(os.listdir("/action/..")), "root": sorted(os.listdir("/"))}
+"""
+    said = await answered(forking, code)
+    assert (said["umount"], said["seen"]) == (-1, [])
+    assert said["up"] == said["root"]
+
+
+@needs_python
+async def test_killed_template_is_started_again(forking: Forking) -> None:
+    container = await forking.create(spec())
+    [pid] = forking.template_pids()
+    os.kill(pid, signal.SIGKILL)
+    assert await told(forking, "said = 1", id="c2") == 1
+    [second] = forking.template_pids()
+    assert second != pid
+    os.write(container.wire.stdin, b"{}\n")
+    assert json.loads(await read_line(container)) == {"ok": True}, "its children live on"
+    await container.destroy()
+
+
+@needs_python
+async def test_template_lives_on_when_one_that_asked_has_given_up(forking: Forking) -> None:
+    container = await forking.create(spec())
+    asked = [asyncio.ensure_future(forking.create(spec(id=f"given-up-{n}"))) for n in range(3)]
+    await asyncio.sleep(0)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    before = forking.template_pids()
+    assert await told(forking, "said = 1", id="c2") == 1
+    assert forking.template_pids() == before
+    await container.destroy()
+    await until(lambda: traces_of(forking) == [], "a cell that nobody wanted lives on")
+
+
+@needs_python
+async def test_template_is_renewed_while_cells_are_made(forking: Forking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "RENEWED_AFTER", 2)
+    said = await asyncio.gather(*(told(forking, "said = 1", id=f"c{n}") for n in range(5)))
+    assert said == [1] * 5
+
+
+@needs_python
+async def test_template_that_does_not_start_says_why(folder: Path) -> None:
+    async with started(make("fork", folder)) as driver:
+        assert isinstance(driver, Forking)
+        broken = msgspec.structs.replace(template_in(driver), program="/no/such/program")
+        with pytest.raises(StartFailed, match="no/such/program"):
+            await driver.create(spec(template=broken))
+        assert traces_of(driver) == []
+
+
+@needs_python
+async def test_cells_kept_ready_are_taken_and_leave_nothing(folder: Path) -> None:
+    driver = Forking(settings_in(folder, blanks=2), folder / "data")
+    async with started(driver):
+        driver.warm([template_in(driver)])
+        await until(lambda: "ready=2" in repr(driver), "none is made")
+        container = await driver.create(spec())
+        os.write(container.wire.stdin, b"{}\n")
+        assert json.loads(await read_line(container)) == {"ok": True}
+        await until(lambda: "ready=2" in repr(driver), "none is made in its place")
+    assert container.exited.done()
+    assert _started_from(driver.cells.folder) == []
+    assert [path for path in (driver.cells.own, *driver.cgroups.parents) if path.exists()] == []
+
+
+@needs_python
+async def test_code_that_lies_elsewhere_goes_by_bubblewrap(forking: Forking, folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    container = await ForkDriver.create(
+        forking, spec("import os\nos.write(3, b'%d\\n' % os.getpid())", code_folder=str(folder / "elsewhere"))
+    )
+    assert await read_line(container)
+    assert forking.template_pids() == []
+    await container.destroy()
+
+
+@needs_python
+async def test_server_that_chose_by_itself_does_without_templates(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "data").mkdir(exist_ok=True)
+    broken = folder / "enclosure.py"
+    broken.write_text("raise SystemExit('no enclosure')")
+    monkeypatch.setattr(fork, "ENCLOSURE", broken)
+    for choice, name in (("auto", "bwrap"), ("fork", "")):
+        settings = msgspec.structs.replace(settings_in(folder), driver=choice)
+        driver = roles.make_driver(settings, folder / "data")
+        assert isinstance(driver, ForkDriver)
+        driver.cells.prepare()
+        kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install)
+        try:
+            if name:
+                await roles._prepare_containers(settings, folder / "data", driver, kinds)
+                assert driver.name == name
+                container = await driver.create(spec(template=template_in(driver)))
+                await container.destroy()
+            else:
+                with pytest.raises(StartFailed, match="no enclosure"):
+                    await roles._prepare_containers(settings, folder / "data", driver, kinds)
+        finally:
+            await driver.close()
 
 
 # ── all of this as a normal user ────────────────────────────────────────────────────────────────────────────────

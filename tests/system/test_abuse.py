@@ -32,10 +32,10 @@ TRUNCATED = f"stderr: Logs were truncated because the total bytes size exceeds t
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Server]:
-    """A server without stem cells: its only containers are those of the actions that ran."""
+    """A server without stem cells and blank cells: its only containers are those of the actions that ran."""
     if not has_sandbox():
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
-    with running.running({"pool.stem_cells": 0}) as server:
+    with running.running({"pool.stem_cells": 0, "container.blanks": 0}) as server:
         yield server
 
 

@@ -45,6 +45,12 @@ class Seen(msgspec.Struct, frozen=True):
         return _look(self.pid) == self
 
     @property
+    def name(self) -> str:
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/comm").read_text().strip()
+        return ""
+
+    @property
     def command(self) -> str:
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
@@ -61,7 +67,7 @@ def _look(pid: int) -> Seen | None:
 
 
 def below(pid: int) -> list[Seen]:
-    """Every living process that descends from one; not the janitor, who works when all else is over."""
+    """Every living process that descends from one; not the janitor, who works when all else is over, nor a template."""
     found: list[Seen] = []
     parents = [pid]
     for parent in parents:
@@ -70,7 +76,7 @@ def below(pid: int) -> list[Seen]:
                 children = Path(f"/proc/{parent}/task/{task}/children").read_text().split()
                 parents += map(int, children)
                 found += [seen for child in children if (seen := _look(int(child))) is not None]
-    return [seen for seen in found if "visp-janitor" not in seen.command]
+    return [seen for seen in found if "visp-janitor" not in seen.command and seen.name != "visp-template"]
 
 
 class Traces:

@@ -24,13 +24,25 @@ class Mount(msgspec.Struct, frozen=True):
     inside: str
 
 
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that stands by for a command and whose children can become it.
+
+    `program` lies on the host; it is run in the place of the command's last word, with the same `mounts`.
+    """
+
+    program: str
+    argv: tuple[str, ...]
+    mounts: tuple[Mount, ...]
+
+
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to start.
 
     `id` is unique in the life of the driver, `[a-z0-9-]{1,48}`. `argv` is the command inside. `env` is its
     whole environment, laid over the driver's own (PATH, HOME, LANG). `memory_mb` bounds the whole tree. `code_folder`
     is a host folder to be seen read-only at `/action`; None gives an empty folder of the container's own, into which
-    `Container.add_code` can put a tree later.
+    `Container.add_code` can put a tree later. A driver that keeps templates may make the container from `template`; to
+    others it means nothing.
     """
 
     id: str
@@ -39,6 +51,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int
     mounts: tuple[Mount, ...] = ()
     code_folder: str | None = None
+    template: Template | None = None
 
 
 class Pipes(msgspec.Struct, frozen=True):

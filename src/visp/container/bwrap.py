@@ -30,14 +30,16 @@ STACK_BYTES = 8 * 1024 * 1024
 LOCKED_BYTES = 64 * 1024
 SHM_BYTES = 8 * 1024 * 1024
 TRIAL_S = 10.0
+WORKING = "/tmp"
+"""The folder that a container starts in."""
 
-_NAMESPACES = (
+NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
     *("--uid", INSIDE_UID, "--gid", INSIDE_UID, "--hostname", "action", "--die-with-parent", "--new-session"),
     *("--cap-drop", "ALL", "--clearenv"),
 )
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
-_SYSTEM = (
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
+SYSTEM = (
     *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
     *("--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin"),
     *("--ro-bind-try", "/etc/ssl", "/etc/ssl", "--ro-bind-try", "/etc/ca-certificates", "/etc/ca-certificates"),
@@ -50,8 +52,8 @@ _SYSTEM = (
 class BwrapDriver(LocalDriver):
     """Containers by bubblewrap."""
 
-    def __init__(self, settings: Settings, data_dir: Path) -> None:
-        super().__init__("bwrap", settings, data_dir, self._wrap_command)
+    def __init__(self, settings: Settings, data_dir: Path, name: str = "bwrap") -> None:
+        super().__init__(name, settings, data_dir, self._wrap_command)
         self._filter = b""
         self._programs: dict[str, str] = {}
 
@@ -70,7 +72,7 @@ class BwrapDriver(LocalDriver):
 
     def fingerprint(self) -> bytes:
         """What a verdict on this sandbox depends on: filter, arguments, limits, uid or not."""
-        words = (*_NAMESPACES, *_SYSTEM, *self.cgroups.hierarchies, str(os.geteuid() == 0))
+        words = (*NAMESPACES, *SYSTEM, *self.cgroups.hierarchies, str(os.geteuid() == 0))
         return self._filter + "\0".join(words).encode() + repr(self.settings.container).encode()
 
     async def _try(self) -> None:
@@ -85,32 +87,39 @@ class BwrapDriver(LocalDriver):
         finally:
             await container.destroy()
 
-    def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
+    def view(self) -> tuple[str, ...]:
+        """bubblewrap's words for what every container sees, but its code and programs."""
+        own = ("--size", str(self.settings.container.file_bytes), "--tmpfs", "/tmp")
+        return (*SYSTEM, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
+
+    def rlimits(self, place: Place) -> dict[str, int]:
+        """What bounds each process, by the kernel's names."""
         limits = self.settings.container
+        return {
+            "nproc": place.processes,
+            "nofile": limits.open_files,
+            "core": 0,
+            "fsize": limits.file_bytes,
+            "data": place.data_bytes,
+            "stack": STACK_BYTES,
+            "memlock": LOCKED_BYTES,
+            "msgqueue": 0,
+        }
+
+    def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         programs = self._programs
-        options = [*_NAMESPACES]
-        for name, value in (_ENVIRONMENT | spec.env).items():
+        options = [*NAMESPACES]
+        for name, value in (ENVIRONMENT | spec.env).items():
             options += ("--setenv", name, value)
-        options += _SYSTEM
-        options += (
-            "--size",
-            str(limits.file_bytes),
-            "--tmpfs",
-            "/tmp",
-            "--size",
-            str(SHM_BYTES),
-            "--tmpfs",
-            "/dev/shm",
-        )
+        options += self.view()
         options += ("--perms", "0555", "--dir", "/action", "--ro-bind", str(place.code), "/action")
         for mount in spec.mounts:
             options += ("--ro-bind", mount.host, mount.inside)
         options += ("--remount-ro", "/dev", "--disable-userns", "--seccomp", str(SECCOMP), "--remount-ro", "/")
-        options += ("--chdir", "/tmp")
+        options += ("--chdir", WORKING)
         argv = [programs["bwrap"], "--args", str(ARGUMENTS), "--", programs["prlimit"]]
-        argv += (f"--nproc={place.processes}", f"--nofile={limits.open_files}", "--core=0")
-        argv += (f"--fsize={limits.file_bytes}", f"--data={place.data_bytes}", f"--stack={STACK_BYTES}")
-        argv += (f"--memlock={LOCKED_BYTES}", "--msgqueue=0", *spec.argv)
+        argv += (f"--{name}={value}" for name, value in self.rlimits(place).items())
+        argv += spec.argv
         if place.uid is not None:
             uid = str(place.uid)
             argv = [programs["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv]

@@ -46,6 +46,22 @@ class Group:
         return tuple(str(folder / "cgroup.procs") for folder in self._folders.values())
 
     @property
+    def born_in(self) -> Path | None:
+        """The folder of a group in which a process can be born, which takes no time; the others are joined."""
+        return self._v2
+
+    @property
+    def joined_by(self) -> tuple[Path, ...]:
+        """Files as `join`, of those groups in which none can be born."""
+        return tuple(folder / "cgroup.procs" for folder in self._folders.values() if folder != self._v2)
+
+    def limit(self, limits: Limits) -> None:
+        """Bounds what is in it, and what will be."""
+        for hierarchy, folder in self._folders.items():
+            for file, value in _values(hierarchy, limits).items():
+                _set(folder / file, value)
+
+    @property
     def can_freeze(self) -> bool:
         return self._v2 is not None
 
@@ -82,21 +98,13 @@ class Group:
     def remove(self) -> None:
         """Kills what is left and removes the groups; blocks up to a second."""
         until = time.monotonic() + GONE_S
-        while self._pids() and time.monotonic() < until:
-            with contextlib.suppress(OSError):
-                self.kill()
+        left = [folder for folder in self._folders.values() if not _is_removed(folder)]
+        while left and time.monotonic() < until:
+            if self._pids():
+                with contextlib.suppress(OSError):
+                    self.kill()
             time.sleep(EMPTY_CHECK_S)
-        for folder in self._folders.values():
-            while True:
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    if time.monotonic() < until:
-                        time.sleep(EMPTY_CHECK_S)
-                        continue
-                break
+            left = [folder for folder in left if not _is_removed(folder)]
 
     def _pids(self) -> list[int]:
         out: set[int] = set()
@@ -140,16 +148,13 @@ class Cgroups:
     def hierarchies(self) -> tuple[str, ...]:
         return tuple(self._parents)
 
-    def make(self, name: str, limits: Limits) -> Group | None:
-        """A group with these limits; None where nothing can be written."""
+    def make(self, name: str) -> Group | None:
+        """A group without limits; None where nothing can be written."""
         folders: dict[str, Path] = {}
         for hierarchy, parent in self._parents.items():
             folder = parent / name
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
-            for file, value in _values(hierarchy, limits).items():
-                if (folder / file).exists():
-                    (folder / file).write_text(value)
             folders[hierarchy] = folder
         return Group(folders) if folders else None
 
@@ -227,6 +232,26 @@ def _values(hierarchy: str, limits: Limits) -> dict[str, str]:
         "pids.max": processes,
         "cpu.weight": str(max(1, min(10_000, share * 100 // CPU_SHARES_OF_A_GIB))),
     }
+
+
+def _set(file: Path, value: str) -> None:
+    """Not every kernel has each file."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+
+
+def _is_removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _has(folder: Path | None, name: str) -> bool:

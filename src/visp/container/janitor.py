@@ -37,8 +37,9 @@ for parent in "$@"; do
     [ -f "$folder/cgroup.kill" ] && echo 1 > "$folder/cgroup.kill"
     if [ -f "$folder/cgroup.procs" ]; then
       tries=0
-      until rmdir "$folder" || [ $tries -ge 50 ]; do
-        kill -9 $(cat "$folder/cgroup.procs") || sleep 0.02
+      until rmdir "$folder" || [ $tries -ge 100 ]; do
+        kill -9 $(cat "$folder/cgroup.procs")
+        sleep 0.02
         tries=$((tries + 1))
       done
     else

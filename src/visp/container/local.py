@@ -20,6 +20,7 @@ from visp.container.base import Exit, Pipes
 from visp.container.cells import Cells, can_link, instance_of, link_tree
 from visp.container.cgroup import Cgroups, Limits
 from visp.container.janitor import Janitor
+from visp.container.uids import Uids
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -33,10 +34,6 @@ REPLIES = 3
 MIB = 1024 * 1024
 GONE_S = 1.0
 WATCH_S = 0.5
-FIRST_UID = 200_000
-"""The first uid of the first of the ranges from which a root server takes one at random: two servers share none."""
-RANGES = 1_000
-UIDS = 20_000
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -142,8 +139,7 @@ class LocalContainer:
         _, left = await asyncio.wait(ends, timeout=GONE_S)
         if left:
             log.error("container.not_gone", id=self.id, pid=self.pid, processes=len(left))
-        for descriptor in msgspec.structs.astuple(self.wire):
-            os.close(descriptor)
+        close_pipes(self.wire)
         await asyncio.to_thread(self._clean)
         self._driver.forget(self, self._uid)
 
@@ -154,6 +150,23 @@ class LocalContainer:
             watch.end_marked(self._driver.host_name(self.id))
         self._driver.remove_folder(self.id)
         spawn.wait_for_orphans()
+
+
+def open_pipes() -> tuple[dict[int, int], Pipes]:
+    """The ends of a container by their numbers inside, which whoever starts it closes; and ours."""
+    stdin_inside, stdin = os.pipe2(os.O_CLOEXEC)
+    replies, replies_inside = os.pipe2(os.O_CLOEXEC)
+    stdout, stdout_inside = os.pipe2(os.O_CLOEXEC)
+    stderr, stderr_inside = os.pipe2(os.O_CLOEXEC)
+    wire = Pipes(stdin, replies, stdout, stderr)
+    for descriptor in msgspec.structs.astuple(wire):
+        os.set_blocking(descriptor, False)
+    return {0: stdin_inside, 1: stdout_inside, 2: stderr_inside, REPLIES: replies_inside}, wire
+
+
+def close_pipes(wire: Pipes) -> None:
+    for descriptor in msgspec.structs.astuple(wire):
+        os.close(descriptor)
 
 
 class LocalDriver:
@@ -173,8 +186,7 @@ class LocalDriver:
         self._janitor: Janitor | None = None
         self._wrap = wrap
         self._containers: dict[str, LocalContainer] = {}
-        self._free_uids: list[int] = []
-        self._first_uid = self._next_uid = FIRST_UID + secrets.randbelow(RANGES) * UIDS
+        self._uids = Uids()
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -195,22 +207,12 @@ class LocalDriver:
         return max(groups, await asyncio.to_thread(self.cells.reap))
 
     async def create(self, spec: ContainerSpec) -> LocalContainer:
-        limits = Limits(memory_bytes=spec.memory_mb * MIB, processes=self.settings.container.processes)
         group = None
-        uid = self._take_uid()
+        uid = self._uids.take()
         try:
             if self.cgroups.hierarchies:
-                group = await asyncio.to_thread(self.cgroups.make, self.host_name(spec.id), limits)
-            bounded = group is not None and group.bounds_memory
-            code = Path(spec.code_folder) if spec.code_folder else self.cells.make(self.host_name(spec.id))
-            place = Place(
-                name=self.host_name(spec.id),
-                code=code,
-                uid=uid,
-                group_files=group.join if group is not None else (),
-                processes=limits.processes if bounded else self.settings.container.processes_without_cgroup,
-                data_bytes=limits.memory_bytes * (2 if bounded else 1),
-            )
+                group = await asyncio.to_thread(self._make_group, spec)
+            place = self._place(spec, group, uid)
             process, wire = self._start(self._wrap(spec, place))
         except OSError as error:
             await self._undo(spec, group, uid)
@@ -218,8 +220,32 @@ class LocalDriver:
         except StartFailed:
             await self._undo(spec, group, uid)
             raise
-        container = LocalContainer(self, spec, process, wire, group, uid, self.code_at(code))
-        self._containers[spec.id] = container
+        return self._keep(LocalContainer(self, spec, process, wire, group, uid, self.code_at(place.code)))
+
+    def _make_group(self, spec: ContainerSpec) -> Group | None:
+        group = self.cgroups.make(self.host_name(spec.id))
+        if group is not None:
+            group.limit(self._limits(spec))
+        return group
+
+    def _limits(self, spec: ContainerSpec) -> Limits:
+        return Limits(memory_bytes=spec.memory_mb * MIB, processes=self.settings.container.processes)
+
+    def _place(self, spec: ContainerSpec, group: Group | None, uid: int | None) -> Place:
+        """With a code folder of the container's own, where none was given."""
+        limits = self._limits(spec)
+        bounded = group is not None and group.bounds_memory
+        return Place(
+            name=self.host_name(spec.id),
+            code=Path(spec.code_folder) if spec.code_folder else self.cells.make(self.host_name(spec.id)),
+            uid=uid,
+            group_files=group.join if group is not None else (),
+            processes=limits.processes if bounded else self.settings.container.processes_without_cgroup,
+            data_bytes=limits.memory_bytes * (2 if bounded else 1),
+        )
+
+    def _keep(self, container: LocalContainer) -> LocalContainer:
+        self._containers[container.id] = container
         return container
 
     def host_name(self, id: str) -> str:
@@ -238,49 +264,27 @@ class LocalDriver:
         return "/action"
 
     def _start(self, launch: Launch) -> tuple[Process, Pipes]:
-        stdin_inside, stdin = os.pipe2(os.O_CLOEXEC)
-        replies, replies_inside = os.pipe2(os.O_CLOEXEC)
-        stdout, stdout_inside = os.pipe2(os.O_CLOEXEC)
-        stderr, stderr_inside = os.pipe2(os.O_CLOEXEC)
-        inside = {0: stdin_inside, 1: stdout_inside, 2: stderr_inside, REPLIES: replies_inside}
-        ours = (stdin, replies, stdout, stderr)
+        inside, wire = open_pipes()
         try:
             process = spawn.start(launch.argv, launch.env, inside | launch.descriptors)
         except BaseException:
-            for descriptor in ours:
-                os.close(descriptor)
+            close_pipes(wire)
             raise
         finally:
             for descriptor in (*inside.values(), *launch.descriptors.values()):
                 os.close(descriptor)
-        for descriptor in ours:
-            os.set_blocking(descriptor, False)
-        return process, Pipes(*ours)
+        return process, wire
 
     async def _undo(self, spec: ContainerSpec, group: Group | None, uid: int | None) -> None:
         if group is not None:
             await asyncio.to_thread(group.remove)
         await asyncio.to_thread(self.remove_folder, spec.id)
-        self._give_uid(uid)
-
-    def _take_uid(self) -> int | None:
-        if os.geteuid() != 0:
-            return None
-        if self._free_uids:
-            return self._free_uids.pop()
-        if self._next_uid >= self._first_uid + UIDS:
-            raise StartFailed(f"{UIDS} containers run already")
-        self._next_uid += 1
-        return self._next_uid - 1
-
-    def _give_uid(self, uid: int | None) -> None:
-        if uid is not None:
-            self._free_uids.append(uid)
+        self._uids.give(uid)
 
     def forget(self, container: LocalContainer, uid: int | None) -> None:
         """The container is gone."""
         self._containers.pop(container.id, None)
-        self._give_uid(uid)
+        self._uids.give(uid)
 
     async def _watch(self) -> None:
         """Without a memory cgroup: the sum over each container's processes is looked at twice a second."""
@@ -297,5 +301,6 @@ class LocalDriver:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(container.destroy() for container in list(self._containers.values())))
+        self._uids.close()
         if self._janitor is not None:
             await self._janitor.close()

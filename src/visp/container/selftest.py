@@ -23,6 +23,9 @@ from visp.container.base import ContainerSpec, Mount
 from visp.errors import ContainerError, StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from visp.container.base import Template
     from visp.container.bwrap import BwrapDriver
 
 MEMORY_MB = 128
@@ -44,14 +47,19 @@ PROCESSES_LIMIT = 4
 """bubblewrap's own, the probe, and one more for what may come between."""
 
 
-async def check(driver: BwrapDriver, data_dir: Path, python: str) -> bool:
-    """Runs the probe unless it passed already; whether it ran. Raises `StartFailed` naming every hole."""
+async def check(driver: BwrapDriver, data_dir: Path, python: str, templates: Sequence[Template] = ()) -> bool:
+    """Runs the probe, in a plain container and in a child of each template, unless it passed already; whether it ran.
+
+    Raises `StartFailed` naming every hole.
+    """
     probe = PROBE.read_bytes()
-    key = _key(driver.name, driver.fingerprint(), probe)
+    key = _key(driver.name, driver.fingerprint() + repr(templates).encode(), probe)
     verdict = data_dir / VERDICT
     if _is_kept(verdict, key):
         return False
     holes = await run(driver, python, probe)
+    for template in templates:
+        holes += await run(driver, python, probe, template)
     if holes:
         raise StartFailed(
             f"the sandbox of driver {driver.name} has holes, so visp does not serve: {'; '.join(holes)} "
@@ -63,7 +71,7 @@ async def check(driver: BwrapDriver, data_dir: Path, python: str) -> bool:
     return True
 
 
-async def run(driver: BwrapDriver, python: str, probe: bytes) -> list[str]:
+async def run(driver: BwrapDriver, python: str, probe: bytes, template: Template | None = None) -> list[str]:
     """The holes that the probe finds; raises `StartFailed` when it cannot run."""
     answer = bytearray()
     with ExitStack() as stack:
@@ -75,6 +83,7 @@ async def run(driver: BwrapDriver, python: str, probe: bytes) -> list[str]:
             env={},
             memory_mb=MEMORY_MB,
             mounts=(Mount(str(program), "/visp/probe.py"),),
+            template=template,
         )
         try:
             ended = await once.run(driver, spec, b"", answer.extend, TIMEOUT_S)

@@ -28,14 +28,15 @@ _starting = threading.Lock()
 
 
 class Process:
-    """A started process; `exited` is done once it has ended."""
+    """A child of this process; `exited` is done once it has ended. Raises `ProcessLookupError` for none."""
 
     __slots__ = ("_descriptor", "exited", "pid")
 
     def __init__(self, pid: int) -> None:
+        self._descriptor = os.pidfd_open(pid)
+        _started.add(pid)
         self.pid = pid
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        self._descriptor = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
 
     def _ended(self) -> None:
@@ -71,7 +72,7 @@ def start(argv: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int,
                 setsigmask=(),
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM),
             )
-            _started.add(pid)
+            _started.add(pid)  # before another thread may look for orphans
     except OSError as error:
         raise StartFailed(f"{argv[0]} cannot be started: {error.strerror}") from None
     finally:

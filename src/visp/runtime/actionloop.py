@@ -1,7 +1,7 @@
 """ActionLoop, as its proxy speaks it: lines in, lines out. Sans I/O.
 
 Source: OpenWhisk's ActionLoop proxy and the official images of the kinds; a line that begins with `!` is our launchers'
-own way to say "not 200".
+own way to say "not 200", and one that begins with `@` names the activation that it answers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ ENDLESS_BYTES = 64 * 1024 * 1024
 """A reply longer than this is not read on: its container is given up."""
 
 NOT_200 = b"!"
+TAG = b"@"
+TAG_BYTES = 64
+"""No tag is longer: `@`, an activation's id, a space."""
 _NOT_JSON_OBJECT = b'{"error":%b}' % msgspec.json.encode(wording.NOT_A_DICTIONARY_OR_ARRAY)
 _EXITED = b'{"error":%b}' % msgspec.json.encode(wording.COMMAND_EXITED)
 _NO_START = b'{"error":"Cannot start action. Check logs for details."}'
@@ -57,6 +60,17 @@ class ReplyReader:
         if room > 0:
             self._parts.append(data[:room])
             self._kept_bytes += min(room, len(data))
+
+
+def untag(line: bytes) -> tuple[bytes, bytes, int]:
+    """The activation's id that a tagged reply begins with, the reply itself, and how long the tag is.
+
+    A line without a tag names no activation: the id is empty.
+    """
+    end = line.find(b" ", 1, TAG_BYTES)
+    if line[:1] != TAG or end < 0:
+        return b"", line, 0
+    return line[1:end], line[end + 1 :], end + 1
 
 
 def run_reply(line: bytes, size_bytes: int, family: str) -> Reply:

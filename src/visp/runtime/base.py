@@ -13,6 +13,11 @@ import msgspec
 
 STDOUT, STDERR = 0, 1
 
+CONCURRENT_FAMILIES = frozenset({"nodejs"})
+"""Families whose launcher runs several activations at once, if its init line asks for it (`concurrency`)."""
+CONCURRENT = b'{"ok":true,"concurrent":true}'
+"""What such a launcher answers to that; with any other answer it is given one run at a time."""
+
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """A container's answer: HTTP status and raw body; only its first bytes when `size_bytes` exceeds the limit."""
@@ -40,8 +45,17 @@ OnOutput = Callable[[int, bytes], None]
 """`STDOUT` or `STDERR`, and bytes as they came, in the order of reading."""
 
 
+class Lanes(Protocol):
+    """Several runs at once in one container."""
+
+    def run(self, id: str, payload: bytes, then: Then) -> None:
+        """As `ActionClient.run`, for the activation with this id; each run is answered, or `Gone`, by itself."""
+        ...
+
+
 class ActionClient(Protocol):
-    """The connection to one container. One call at a time unless the container runs several at once.
+    """The connection to one container. One call at a time, unless the container runs several at once: then its runs go
+    through what `share` gives.
 
     `cancel` forgets the caller of what is under way (a deadline passed): a reply that comes later is dropped, and the
     container must then be destroyed by its owner.
@@ -53,6 +67,13 @@ class ActionClient(Protocol):
 
     def run(self, payload: bytes, then: Then) -> None:
         """`payload` is the `/run` body, one line of JSON without the line end. Writes at once; no task, no await."""
+        ...
+
+    def share(self) -> Lanes | None:
+        """From now on, after an init that asked for it, several runs may be under way, and replies name theirs.
+
+        None where the wire carries one at a time.
+        """
         ...
 
     def cancel(self) -> None:
@@ -77,12 +98,13 @@ class ActionClient(Protocol):
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What to start inside a container for a kind: its argument list, its environment, and host paths to show
-    read-only.
+    read-only. `template` is the host's path of a program whose children can become it, where the kind has one.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     mounts: tuple[tuple[str, str], ...]
+    template: str | None = None
 
 
 class PreparedCode(msgspec.Struct, frozen=True):

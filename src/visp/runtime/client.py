@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from visp.runtime import actionloop, http
 from visp.runtime.base import STDERR, STDOUT, Gone, Reply
+from visp.runtime.lanes import PipeLanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from visp.runtime.base import OnOutput, Then
+    from visp.runtime.base import Lanes, OnOutput, Then
 
 READ_BYTES = 64 * 1024
 """Room for one read is allocated each time: more than this comes from the kernel, page by page."""
@@ -46,8 +47,10 @@ class PipeClient:
         self._stdin, self._replies, self._stdout, self._stderr = descriptors
         self._on_output = on_output
         self._family = family
+        self._result_limit_bytes = result_limit_bytes
         self._reader = actionloop.ReplyReader(result_limit_bytes)
         self._then: Then | None = None
+        self._lanes: PipeLanes | None = None
         self._is_init = False
         self._unsent = memoryview(b"")
         self._is_gone = False
@@ -70,6 +73,14 @@ class PipeClient:
     def run(self, payload: bytes, then: Then) -> None:
         self._is_init = False
         self._send(payload, then)
+
+    def share(self) -> Lanes:
+        lanes = self._lanes = PipeLanes(self._loop, self._stdin, self._family, self._result_limit_bytes, self._end)
+        if self._is_gone or self._unsent:  # whatever answered has not read what it answers
+            lanes.lose()
+        else:
+            self._loop.add_reader(self._replies, self._on_tagged, lanes)  # in place of the other reader
+        return lanes
 
     def cancel(self) -> None:
         self._then = None
@@ -94,6 +105,8 @@ class PipeClient:
     def close(self) -> None:
         self._then = None
         self._is_gone = self._is_closed = True
+        if self._lanes is not None:
+            self._lanes.close()
         for descriptor in (self._replies, self._stdout, self._stderr):
             self._loop.remove_reader(descriptor)
         if self._unsent:
@@ -146,8 +159,7 @@ class PipeClient:
         except OSError:
             data = b""
         if not data or self._reader.is_endless:
-            self._loop.remove_reader(self._replies)
-            self._lose()
+            self._end()
             return
         complete = self._reader.feed(data)
         then = self._then
@@ -160,6 +172,13 @@ class PipeClient:
         else:
             then(actionloop.run_reply(line, size_bytes, self._family))
 
+    def _on_tagged(self, lanes: PipeLanes) -> None:
+        data = _read(self._replies)
+        if data:
+            lanes.feed(data)
+        elif data is not None:
+            self._end()
+
     def _on_log(self, descriptor: int, stream: int) -> None:
         """One read for each turn of the loop: a flood of output must not keep others waiting."""
         data = _read(descriptor)
@@ -170,8 +189,15 @@ class PipeClient:
         else:
             self._loop.remove_reader(descriptor)
 
+    def _end(self) -> None:
+        """Nothing comes any more, or nothing that could be trusted."""
+        self._loop.remove_reader(self._replies)
+        self._lose()
+
     def _lose(self) -> None:
         self._is_gone = True
+        if self._lanes is not None:
+            self._lanes.lose()
         then = self._then
         if then is not None:
             self._answer_gone(then, not self._is_refused)
@@ -221,6 +247,9 @@ class HttpClient:
             wire.request(http.render("/run", self._host, self._port, payload), lambda reply: self._settle(then, reply))
         else:
             self._call("/run", payload, then, retry=False)
+
+    def share(self) -> None:
+        return None
 
     def cancel(self) -> None:
         self._then = None

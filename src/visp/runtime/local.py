@@ -29,23 +29,30 @@ VISIBLE = "/usr"
 """Where they must lie in truth: inside a container there is nothing else of the host."""
 VERSION_S = 5.0
 HEAP_SHARE = 0.75
+TEMPLATE = "template.py"
 _INSIDE = "/visp"
 
 
 class LocalKind(msgspec.Struct, frozen=True):
-    """One kind with its program; `launcher` is where the launcher lies on the host."""
+    """One kind with its program; `launcher` and `template` are where these lie on the host."""
 
     name: str
     program: str
     runtime: LocalRuntime
     launcher: str
+    template: str | None = None
 
     def command(self, memory_mb: int) -> Command:
         """What is started for it in a container with this much memory."""
         inside = f"{_INSIDE}/{Path(self.runtime.launcher).name}"
         heap_mb = str(int(memory_mb * HEAP_SHARE))
         arguments = (argument.replace("{heap_mb}", heap_mb) for argument in self.runtime.arguments)
-        return Command(argv=(self.program, *arguments, inside), env={}, mounts=((self.launcher, inside),))
+        return Command(
+            argv=(self.program, *arguments, inside),
+            env={},
+            mounts=((self.launcher, inside),),
+            template=self.template,
+        )
 
 
 def find(manifest: Manifest, install: Callable[[str, bytes], Path]) -> dict[str, LocalKind]:
@@ -57,10 +64,24 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path]) -> dict[str,
     with ThreadPoolExecutor(max(1, len(kinds))) as threads:
         programs = list(threads.map(lambda entry: find_program(entry[1]), kinds))
     return {
-        kind.kind: LocalKind(kind.kind, program, local, str(install(local.launcher, read_program(local.launcher))))
+        kind.kind: LocalKind(
+            kind.kind,
+            program,
+            local,
+            str(install(local.launcher, read_program(local.launcher))),
+            _install_template(local.launcher, install),
+        )
         for (kind, local), program in zip(kinds, programs, strict=True)
         if program is not None
     }
+
+
+def _install_template(launcher: str, install: Callable[[str, bytes], Path]) -> str | None:
+    """A family whose launcher has a `template.py` beside it has templates."""
+    name = str(Path(launcher).with_name(TEMPLATE))
+    if not resources.files("visp.runtime").joinpath(name).is_file():
+        return None
+    return str(install(name, read_program(name)))
 
 
 def find_program(local: LocalRuntime) -> str | None:

@@ -85,3 +85,19 @@ def test_the_proxy_speaks_for_a_child_that_is_gone() -> None:
 def test_nobody_speaks_where_there_is_no_proxy_or_nothing_was_asked() -> None:
     assert actionloop.gone("nodejs", is_init=False, was_sent=True) == Gone(True, None)
     assert actionloop.gone("python", is_init=True, was_sent=False) == Gone(False, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'@abc {"a":1}', (b"abc", b'{"a":1}', 5)),
+        (b'@abc !{"error":1}', (b"abc", b'!{"error":1}', 5)),
+        (b"@abc  two", (b"abc", b" two", 5)),
+        (b'{"a": 1}', (b"", b'{"a": 1}', 0)),
+        (b"@", (b"", b"@", 0)),
+        (b"", (b"", b"", 0)),
+        (b"@" + b"x" * 100 + b" {}", (b"", b"@" + b"x" * 100 + b" {}", 0)),
+    ],
+)
+def test_a_tag_names_the_activation(line: bytes, expected: tuple[bytes, bytes, int]) -> None:
+    assert actionloop.untag(line) == expected

@@ -68,6 +68,14 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
     command = kinds["nodejs:20"].command(256)
     assert command.argv == (path, "-x192", "/visp/launcher.js")
     assert command.mounts == (("/cells/nodejs/launcher.js", "/visp/launcher.js"),)
+    assert command.template is None
+
+
+def test_kind_whose_launcher_has_a_template_beside_it_says_where_it_lies(bin: Path) -> None:
+    program(bin, "python3.11", "Python 3.11.2")
+    runs = LocalRuntime(launcher="python/launcher.py", programs=("python3.11",), version="Python 3.11.")
+    kinds = local.find(Manifest({"python": (kind("python:3.11", runs=runs),)}), lambda name, _: Path("/cells") / name)
+    assert kinds["python:3.11"].command(256).template == "/cells/python/template.py"
 
 
 def test_a_default_that_is_installed_stays() -> None:

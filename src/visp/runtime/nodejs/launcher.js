@@ -3,6 +3,8 @@
 // The first line is init: {"value": {name, main, binary, code | folder, env}}. Every later line is a run body:
 // {"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}.
 // A reply is what the kind's official image answers: a plain line for 200, a line that begins with "!" for an error status.
+// If init's value has "concurrency", up to so many runs come at once: init's answer says "concurrent", and each reply to a run
+// begins with "@<activation_id> ".
 // Standard output and error are the logs, written before the reply.
 'use strict'
 
@@ -19,6 +21,7 @@ const NEWLINE = 10
 const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
+let isShared = false // several runs may be under way, so each reply says whose it is
 let isStopped = false // after a synchronous throw the official image refuses further runs
 const shown = Object.create(null) // environment variables as they were last set: setting one is slow
 
@@ -37,7 +40,8 @@ function write (text) {
   }
 }
 
-const fail = (sentence) => write('!' + JSON.stringify({ error: sentence }))
+const failed = (sentence) => '!' + JSON.stringify({ error: sentence })
+const fail = (sentence) => write(failed(sentence))
 
 function show (name, value) {
   if (typeof value !== 'string' || shown[name] === value) return
@@ -50,6 +54,7 @@ function show (name, value) {
 async function init (value) {
   for (const [name, text] of Object.entries(value.env || {})) process.env[name] = text
   const main = value.main || 'main'
+  isShared = value.concurrency > 1
   try {
     if (value.folder) {
       action = await loadFolder(value.folder, main)
@@ -60,7 +65,7 @@ async function init (value) {
       return
     }
     if (typeof action !== 'function') throw `Action entrypoint '${main}' is not a function.` // eslint-disable-line no-throw-literal
-    write('{"ok":true}')
+    write(isShared ? '{"ok":true,"concurrent":true}' : '{"ok":true}')
   } catch (error) {
     fail(`Initialization has failed due to: ${(error && error.stack) || error}`)
   }
@@ -115,9 +120,11 @@ function member (object, names) {
 
 // ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+// The environment is the process's: where runs overlap it holds what the last one brought, as in the official image.
 function run (message) {
+  const tag = isShared ? `@${message.activation_id} ` : ''
   if (isStopped) {
-    fail('System not ready, status is stopped.')
+    write(tag + failed('System not ready, status is stopped.'))
     return
   }
   for (const name in message) {
@@ -127,46 +134,42 @@ function run (message) {
   try {
     result = action(message.value === undefined ? {} : message.value)
   } catch (error) {
-    isStopped = true
+    isStopped = !isShared // runs that have come already are not to suffer; no others will
     console.error(error)
-    fail(`An error has occurred: ${error}`)
+    write(tag + failed(`An error has occurred: ${error}`))
     return
   }
-  if (result !== null && typeof result === 'object' && typeof result.then === 'function') {
-    result.then(answer, reject)
+  if (result === null || typeof result !== 'object' || typeof result.then !== 'function') {
+    write(tag + answer(result))
+  } else if (isShared) {
+    // a promise of its own kind that settles twice would answer twice, and end the container with all its runs
+    Promise.resolve(result).then((value) => write(tag + answer(value)), (reason) => write(tag + reject(reason)))
   } else {
-    answer(result)
+    result.then(writeAnswer, writeReject)
   }
 }
 
+const writeAnswer = (result) => write(answer(result))
+const writeReject = (reason) => write(reject(reason))
+
 function answer (result) {
-  if (result === undefined) {
-    write('{}')
-    return
-  }
-  if (result !== null && typeof result !== 'object') {
-    fail('The action did not return a dictionary.')
-    return
-  }
+  if (result === undefined) return '{}'
+  if (result !== null && typeof result !== 'object') return failed('The action did not return a dictionary.')
   let text
   try {
     text = JSON.stringify(result)
   } catch (error) {
-    fail(`An error has occurred: ${error}`)
-    return
+    return failed(`An error has occurred: ${error}`)
   }
-  if (text === undefined) fail('The action did not return a dictionary.')
-  else write(text)
+  return text === undefined ? failed('The action did not return a dictionary.') : text
 }
 
 function reject (reason) {
-  let text
   try {
-    text = JSON.stringify({ error: serialise(reason === undefined ? {} : reason, new Set()) })
+    return JSON.stringify({ error: serialise(reason === undefined ? {} : reason, new Set()) })
   } catch (error) {
-    text = JSON.stringify({ error: String(reason) })
+    return JSON.stringify({ error: String(reason) })
   }
-  write(text)
 }
 
 // An error as JSON: name, message, stack and code, its own properties, nested errors too; what leads back to itself is named so.

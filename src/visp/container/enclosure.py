@@ -1,0 +1,424 @@
+"""How a template makes cells: processes that stand in a sandbox of their own before they know whose code they will run.
+
+Runs under the interpreter of the template's kind. Standard library only, Python 3.8 and newer. Started as a program it
+puts the root together that all its cells share and becomes the template; that one imports it and calls `serve`.
+
+The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, mounts}`. `words` are options of
+bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal; `first` is the
+template's program, which the interpreter finds once under the name that its launcher has later.
+"""
+
+import array
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+
+CONTROL, PLAN = 3, 4
+MESSAGE_BYTES = 64 * 1024
+DESCRIPTORS = 16
+FIRST_FREE = 200
+"""Descriptors that must survive are above it while 0-3 take their places."""
+REPLIES = 3
+CANNOT_ENTER = 125
+BASE, OLD, NEW = "/tmp", "/old", "/new"
+PROGRAMS = "/visp"
+
+READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
+DETACH = 2
+NEW_MOUNTS, NEW_CGROUP, NEW_USER, NEW_PROCESSES = 0x00020000, 0x02000000, 0x10000000, 0x20000000
+AS_SIBLING, INTO_CGROUP = 0x00008000, 0x200000000
+DIE_WITH_PARENT, DUMPABLE, NAME, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT = 1, 4, 15, 22, 24, 38, 47
+FILTER, CLEAR_ALL = 2, 4
+CLONE3, MOUNT_SETATTR = 435, 442
+"""Numbers that all machines share."""
+LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
+NODES = ("null", "zero", "full", "random", "urandom", "tty")
+COVERED = ("sys", "sysrq-trigger", "irq", "bus")
+"""Below /proc, read-only: what bubblewrap covers too."""
+
+libc = ctypes.PyDLL(None, use_errno=True)
+"""Keeps the interpreter's lock: a clone returns twice."""
+
+
+def check(result):
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def mount(source, target, kind=None, flags=0, data=None):
+    words = [word.encode() if word is not None else None for word in (source, target, kind)]
+    check(libc.mount(*words, ctypes.c_ulong(flags), data.encode() if data is not None else None))
+
+
+def restrict(target, attributes, everywhere=False):
+    """Adds attributes to a mount, and to all below it."""
+    changes = struct.pack("QQQQ", attributes, 0, 0, 0)
+    at_here, recursive = -100, 0x8000 if everywhere else 0
+    check(libc.syscall(MOUNT_SETATTR, at_here, target.encode(), recursive, changes, ctypes.c_size_t(len(changes))))
+
+
+def bind(source, target, attributes=READ_ONLY | NO_SUID | NO_DEVICES):
+    mount(source, target, None, BIND | RECURSIVE)
+    restrict(target, attributes, everywhere=True)
+
+
+def write(path, text):
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def call_myself(name):
+    """As the host's operator sees it in a list of processes."""
+    check(libc.prctl(NAME, name.encode(), 0, 0, 0))
+
+
+def die_with_parent():
+    check(libc.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0))
+
+
+# ── the root that all cells share ───────────────────────────────────────────────────────────────────────────────
+
+
+def parse(words):
+    """`(option, operands, size)` for each option; `--size` and `--perms` belong to the one that follows."""
+    counts = {"--ro-bind": 2, "--ro-bind-try": 2, "--bind": 2, "--symlink": 2, "--proc": 1, "--dev": 1}
+    counts.update({"--tmpfs": 1, "--dir": 1, "--size": 1, "--perms": 1})
+    left, size = list(words), None
+    while left:
+        option = left.pop(0)
+        operands = [left.pop(0) for _ in range(counts[option])]
+        if option == "--size":
+            size = operands[0]
+        elif option != "--perms":
+            yield option, operands, size
+            size = None
+
+
+def is_of_cell(option, operands):
+    """What each cell mounts by itself: /proc and what covers parts of it, and what can be written."""
+    return option in ("--proc", "--tmpfs") or operands[-1].startswith("/proc/")
+
+
+def make_point(path, like):
+    """Something to mount on: a folder, or a file where `like` is none."""
+    if os.path.isdir(like):
+        os.makedirs(path, 0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o444))
+
+
+def put_together(plan):
+    """In namespaces of its own, with the root of the cells; capable of making cells."""
+    os.umask(0o022)
+    flags = NEW_MOUNTS
+    if os.geteuid() == 0:
+        os.setgroups([])
+    else:
+        flags |= NEW_USER
+    uid, gid = os.geteuid(), os.getegid()
+    options = [resolved(option, operands) for option, operands, _ in parse(plan["words"])]
+    cells, first, own = (os.path.realpath(path) for path in (plan["cells"], plan["first"], sys.argv[0]))
+    mounts = [(os.path.realpath(host), inside) for host, inside in plan["mounts"]]
+    check(libc.unshare(flags))
+    if flags & NEW_USER:
+        write("/proc/self/setgroups", "deny")
+        write("/proc/self/uid_map", f"0 {uid} 1")
+        write("/proc/self/gid_map", f"0 {gid} 1")
+    mount(None, "/", None, RECURSIVE | PRIVATE)
+    mount("tmpfs", BASE, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
+    os.mkdir(BASE + OLD)
+    os.mkdir(BASE + NEW)
+    check(libc.pivot_root(BASE.encode(), (BASE + OLD).encode()))
+    os.chdir("/")
+    mount("tmpfs", NEW, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
+    for option, operands in options:
+        place(option, operands)
+    make_point(NEW + "/action", "/")
+    bind(OLD + cells, NEW + "/action")
+    make_point(NEW + PROGRAMS, "/")
+    for host, inside in mounts:
+        make_point(NEW + inside, OLD + host)
+        bind(OLD + host, NEW + inside)
+    programs = [(plan["argv"][-1], first), (f"{PROGRAMS}/enclosure.py", own)]
+    programs = [(inside, read(OLD + host)) for inside, host in programs]
+    mount("tmpfs", NEW + PROGRAMS, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")  # until the template is up
+    for inside, content in programs:
+        with open(NEW + inside, "wb") as file:
+            file.write(content)
+    restrict(NEW + "/dev", READ_ONLY)
+    restrict(NEW, READ_ONLY)
+    check(libc.umount2(OLD.encode(), DETACH))
+    os.chdir(NEW)
+    check(libc.pivot_root(b".", b"."))
+    check(libc.umount2(b".", DETACH))
+    os.chdir("/tmp")
+
+
+def resolved(option, operands):
+    """Links are followed while they lead where they mean to."""
+    return option, [os.path.realpath(operands[0]), operands[1]] if "bind" in option else operands
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def place(option, operands):
+    """One option, as far as it is the same for all cells."""
+    target = NEW + operands[-1]
+    if option == "--symlink":
+        os.symlink(operands[0], target)
+    elif option == "--dev":
+        make_devices(target)
+    elif option == "--proc":
+        make_point(target, "/")
+        mount(OLD + "/proc", target, None, BIND | RECURSIVE)  # where none is seen the kernel mounts no new one
+    elif option in ("--tmpfs", "--dir"):
+        make_point(target, "/")
+    elif not is_of_cell(option, operands) and (option != "--ro-bind-try" or os.path.exists(OLD + operands[0])):
+        make_point(target, OLD + operands[0])
+        bind(OLD + operands[0], target, NO_SUID | NO_DEVICES | (0 if option == "--bind" else READ_ONLY))
+
+
+def make_devices(target):
+    make_point(target, "/")
+    mount("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
+    for name in NODES:
+        make_point(f"{target}/{name}", "")
+        bind(f"{OLD}/dev/{name}", f"{target}/{name}", NO_SUID)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.symlink(f"/proc/self/fd/{number}", f"{target}/{name}")
+    os.symlink("/proc/self/fd", f"{target}/fd")
+    os.symlink("/proc/kcore", f"{target}/core")
+    os.symlink("pts/ptmx", f"{target}/ptmx")
+    os.mkdir(f"{target}/pts")
+    os.mkdir(f"{target}/shm")
+
+
+def main():
+    """Becomes the template."""
+    plan = json.loads(read_plan())
+    put_together(plan)
+    die_with_parent()
+    for descriptor in (CONTROL, PLAN):
+        os.set_inheritable(descriptor, True)
+    os.execve(plan["argv"][0], plan["argv"], plan["env"])
+
+
+def read_plan():
+    return os.pread(PLAN, os.fstat(PLAN).st_size, 0)
+
+
+# ── cells ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def settle():
+    """The plan, for a template that is up: from now on the launcher lies where its program lay."""
+    plan = json.loads(read_plan())
+    os.close(PLAN)
+    check(libc.umount2(PROGRAMS.encode(), DETACH))
+    die_with_parent()
+    call_myself("visp-template")
+    return plan
+
+
+def serve(plan):
+    """Makes cells as they are asked for. Returns in a cell alone, once it was told to be what the template is for.
+
+    A request is `{uid, is_born_in_group}`: a uid of the host (0 where there is one only), and whether the second
+    descriptor is the folder of a group to be born in. The first is the cell's channel, those that are left are files by
+    which groups are joined. On the channel come `{pid}`, the host's number of the cell's first process, and when that
+    has nothing left to give away `{}`, or `{error}`.
+    """
+    while True:
+        request, descriptors = receive(CONTROL)
+        if request is None:
+            os._exit(0)
+        channel = socket.socket(fileno=descriptors.pop(0))
+        try:
+            is_cell = clone(plan, request, channel, descriptors)
+        except OSError as error:
+            tell(channel, {"error": f"no cell can be made: {error.strerror}"})
+            is_cell = False
+        if is_cell:
+            return live(plan, channel, descriptors)
+        channel.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def receive(channel):
+    """A message and its descriptors; None when nothing more comes."""
+    with socket.socket(fileno=os.dup(channel)) if isinstance(channel, int) else channel.dup() as sock:
+        data, extra, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4))
+    found = array.array("i")
+    for _, _, content in extra:
+        found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    return (json.loads(data) if data else None), list(found)
+
+
+def tell(channel, message):
+    """False when whoever asked is gone, or has given up."""
+    try:
+        channel.send(json.dumps(message).encode())
+    except OSError:
+        return False
+    return True
+
+
+def clone(plan, request, channel, descriptors):
+    """True in the cell, whose parent is the template's own: it ends as a child of the server."""
+    flags, group = plan["namespaces"] & ~NEW_CGROUP, 0
+    if request["is_born_in_group"]:
+        flags, group = flags | INTO_CGROUP, descriptors[0]
+    arguments = struct.pack("11Q", flags | AS_SIBLING, 0, 0, 0, 0, 0, 0, 0, 0, 0, group)
+    reader, writer = os.pipe()
+    pid = libc.syscall(CLONE3, arguments, ctypes.c_size_t(len(arguments)))
+    if pid == 0:
+        os.close(writer)
+        os.close(CONTROL)
+        if os.read(reader, 1) != b"1":
+            os._exit(CANNOT_ENTER)
+        os.close(reader)
+        if request["is_born_in_group"]:
+            os.close(descriptors.pop(0))
+        return True
+    try:
+        check(pid)
+        admit(plan["uid"], request["uid"], pid)
+        if tell(channel, {"pid": pid}):
+            os.write(writer, b"1")
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return False
+
+
+def admit(inside, outside, pid):
+    """The only uid that there is in the namespaces of a new process."""
+    write(f"/proc/{pid}/setgroups", "deny")
+    write(f"/proc/{pid}/uid_map", f"{inside} {outside} 1")
+    write(f"/proc/{pid}/gid_map", f"{inside} {outside} 1")
+
+
+def live(plan, channel, join):
+    """The first process of the cell: makes the sandbox around it and its child, and ends as that one ends."""
+    try:
+        os.setresgid(plan["uid"], plan["uid"], plan["uid"])
+        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+        die_with_parent()
+        call_myself("visp-cell")
+        check(libc.sethostname(plan["hostname"].encode(), len(plan["hostname"])))
+        for descriptor in join:
+            os.write(descriptor, b"0")
+        if plan["namespaces"] & NEW_CGROUP:
+            check(libc.unshare(NEW_CGROUP))
+        os.setsid()
+        furnish(plan)
+        check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+        check(libc.prctl(AMBIENT, CLEAR_ALL, 0, 0, 0))
+        for number in range(int(read(LAST_CAPABILITY)) + 1):
+            check(libc.prctl(DROP_BOUND, number, 0, 0, 0))
+        pid = os.fork()
+        if pid == 0:
+            return obey(plan, channel)
+        drop_all(plan)
+        check(libc.prctl(DUMPABLE, 0, 0, 0, 0))  # its memory, environment and files are not for those inside
+        if not tell(channel, {}):
+            os._exit(CANNOT_ENTER)
+    except OSError as error:
+        tell(channel, {"error": f"no sandbox can be made: {error}"})
+        os._exit(CANNOT_ENTER)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def furnish(plan):
+    """What a cell alone sees: its processes, terminals and what it may write; and no further namespaces of users."""
+    for option, operands, size in parse(plan["words"]):
+        target = operands[-1]
+        if option == "--proc":
+            if plan["namespaces"] & NEW_PROCESSES:
+                mount("proc", target, "proc", NO_SUID | NO_DEVICES | NO_EXEC)
+            if plan["namespaces"] & NEW_USER:
+                write(f"{target}/sys/user/max_user_namespaces", "0")
+            for name in COVERED[1:]:
+                if os.path.exists(f"{target}/{name}"):
+                    bind(f"{target}/{name}", f"{target}/{name}")
+        elif option == "--dev":
+            mount("devpts", f"{target}/pts", "devpts", NO_SUID | NO_EXEC, "newinstance,ptmxmode=0666,mode=620")
+        elif option == "--tmpfs":
+            mount("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, f"mode=0755,size={size}" if size else "mode=0755")
+        elif is_of_cell(option, operands):
+            bind(operands[0], target)
+
+
+def obey(plan, channel):
+    """The second process waits for its order, and is ready for the code when this returns.
+
+    An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
+    `mounts` lie below the folder of cells. `argv` is null for the launcher that the template holds.
+    """
+    order, descriptors = receive(channel)
+    if order is None:
+        os._exit(0)
+    channel.close()
+    moved = [os.dup2(descriptor, FIRST_FREE + number) for number, descriptor in enumerate(descriptors)]
+    for number, descriptor in enumerate(moved):
+        os.dup2(descriptor, number)
+    os.closerange(REPLIES + 1, os.sysconf("SC_OPEN_MAX"))
+    try:
+        call_myself(os.path.basename(os.path.realpath("/proc/self/exe")))
+        show(order)
+        os.chdir("/tmp")
+        for number, value in order["limits"]:
+            resource.setrlimit(number, (value, value))
+        drop_all(plan)
+        check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
+        if order["argv"] is not None:
+            os.execve(order["argv"][0], order["argv"], order["env"])
+    except OSError as error:
+        os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
+        os._exit(CANNOT_ENTER)
+    os.environ.update(order["env"])
+    return order
+
+
+def show(order):
+    """The code at /action, in front of the folder of all; programs of its own in front of the launcher."""
+    if order["mounts"]:
+        mount("tmpfs", PROGRAMS, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
+        for source, inside in order["mounts"]:
+            make_point(inside, f"/action/{source}")
+            mount(f"/action/{source}", inside, None, BIND)
+        restrict(PROGRAMS, READ_ONLY)
+    mount(f"/action/{order['code']}", "/action", None, BIND)  # what it copies is read-only
+
+
+def drop_all(plan):
+    """No capability, and the filter of system calls: nothing of this can be undone."""
+    header, nothing = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)
+    check(libc.capset(header, nothing))
+    program = bytes.fromhex(plan["filter"])
+    code = ctypes.create_string_buffer(program, len(program))
+    check(libc.prctl(SECCOMP, FILTER, struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)), 0, 0))
+
+
+if __name__ == "__main__":
+    main()

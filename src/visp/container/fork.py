@@ -1,0 +1,188 @@
+"""The driver by templates: a container is a child of a warm interpreter, in the very sandbox that bubblewrap makes.
+
+What is seen inside, the namespaces, the filter and the limits are bubblewrap's own words, which the template reads too.
+What has no template of its own is executed in a cell of any other; code that lies elsewhere goes by bubblewrap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+from visp.container import bwrap
+from visp.container.blanks import Blanks
+from visp.container.bwrap import BwrapDriver
+from visp.container.local import LocalContainer
+from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
+from visp.errors import StartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from visp.container import base
+    from visp.container.base import ContainerSpec
+    from visp.container.cgroup import Group
+    from visp.container.template import Blank
+    from visp.settings import Settings
+
+NAMESPACES = {
+    "--unshare-user": 0x10000000,
+    "--unshare-ipc": 0x08000000,
+    "--unshare-pid": 0x20000000,
+    "--unshare-net": 0x40000000,
+    "--unshare-uts": 0x04000000,
+    "--unshare-cgroup-try": 0x02000000,
+}
+MOUNTS = 0x00020000
+"""bubblewrap makes this one unasked."""
+PROGRAMS = "/visp"
+"""Only below it can a cell show programs of its own."""
+
+
+class ForkDriver(BwrapDriver):
+    """Containers by templates, and by bubblewrap."""
+
+    def __init__(self, settings: Settings, data_dir: Path) -> None:
+        super().__init__(settings, data_dir, "fork")
+        self._templates: dict[base.Template, tuple[Template, Blanks]] = {}
+        self._common: base.Template | None = None
+        """The one whose cells serve what has no template."""
+        self._numbers = itertools.count()
+        self._forks = True
+
+    def __repr__(self) -> str:
+        return f"<ForkDriver {[blanks for _, blanks in self._templates.values()]}>"
+
+    def fingerprint(self) -> bytes:
+        return super().fingerprint() + ENCLOSURE.read_bytes()
+
+    async def give_up_templates(self) -> None:
+        """From now on everything goes by bubblewrap."""
+        self._forks, self.name = False, "bwrap"
+        await self._end_templates()
+
+    def warm(self, templates: Sequence[base.Template]) -> None:
+        """Begins to start these, and to make the cells that are kept ready."""
+        self._common = next(iter(templates), None)
+        for template in templates:
+            self._pool_of(template).fill()
+
+    def template_pids(self) -> list[int]:
+        """Those that run."""
+        return [template.pid for template, _ in self._templates.values() if template.pid is not None]
+
+    async def create(self, spec: ContainerSpec) -> LocalContainer:
+        template = spec.template or self._common
+        if template is None or not self._can_fork(spec):
+            return await super().create(spec)
+        blank = await self._pool_of(template).take()
+        try:
+            if blank.group is not None:
+                blank.group.limit(self._limits(spec))
+            place = self._place(spec, blank.group, blank.uid)
+            own = [] if spec.mounts == template.mounts else spec.mounts
+            wire = blank.obey(
+                Order(
+                    code=self._in_cells(str(place.code)),
+                    mounts=tuple((self._in_cells(mount.host), mount.inside) for mount in own),
+                    argv=None if spec.argv == template.argv else spec.argv,
+                    env=_environment(spec.env),
+                    limits=limits_of(self.rlimits(place)),
+                )
+            )
+        except OSError as error:
+            await self._drop(blank)
+            await asyncio.to_thread(self.remove_folder, spec.id)
+            raise StartFailed(f"no container could be prepared: {error}") from None
+        return self._keep(LocalContainer(self, spec, blank.process, wire, blank.group, blank.uid, "/action"))
+
+    def _can_fork(self, spec: ContainerSpec) -> bool:
+        """A cell sees nothing of the host's but the folder of cells."""
+        hosts = [mount.host for mount in spec.mounts]
+        if spec.code_folder is not None:
+            hosts.append(spec.code_folder)
+        insides = [mount.inside for mount in spec.mounts]
+        return (
+            self._forks
+            and all(self._is_in_cells(host) for host in hosts)
+            and all(os.path.dirname(inside) == PROGRAMS for inside in insides)
+        )
+
+    def _is_in_cells(self, path: str) -> bool:
+        return os.path.normpath(path) == path and path.startswith(f"{self.cells.folder}/")
+
+    def _in_cells(self, path: str) -> str:
+        return path.removeprefix(f"{self.cells.folder}/")
+
+    # ── templates and blank cells ───────────────────────────────────────────────────────────────────────────────
+
+    def _pool_of(self, wanted: base.Template) -> Blanks:
+        if wanted not in self._templates:
+            template = self._template(wanted)
+            limits = self.settings.container
+            blanks = Blanks(
+                lambda: self._make_blank(template), self._drop, least=limits.blanks, most=limits.blanks_limit
+            )
+            self._templates[wanted] = template, blanks
+        return self._templates[wanted][1]
+
+    def _template(self, wanted: base.Template) -> Template:
+        words = bwrap.NAMESPACES
+        flags = (flag for word, flag in NAMESPACES.items() if word in words)
+        plan = Plan(
+            words=self.view(),
+            namespaces=sum(flags, MOUNTS),
+            uid=int(words[words.index("--uid") + 1]),
+            hostname=words[words.index("--hostname") + 1],
+            filter=self._filter.hex(),
+            cells=str(self.cells.folder),
+            argv=wanted.argv,
+            env=_environment({}),
+            first=wanted.program,
+            mounts=tuple((mount.host, mount.inside) for mount in wanted.mounts),
+        )
+        enclosure = self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
+        return Template(wanted.argv[0], enclosure, plan)
+
+    async def _make_blank(self, template: Template) -> Blank:
+        uid, group = self._uids.take(), None
+        try:
+            if self.cgroups.hierarchies:
+                name = self.host_name(f"blank-{next(self._numbers)}")
+                group = await asyncio.to_thread(self.cgroups.make, name)
+            return await template.make(uid, group)
+        except (OSError, StartFailed) as error:
+            await self._release(uid, group)
+            raise StartFailed(f"driver fork: {error}") from None
+        except asyncio.CancelledError:
+            await asyncio.shield(self._release(uid, group))
+            raise
+
+    async def _drop(self, blank: Blank) -> None:
+        blank.end()
+        await blank.process.exited
+        await self._release(blank.uid, blank.group)
+
+    async def _release(self, uid: int | None, group: Group | None) -> None:
+        if group is not None:
+            await asyncio.to_thread(group.remove)
+        self._uids.give(uid)
+
+    async def _end_templates(self) -> None:
+        for template, blanks in self._templates.values():
+            await blanks.close()
+            await template.close()
+        self._templates.clear()
+
+    async def close(self) -> None:
+        self._forks = False
+        await self._end_templates()
+        await super().close()
+
+
+def _environment(given: dict[str, str]) -> dict[str, str]:
+    """As bubblewrap leaves it to a container."""
+    return bwrap.ENVIRONMENT | given | {"PWD": bwrap.WORKING}

@@ -1,0 +1,257 @@
+"""The host's side of a template: starts it, asks it for cells, and starts another when it is gone.
+
+A template is a clean process: its environment is the containers' own, its descriptors are the channel on which it is
+asked, its plan, and pipes for what it prints. What it makes are children of the server, not its own, so its end ends
+none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.container import spawn
+from visp.container.local import close_pipes, open_pipes
+from visp.container.spawn import Process
+from visp.errors import StartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from visp.container.base import Pipes
+    from visp.container.cgroup import Group
+
+CONTROL, PLAN = 3, 4
+"""Its descriptors, beside 0-2."""
+ENCLOSURE = resources.files("visp.container").joinpath("enclosure.py")
+MESSAGE_BYTES = 64 * 1024
+READY_S = 10.0
+RENEWED_AFTER = 1000
+SAID_BYTES = 2048
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a template is told at its start; `enclosure.py` says what it means."""
+
+    words: tuple[str, ...]
+    namespaces: int
+    uid: int
+    hostname: str
+    filter: str
+    cells: str
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    first: str
+    mounts: tuple[tuple[str, str], ...]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cell becomes: paths below the folder of cells, and the command, None for what the template is for."""
+
+    code: str
+    mounts: tuple[tuple[str, str], ...]
+    argv: tuple[str, ...] | None
+    env: dict[str, str]
+    limits: tuple[tuple[int, int], ...]
+
+
+def limits_of(rlimits: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+    """By the numbers of this machine."""
+    return tuple((getattr(resource, f"RLIMIT_{name.upper()}"), value) for name, value in rlimits.items())
+
+
+class Blank:
+    """A cell that waits for its order."""
+
+    def __init__(self, process: Process, channel: socket.socket, uid: int | None, group: Group | None) -> None:
+        self.process = process
+        self.uid = uid
+        self.group = group
+        self._channel = channel
+
+    def obey(self, order: Order) -> Pipes:
+        """Gives the order and returns how the container is spoken to. Raises `OSError` when the cell is gone."""
+        inside, wire = open_pipes()
+        try:
+            socket.send_fds(self._channel, [msgspec.json.encode(order)], [inside[number] for number in sorted(inside)])
+        except BaseException:
+            close_pipes(wire)
+            raise
+        finally:
+            for descriptor in inside.values():
+                os.close(descriptor)
+        self._channel.close()
+        return wire
+
+    def end(self) -> None:
+        """It was not needed; whoever made it waits for its process."""
+        self._channel.close()
+        self.process.kill()
+
+
+class Template:
+    """One template, running or not."""
+
+    def __init__(self, python: str, enclosure: Path, plan: Plan) -> None:
+        self._argv = [python, "-I", "-S", str(enclosure)]
+        self._plan = msgspec.json.encode(plan)
+        self._run: _Run | None = None
+        self._left: list[_Run] = []
+
+    @property
+    def pid(self) -> int | None:
+        """None while it does not run."""
+        return self._run.process.pid if self._run is not None and self._run.lives else None
+
+    async def make(self, uid: int | None, group: Group | None) -> Blank:
+        """A blank cell with this uid, in this group. Raises `StartFailed`; what was made by then is ended."""
+        try:
+            return await self._make(self._running(), uid, group)
+        except _Ended:  # since it was looked at last: another is started
+            pass
+        try:
+            return await self._make(self._running(), uid, group)
+        except _Ended as error:
+            raise StartFailed(f"the template gave no cell: {error}") from None
+
+    async def _make(self, run: _Run, uid: int | None, group: Group | None) -> Blank:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        blank: Blank | None = None
+        try:
+            async with asyncio.timeout(READY_S):
+                run.ask(theirs, uid, group)
+                theirs.close()  # so that the end of the last who holds it is seen
+                pid = (await _answer(ours)).get("pid")
+                assert isinstance(pid, int)
+                blank = Blank(Process(pid), ours, uid, group)
+                await _answer(ours)
+        except BaseException as error:
+            ours.close()
+            if blank is not None:
+                blank.end()
+                await asyncio.shield(blank.process.exited)
+            if isinstance(error, TimeoutError):
+                run.end()
+                raise StartFailed(f"the template gave no cell within {READY_S} s") from None
+            if isinstance(error, ConnectionError):
+                run.end()
+                raise _Ended(run.last_words() or str(error)) from None
+            raise
+        finally:
+            theirs.close()
+        return blank
+
+    def _running(self) -> _Run:
+        """The one to ask; it is started where none runs.
+
+        After many cells a new one takes its place: what all children of one share, the seed of their hashes and where
+        things lie in memory, is not shared for long. The old one answers what it was asked and ends by itself.
+        """
+        if self._run is None or not self._run.lives or self._run.asked >= RENEWED_AFTER:
+            self._leave()
+            self._run = _Run(self._argv, self._plan)
+        return self._run
+
+    def _leave(self) -> None:
+        self._left = [run for run in self._left if not run.process.exited.done()]
+        if self._run is not None:
+            self._run.let_go()
+            self._left.append(self._run)
+            self._run = None
+
+    async def close(self) -> None:
+        """It runs no more; cells that it made live on."""
+        self._leave()
+        for run in self._left:
+            run.end()
+            await run.process.exited
+
+
+class _Ended(Exception):
+    """The process that was asked is gone; its last words."""
+
+
+class _Run:
+    """One process of a template. Raises `StartFailed`."""
+
+    def __init__(self, argv: list[str], plan: bytes) -> None:
+        self.asked = 0
+        self._is_ended = False
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        self._said, said_inside = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        nothing, nothing_inside = os.pipe2(os.O_CLOEXEC)
+        plan_inside = spawn.memory_file(plan)
+        inside = {0: nothing, 1: said_inside, 2: said_inside, CONTROL: theirs.fileno(), PLAN: plan_inside}
+        try:
+            self.process = spawn.start(argv, {}, inside)
+        except BaseException:
+            self.let_go()
+            raise
+        finally:
+            theirs.close()
+            for descriptor in (said_inside, nothing, nothing_inside, plan_inside):
+                os.close(descriptor)
+
+    @property
+    def lives(self) -> bool:
+        return not (self._is_ended or self.process.exited.done())
+
+    def end(self) -> None:
+        self._is_ended = True
+        self.process.kill()
+
+    def ask(self, channel: socket.socket, uid: int | None, group: Group | None) -> None:
+        """For a cell that speaks on `channel`; raises `OSError`."""
+        born_in = group.born_in if group is not None else None
+        files: list[int] = []
+        self.asked += 1
+        try:
+            if born_in is not None:
+                files.append(os.open(born_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            joined_by = group.joined_by if group is not None else ()
+            files.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in joined_by)
+            request = msgspec.json.encode({"uid": uid or 0, "is_born_in_group": born_in is not None})
+            socket.send_fds(self._control, [request], [channel.fileno(), *files])
+        finally:
+            for descriptor in files:
+                os.close(descriptor)
+
+    def last_words(self) -> str:
+        try:
+            return os.read(self._said, SAID_BYTES).decode("utf-8", "replace").strip()
+        except OSError:  # none, or it was let go
+            return ""
+
+    def let_go(self) -> None:
+        """It is asked no more, and ends when it has answered."""
+        self._control.close()
+        if self._said >= 0:
+            os.close(self._said)
+        self._said = -1
+
+
+async def _answer(channel: socket.socket) -> dict[str, object]:
+    """The next message of a cell. Raises `StartFailed` for one that tells of an error, `OSError` for none."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(channel.fileno(), lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(channel.fileno())
+    data = channel.recv(MESSAGE_BYTES)
+    if not data:
+        raise ConnectionResetError("it ended")
+    message = msgspec.json.decode(data, type=dict[str, object])
+    if "error" in message:
+        raise StartFailed(str(message["error"]))
+    return message
