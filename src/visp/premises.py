@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import socket
+import sys
+import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from visp.entity.runtime_manifest import Manifest, parse_manifest
 from visp.errors import VispError
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SECRET_BYTES = 32
+ENDING_S = 1.0
+LOOK_S = 0.02
 
 
 class CannotStart(VispError):
@@ -38,11 +45,41 @@ def prepare_data_dir(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def listening(settings: Settings) -> Iterator[socket.socket]:
-    """The bound socket; raises `CannotStart` when the address cannot be had."""
+def locked(data_dir: Path) -> Iterator[int]:
+    """The data folder is this server's for the block; raises `CannotStart` when it is another's.
+
+    The descriptor may be inherited: the folder is free when every process that holds it has ended. So what a killed
+    server's processes need to end is waited for.
+    """
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        until_s = time.monotonic() + ENDING_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise CannotStart(
+                        f"another server uses {data_dir}: stop it, or choose another folder by --data-dir"
+                    ) from None
+                time.sleep(LOOK_S)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def listening(settings: Settings, *, is_shared: bool = False) -> Iterator[socket.socket]:
+    """The bound socket, which others of this server may bind too if it `is_shared`.
+
+    Raises `CannotStart` when the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
@@ -110,3 +147,32 @@ def memory_budget_mb(settings: Settings) -> int:
 def starts_at_once(settings: Settings) -> int:
     """How many containers may be starting: the setting, or as many as there are cores."""
     return settings.pool.starts_at_once or len(os.sched_getaffinity(0))
+
+
+def share_of(settings: Settings) -> Settings:
+    """What one of the server's shards may use: memory, starts and kept records are divided among them."""
+    count = settings.workers
+    pool = msgspec.structs.replace(
+        settings.pool,
+        memory_mb=max(1, memory_budget_mb(settings) // count),
+        starts_at_once=max(1, starts_at_once(settings) // count),
+        stem_cells=-(-settings.pool.stem_cells // count),
+        stem_cells_most=-(-settings.pool.stem_cells_most // count),
+    )
+    retention = msgspec.structs.replace(settings.retention, bytes=-(-settings.retention.bytes // count))
+    return msgspec.structs.replace(settings, pool=pool, retention=retention)
+
+
+def announce(url: str, data_dir: Path) -> None:
+    """Says that the server is ready and where: text on a terminal, else one JSON line."""
+    if sys.stdout.isatty():
+        print(f"visp is ready at {url} (data in {data_dir}; Ctrl-C stops it)", flush=True)
+    else:
+        line = {"url": url, "data_dir": str(data_dir), "pid": os.getpid()}
+        print(msgspec.json.encode(line).decode(), flush=True)
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL of what listens there."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

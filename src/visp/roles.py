@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp import premises
+from visp import premises, shard
 from visp.api.auth import is_loopback
 from visp.api.context import Services
 from visp.api.door import Gate
 from visp.api.routes import Site
 from visp.bus import base as topics
-from visp.bus.memory import MemoryBus
 from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
 from visp.container.guard import Guarded
@@ -36,40 +35,44 @@ from visp.controller.invoke import Invoke
 from visp.controller.primitive import Primitive
 from visp.controller.recovery import Recovery
 from visp.controller.sequence import Sequences
-from visp.entitlement.throttle import Throttle
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.entity.runtime_manifest import LocalRuntime
 from visp.entity.subject import GUEST, SYSTEM
+from visp.errors import StartFailed
 from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
 from visp.runtime import local
 from visp.runtime.base import PreparedCode
+from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
 from visp.store.cache import EntityCache
 from visp.telemetry import log
+from visp.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from visp.bus.base import Bus
     from visp.bus.messages import Message
-    from visp.container.base import Container, ContainerSpec, Driver, Maker
+    from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
+    from visp.container.bwrap import BwrapDriver
     from visp.container.local import LocalDriver
     from visp.entity.execs import Code
     from visp.entity.runtime_manifest import Manifest
     from visp.invoker.code import CodeCache
     from visp.invoker.invoker import Invoker
+    from visp.neighbours import Neighbours
     from visp.runtime.base import ActionClient, OnOutput
-    from visp.runtime.local import LocalKind
     from visp.settings import Settings
-    from visp.store.ledger import EmbeddedLedger
+    from visp.store.base import Ledger
 
 DRIVERS = {
+    "fork": "visp.container.fork:ForkDriver",
     "bwrap": "visp.container.bwrap:BwrapDriver",
     "process": "visp.container.process:ProcessDriver",
 }
 """`driver` → where its class is; a setting may name a `module:Class` of someone else's."""
 
-SHARD = 0
-INVOKER = 0
 API_HOST = "http://visp.internal:3233"
 """What actions are told: a name of the platform's own, until containers have a network that leads to it."""
 
@@ -81,45 +84,51 @@ class Parts(msgspec.Struct, kw_only=True):
     gate: Gate
     acks: Acks
     boot: Callable[[], Awaitable[None]]
+    leave: Callable[[], Awaitable[None]] | None
+    """Until nothing runs here for other shards; None where there are none."""
     unready: str | None = "starting: the sandbox is being checked"
 
 
 @contextlib.asynccontextmanager
-async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterator[Parts]:
-    """Every part of a server in one process, started; stopped in the opposite order when the block is left."""
+async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 0) -> AsyncIterator[Parts]:
+    """Every part of a server in one process, started; stopped in the opposite order when the block is left.
+
+    Of a server of several shards, those of shard `number`.
+    """
     from visp.store.filesystem import FileBlobs
-    from visp.store.ledger import EmbeddedLedger
-    from visp.store.sqlite import SqliteActivations, SqliteEntities
 
     clock = SystemClock()
     secret = premises.read_secret(settings, data_dir)
-    driver = make_driver(settings, data_dir)
+    driver = make_driver(settings, shard.home_dir(data_dir, number))
     gated = GatedMaker(driver)
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(finding.cancel)
-        store = await SqliteEntities.open(data_dir / "entities.db")
-        stack.push_async_callback(store.close)
-        index = await SqliteActivations.open(data_dir / f"activations-{SHARD}.db")
-        ledger = EmbeddedLedger(data_dir / "ledger" / str(SHARD), index, settings, clock)
-        await ledger.open()
-        stack.push_async_callback(ledger.close)
+        neighbours = _neighbours(settings, data_dir, number, clock)
+        ground = await stack.enter_async_context(shard.standing(settings, data_dir, number, clock, neighbours))
+        bus, ledger, throttle = ground.bus, ground.ledger, ground.throttle
         stack.push_async_callback(driver.close)
         stack.callback(gated.close)
         kinds, manifest = await finding
-        bus = MemoryBus()
         blobs = FileBlobs(data_dir / "blobs")
         entities = EntityCache(
-            store, blobs, changed=lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision))
+            ground.store,
+            blobs,
+            changed=None  # neighbours are told by the store, and so are we
+            if neighbours
+            else lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision)),
         )
-        identities = Identities(store, secret, settings.limits, is_loopback=is_loopback(settings.host))
-        throttle = Throttle(clock)
+        identities = Identities(ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host))
         acks = Acks(throttle, settings.queue, bus)
         fleet = Fleet(clock)
+        metrics = Registry({"shard": str(number)})
         bus.subscribe(topics.PINGS, lambda message: _hear_ping(fleet, message))
         tasks = await stack.enter_async_context(_ended_tasks())
-        tasks.create_task(BlobSweep(store, blobs, clock).run())
-        primitive = Primitive(acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock)
+        if number == shard.FIRST:
+            tasks.create_task(BlobSweep(ground.store, blobs, clock).run())
+        primitive = Primitive(
+            acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock, shard=number, shards=settings.workers
+        )
         sequences = Sequences(
             primitive=primitive, entities=entities, acks=acks, ledger=ledger, clock=clock, tasks=tasks
         )
@@ -152,24 +161,44 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
             fire=fire,
             acks=acks,
             fleet=fleet,
-            activations=ledger,
+            activations=ground.activations,
+            metrics=metrics,
             unready=lambda: parts.unready,
             build=_build_date(),
         )
-        await stack.enter_async_context(
-            _invoker(settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities)
+        invoker = await stack.enter_async_context(
+            _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities)
         )
+        for source in (invoker.measured, acks.measured, ground.own.measured):
+            metrics.add(source)
+        if neighbours is not None:
+            fleet.ask(invoker.ping)
+            tasks.create_task(neighbours.tell(invoker.ping))
+            await neighbours.join(entities, identities, acks, fleet)
 
         async def boot() -> None:
             await _prepare_containers(settings, data_dir, driver, kinds)
-            await _make_keys(identities, url)
+            if number == shard.FIRST:
+                await _make_keys(identities, url)
+            if neighbours is not None:
+                await neighbours.arrive()
             gated.open()
             begun, ended = await recovery.run()
             if begun or ended:
                 log.info("recovery.done", resumed=begun, ended=ended)
 
-        parts = Parts(site=Site(services), gate=Gate(services), acks=acks, boot=boot)
+        leave = None if neighbours is None else neighbours.leave
+        parts = Parts(site=Site(services), gate=Gate(services), acks=acks, boot=boot, leave=leave)
         yield parts
+
+
+def _neighbours(settings: Settings, data_dir: Path, number: int, clock: SystemClock) -> Neighbours | None:
+    """The other shards, if there are any; nothing of them is imported else."""
+    if settings.workers == 1:
+        return None
+    from visp.neighbours import Neighbours
+
+    return Neighbours(number, settings.workers, data_dir, clock)
 
 
 # ── containers ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -177,7 +206,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str) -> AsyncIterat
 
 def make_driver(settings: Settings, data_dir: Path) -> Driver:
     """The driver that the settings name; raises `CannotStart`."""
-    name = "bwrap" if settings.driver == "auto" else settings.driver
+    name = "fork" if settings.driver == "auto" else settings.driver
     if name == "process" and not settings.trust_all_code:
         raise CannotStart(
             "driver 'process' isolates nothing: an action could read and do whatever this server can. "
@@ -216,11 +245,18 @@ class GatedMaker:
 
 
 async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKind], Manifest]:
-    """The kinds that run here, and the manifest as this machine offers it. An image driver runs none locally."""
+    """The kinds that run here, and the manifest as this machine offers it.
+
+    An image driver runs none locally; the one that runs nothing takes each of them.
+    """
     from visp.container.local import LocalDriver
 
     if not isinstance(driver, LocalDriver):
-        return {}, manifest
+        from visp.container.fake import FakeDriver
+
+        nothing = LocalRuntime(launcher="", programs=(), version="")
+        names = [kind.kind for kind in manifest.kinds()] if isinstance(driver, FakeDriver) else []
+        return {name: LocalKind(name, "", nothing, "") for name in names}, manifest
     await asyncio.to_thread(driver.cells.prepare)
     kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install)
     return kinds, local.offer(manifest, frozenset(kinds))
@@ -238,24 +274,44 @@ async def _prepare_containers(
     if left:
         log.warning("driver.reaped", containers=left)
     if isinstance(driver, BwrapDriver):
-        from visp.container import selftest
-
-        python = system_python(kinds)
-        if python is None:
-            raise CannotStart(
-                "the sandbox cannot be tested without a system Python, and python kinds cannot run: "
-                "apt-get install python3.11"
-            )
-        await selftest.check(driver, data_dir, python)
+        await _test_sandbox(settings, data_dir, driver, kinds)
     log.info("driver.ready", driver=driver.name, kinds=",".join(kinds), took_s=round(time.monotonic() - began_s, 3))
+
+
+async def _test_sandbox(
+    settings: Settings, data_dir: Path, driver: BwrapDriver, kinds: Mapping[str, LocalKind]
+) -> None:
+    """The self-test. What was not chosen by name goes on without templates where only these do not pass."""
+    from visp.container import selftest
+    from visp.container.fork import ForkDriver
+
+    python = system_python(kinds)
+    if python is None:
+        raise CannotStart(
+            "the sandbox cannot be tested without a system Python, and python kinds cannot run: "
+            "apt-get install python3.11"
+        )
+    if isinstance(driver, ForkDriver):
+        templates = templates_of(kinds)
+        try:
+            await selftest.check(driver, data_dir, python, templates)
+            driver.warm(templates)
+            return
+        except StartFailed as error:
+            if settings.driver != "auto":
+                raise
+            log.warning("driver.no_templates", reason=str(error))
+            await driver.give_up_templates()
+    await selftest.check(driver, data_dir, python)
 
 
 @contextlib.asynccontextmanager
 async def _invoker(
+    number: int,
     settings: Settings,
     clock: SystemClock,
-    bus: MemoryBus,
-    ledger: EmbeddedLedger,
+    bus: Bus,
+    ledger: Ledger,
     entities: EntityCache,
     driver: Driver,
     gated: GatedMaker,
@@ -278,7 +334,7 @@ async def _invoker(
             prepare_code, maker = _as_it_is(entities), gated
         yield await stack.enter_async_context(
             Invoker(
-                id=INVOKER,
+                id=number,
                 bus=bus,
                 ledger=ledger,
                 entities=entities,
@@ -321,6 +377,19 @@ def _as_it_is(entities: EntityCache) -> Callable[[Code], Awaitable[PreparedCode]
 def system_python(kinds: Mapping[str, LocalKind]) -> str | None:
     """A Python that containers can see; it unpacks archives and runs the escape probe."""
     return next((kind.program for name, kind in kinds.items() if name.startswith("python:")), None)
+
+
+def templates_of(kinds: Mapping[str, LocalKind]) -> tuple[Template, ...]:
+    """A template for each kind that can have one, as `container/` asks for it."""
+    from visp.container.base import Mount, Template
+
+    out = []
+    for kind in kinds.values():
+        command = kind.command(0)
+        if command.template is not None:
+            mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
+            out.append(Template(program=command.template, argv=command.argv, mounts=mounts))
+    return tuple(out)
 
 
 def wanted_cells(manifest: Manifest, kinds: Mapping[str, LocalKind], settings: Settings) -> tuple[Wanted, ...]:

@@ -13,14 +13,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from visp import premises, roles
 from visp.errors import VispError
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -36,23 +33,35 @@ GC_THRESHOLDS = (10_000, 20, 50)
 
 def serve(loaded: Loaded) -> int:
     """Runs the server until SIGTERM or SIGINT; the exit status. What keeps it from serving goes to stderr."""
+    return _run(loaded.settings, None)
+
+
+def serve_shard(settings: Settings, number: int) -> int:
+    """The same for one shard of several, whose parent has the data folder's lock and has chosen the port."""
+    return _run(settings, number)
+
+
+def _run(settings: Settings, shard: int | None) -> int:
     import uvloop
 
-    log.set_level(loaded.settings.log_level)
+    log.set_level(settings.log_level)
     try:
-        uvloop.run(_serve(loaded.settings))
+        uvloop.run(_serve(settings, shard))
     except VispError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, shard: int | None) -> None:
     stopping = _stop_on_signals()
     data_dir = premises.prepare_data_dir(settings)
-    with premises.listening(settings) as listener:
-        url = _url(listener)
-        async with roles.assembled(settings, data_dir, url) as parts:
+    with contextlib.ExitStack() as stack:
+        if shard is None:
+            stack.enter_context(premises.locked(data_dir))
+        listener = stack.enter_context(premises.listening(settings, is_shared=shard is not None))
+        url = premises.url_of(listener)
+        async with roles.assembled(settings, data_dir, url, shard or 0) as parts:
             server = _server(parts, settings)
             serving = asyncio.ensure_future(server.serve([listener]))
             sweeping = asyncio.ensure_future(parts.gate.sweep())
@@ -81,11 +90,7 @@ async def _boot(parts: Parts, url: str, data_dir: Path) -> None:
     gc.freeze()  # what is there now stays: it need not be looked through again
     gc.set_threshold(*GC_THRESHOLDS)
     parts.unready = None
-    if sys.stdout.isatty():
-        print(f"visp is ready at {url} (data in {data_dir}; Ctrl-C stops it)", flush=True)
-    else:
-        line = {"url": url, "data_dir": str(data_dir), "pid": os.getpid()}
-        print(msgspec.json.encode(line).decode(), flush=True)
+    premises.announce(url, data_dir)
 
 
 async def _settle(parts: Parts, within_s: float) -> None:
@@ -95,6 +100,8 @@ async def _settle(parts: Parts, within_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             await is_empty.wait()
+            if parts.leave is not None:
+                await parts.leave()
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -110,11 +117,6 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _server(parts: Parts, settings: Settings) -> Server:

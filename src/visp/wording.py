@@ -336,6 +336,7 @@ COMMAND_EXITED = "command exited"
 
 # ── logs ────────────────────────────────────────────────────────────────────────────────────────────────────────
 LOGS_INCOMPLETE = "There was an issue while collecting your logs. Data might be missing."
+LOGS_MIXED = "Activations ran at the same time in one container: each line is in the logs of one of them."
 LOGS_AFTER_FAILURE = "The action did not initialize or run as expected. Log data might be missing."
 
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import msgspec
 import pytest
+from tests.contract.linked import linked
 
 from visp import wording
 from visp.errors import Conflict
 from visp.store.base import Delete, Document, EntityQuery, EntityStore, Put
 from visp.store.memory import MemoryEntities
+from visp.store.shared import BorrowedEntities, WrittenEntities
 from visp.store.sqlite import SqliteEntities
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "written", "borrowed"])
 async def store(request, tmp_path):
-    opened = MemoryEntities() if request.param == "memory" else await SqliteEntities.open(tmp_path / "entities.db")
-    yield opened
-    await opened.close()
+    async with AsyncExitStack() as stack:
+        if request.param == "memory":
+            opened = MemoryEntities()
+        elif request.param == "sqlite":
+            opened = await SqliteEntities.open(tmp_path / "entities.db")
+        else:
+            first, second = await linked(stack, tmp_path)
+            written = await WrittenEntities.open_shared(tmp_path / "entities.db", first)
+            opened = await BorrowedEntities.borrow(tmp_path / "entities.db", second)
+            if request.param == "written":
+                opened, written = written, opened
+            stack.push_async_callback(written.close)
+        yield opened
+        await opened.close()
 
 
 def document(id: str, *, updated_ms: int = 1, publish: bool = False, body: bytes = b"{}") -> Document:

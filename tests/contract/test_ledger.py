@@ -14,7 +14,7 @@ import pytest
 
 from visp import settings
 from visp.clock import ManualClock
-from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.entity.activation import ActivationHead, ActivationRecord, Phases
 from visp.settings import Settings
 from visp.store.base import ActivationQuery, ActivationStore, Ledger, OpenWork, Work
 from visp.store.ledger import EmbeddedLedger
@@ -197,6 +197,18 @@ async def test_a_record_is_listed_once_its_late_logs_are_there(ledger: Store) ->
     found = await ledger.get("ns", entry.head.id)
     assert found == record(1, logs=("late",))
     assert await ids(ledger) == [id_of(2), id_of(1)]
+
+
+async def test_late_logs_say_when_they_were_complete(ledger: Store) -> None:
+    phases = Phases(0, 5, None, None, 20, 420, None, 440)
+    entry = record(1)
+    head = msgspec.structs.replace(entry.head, phases=phases)
+    await finish(ledger, msgspec.structs.replace(entry, head=head, has_all_logs=False))
+    ledger.add_logs(entry.head.id, ("late",), 9000)
+    found = await ledger.get("ns", entry.head.id)
+    assert found is not None
+    assert found.head.phases == msgspec.structs.replace(phases, logs=9000)
+    assert await ids(ledger) == [entry.head.id]
 
 
 async def test_many_logs_are_kept_whole(ledger: Store) -> None:

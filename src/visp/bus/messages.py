@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from visp.entity.activation import ActivationHead
@@ -60,13 +62,20 @@ class Detached(msgspec.Struct, frozen=True, array_like=True):
     id: str
 
 
+WARM_LIMIT = 1_000
+
+
 class Ping(msgspec.Struct, frozen=True, array_like=True):
-    """An invoker lives: its id, its memory for containers, what of it is in use, and how many activations wait."""
+    """An invoker lives: its id, its memory for containers, what of it is in use, and how many activations wait.
+
+    `warm`: actions with an idle container, `WARM_LIMIT` of them at most.
+    """
 
     invoker: int
     memory_mb: int
     used_mb: int
     waiting: int
+    warm: tuple[str, ...] = ()
 
 
 class EntityChanged(msgspec.Struct, frozen=True, array_like=True):
@@ -81,9 +90,25 @@ Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | Enti
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ActivationMessage)
 
+_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged)
+_TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
+_DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
+
+
+def encode(message: Message) -> bytes:
+    """Any message for a network: a byte that says which, and its msgpack."""
+    return _TAGS[type(message)] + _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Raises `msgspec.DecodeError` for what `encode` did not make."""
+    if not data or data[0] >= len(_DECODERS):
+        raise msgspec.DecodeError("no kind of message")
+    return _DECODERS[data[0]].decode(memoryview(data)[1:])
+
 
 def encode_activation(message: ActivationMessage) -> bytes:
-    """The form that the ledger and a network bus carry."""
+    """The form that the ledger carries."""
     return _encoder.encode(message)
 
 

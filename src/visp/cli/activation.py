@@ -81,6 +81,7 @@ Examples:
   visp activation get 44794bd6aab74415b4e42a308d880e5b
   visp activation get --last response
   visp activation get --last --logs
+  visp activation get --last --timeline
 """
 )
 @click.argument("id", required=False)
@@ -88,6 +89,7 @@ Examples:
 @last_option
 @click.option("-s", "--summary", "is_summary", is_flag=True, help="Print the outcome and the result alone.")
 @click.option("-g", "--logs", "is_logs", is_flag=True, help="Print the log lines alone, without time and stream.")
+@click.option("-t", "--timeline", "is_timeline", is_flag=True, help="Draw where its time went, and why it began cold.")
 @listing.json_option
 @pass_session
 def get(
@@ -97,6 +99,7 @@ def get(
     is_last: bool,
     is_summary: bool,
     is_logs: bool,
+    is_timeline: bool,
     as_json: bool,
 ) -> None:
     """Show the record of an activation, or one FIELD of it."""
@@ -104,9 +107,14 @@ def get(
         id, field = None, id
     with unable("get activation"):
         chosen = _chosen(session, id, is_last=is_last)
-        raw = session.client.activation(chosen)
+        raw = session.client.activation(chosen, has_phases=is_timeline)
     record = documents.value(raw)
-    if is_logs:
+    if is_timeline and not as_json:
+        from visp.cli import timeline
+
+        with unable("get activation"):
+            timeline.show(record, lambda id: documents.value(session.client.activation(id)))
+    elif is_logs:
         for line in lines_of(record):
             output.line(STAMP.sub("", line, count=1))
     elif is_summary:

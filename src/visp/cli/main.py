@@ -20,6 +20,7 @@ NOUNS = {
     "start": "visp.cli.start:start",
     "doctor": "visp.cli.doctor:doctor",
     "config": "visp.cli.config:config",
+    "sim": "visp.cli.sim:sim",
     "action": "visp.cli.action:action",
     "activation": "visp.cli.activation:activation",
     "trigger": "visp.cli.trigger:trigger",

@@ -33,6 +33,11 @@ def line(text: str) -> None:
     click.echo(_shown(text, sys.stdout))
 
 
+def bar(text: str, blanks: int, cells: int) -> None:
+    """A line that ends in a bar, which a terminal shows in colour; one of no cells is a stroke."""
+    click.echo(f"{_shown(text, sys.stdout)}{' ' * blanks}{click.style('█' * cells or '▏', fg='cyan')}")
+
+
 def note(text: str) -> None:
     """A line on standard error."""
     click.echo(_shown(text, sys.stderr), err=True)

@@ -21,7 +21,8 @@ _OPTIONS = (
     click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port, 3233 by default; 0: any."),
     click.option("--data-dir", metavar="FOLDER", help="Folder of everything that is kept."),
     click.option("--config", metavar="FILE", help="Settings file; visp.toml of the working folder by default."),
-    click.option("--driver", metavar="NAME", help="Where actions run: auto, bwrap, process or module:Class."),
+    click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Shards: processes that share the work."),
+    click.option("--driver", metavar="NAME", help="Where actions run: auto, fork, bwrap, process or module:Class."),
     click.option(
         "--i-trust-all-code",
         "trust_all_code",

@@ -28,6 +28,8 @@ def start(ctx: click.Context, /, config: str | None, others: tuple[str, ...], **
     where each came from.
     """
     loaded = load(config, others, named)
-    from visp.serving import serve
-
+    if loaded.settings.workers > 1:
+        from visp.shards import serve
+    else:
+        from visp.serving import serve
     ctx.exit(serve(loaded))

@@ -14,7 +14,9 @@ import msgspec
 from visp import wording
 from visp.bus import base as bus
 from visp.bus.messages import CompletionAck, ResultAck
+from visp.entity.activation import shard_of
 from visp.errors import Overloaded
+from visp.telemetry.metrics import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from visp.entitlement.throttle import Throttle
     from visp.settings import Queue
 
-    OnResult = Callable[[ResultAck], None]
+    OnResult = Callable[[ResultAck | None], None]
+    """None: the shard that ran it is gone, and with it what it came to, unless it was accepted."""
+
+IN_FLIGHT = "visp_activations_in_flight"
 
 
 class _Entry(msgspec.Struct, gc=False):
@@ -45,6 +50,10 @@ class Acks:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def measured(self) -> list[Family]:
+        """What is in flight, for a scrape."""
+        return [Family(IN_FLIGHT, "Activations between acceptance and their end.", "gauge", {(): len(self._entries)})]
 
     def check_room(self) -> None:
         """Raises `Overloaded` when no further activation may be in flight."""
@@ -72,6 +81,15 @@ class Acks:
             self._throttle.leave(entry.namespace_uuid)
         if not self._entries and self._on_empty is not None:
             self._on_empty()
+
+    def lost(self, shard: int) -> None:
+        """A shard is gone: whoever waits for what runs there hears so; what it had accepted it goes on with alone."""
+        for id in [id for id in self._entries if shard_of(id) == shard]:
+            entry = self._entries[id]
+            if entry.on_result is not None:
+                on_result, entry.on_result = entry.on_result, None
+                on_result(None)
+            self.complete(id)
 
     def when_empty(self, then: Callable[[], None]) -> None:
         """Calls `then` once nothing is in flight; at once, if nothing is."""

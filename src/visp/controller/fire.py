@@ -19,7 +19,7 @@ from visp.controller.primitive import Accepted, Answer, Order, Refused, message_
 from visp.entitlement import rights
 from visp.entity import payload as payloads
 from visp.entity.action import Action
-from visp.entity.activation import ActivationHead, ActivationRecord, Status, new_id
+from visp.entity.activation import ActivationHead, ActivationRecord, Status
 from visp.entity.execs import SequenceExec
 from visp.entity.parameters import values
 from visp.entity.subject import Identity
@@ -82,6 +82,20 @@ class Fire:
         self._ledger = ledger
         self._clock = clock
 
+    def reserve(self, identity: Identity, trigger: Trigger) -> bool:
+        """Whether the fire and what it invokes can be counted at once; else `obtain` comes first."""
+        return self._throttle.reserve(identity, _active(trigger), 1)
+
+    async def obtain(self, identity: Identity, trigger: Trigger | None = None) -> None:
+        """Brings here what is counted: of the fire, or when the trigger is known, of its rules.
+
+        Raises `ServiceError`.
+        """
+        if trigger is None:
+            await self._throttle.obtain(identity, 0, 1)
+        else:
+            await self._throttle.obtain(identity, _active(trigger))
+
     def charge(self, identity: Identity) -> None:
         """Counts one fire; raises `Throttled`."""
         self._throttle.charge_fire(identity)
@@ -118,7 +132,7 @@ class Fire:
         body = payloads.encode(_argument(firing, payload))
         orders: list[Order] = []
         logs = tuple(self._activate(firing, rule, link, body, orders) for rule, link in rules.items())
-        record = _record(firing, event, logs, self._clock.now_ms())
+        record = _record(self._primitive.new_id(), firing, event, logs, self._clock.now_ms())
         works = [Work(order.id, encode_activation(message_of(order, is_accepted=True))) for order in orders]
 
         def accepted(error: Exception | None) -> None:
@@ -168,8 +182,14 @@ class Fire:
                 body=body,
                 transid=firing.transid,
                 received_ms=firing.received_ms,
-            )
+            ),
+            is_here=True,
         )
+
+
+def _active(trigger: Trigger) -> int:
+    """How many rules are active."""
+    return sum(link.status is RuleStatus.ACTIVE for link in (trigger.rules or {}).values())
 
 
 def _argument(firing: Firing, payload: JsonObject) -> JsonObject:
@@ -177,10 +197,10 @@ def _argument(firing: Firing, payload: JsonObject) -> JsonObject:
     return values(firing.trigger.parameters) | {"__ow_headers": msgspec.Raw(payloads.encode(headers))} | payload
 
 
-def _record(firing: Firing, event: bytes, logs: tuple[str, ...], now_ms: int) -> ActivationRecord:
+def _record(id: str, firing: Firing, event: bytes, logs: tuple[str, ...], now_ms: int) -> ActivationRecord:
     trigger = firing.trigger
     head = ActivationHead(
-        id=new_id(now_ms),
+        id=id,
         namespace=firing.identity.namespace,
         subject=firing.identity.subject,
         name=trigger.name.name,

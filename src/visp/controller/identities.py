@@ -173,7 +173,7 @@ class Identities:
 
 def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
     """What a namespace may do: its own limits within the system's; raises `ValueError` for what is no size."""
-    system = LimitRanges()
+    system = LimitRanges(concurrency=Range(1, platform.concurrency, 1))
     payload_bytes = _at_most(own.max_payload_size, PAYLOAD_LIMIT_BYTES)
     result_bytes = _at_most(own.truncation_size, RESULT_LIMIT_BYTES)
     own_only = {

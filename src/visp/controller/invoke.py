@@ -15,7 +15,6 @@ from visp.controller.primitive import Answer, Order
 from visp.entitlement import rights
 from visp.entity import payload as payloads
 from visp.entity.action import Action
-from visp.entity.activation import new_id
 from visp.entity.execs import CodeExec, SequenceExec
 from visp.entity.parameters import Parameters, is_true, values
 from visp.entity.subject import Identity
@@ -56,6 +55,19 @@ class Invoke:
         self._deprecated = frozenset(kind.kind for kind in manifest.kinds() if kind.deprecated)
         self._clock = clock
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether `reserve` may say no: where several shards share the counts."""
+        return self._throttle.is_shared
+
+    def reserve(self, identity: Identity) -> bool:
+        """Whether one invocation can be counted at once; else `obtain` comes first."""
+        return self._throttle.reserve(identity, 1)
+
+    async def obtain(self, identity: Identity) -> None:
+        """Brings here what `charge` counts with; raises `ServiceError`."""
+        await self._throttle.obtain(identity, 1)
+
     def charge(self, identity: Identity) -> None:
         """Counts one invocation; raises `Throttled`. Before anything is known of the action."""
         self._throttle.charge_invocation(identity)
@@ -85,14 +97,18 @@ class Invoke:
             self._primitive.run_blocking(order, wait_s, then)
         return order.id
 
-    def order(self, invocation: Invocation) -> Order:
-        """The checks that need the action and the payload; raises `RequestError` and `ServiceError`."""
+    def order(self, invocation: Invocation, *, is_here: bool = False) -> Order:
+        """The checks that need the action and the payload; raises `RequestError` and `ServiceError`.
+
+        `is_here`: it lies in this shard's ledger, with what caused it.
+        """
         identity, action = invocation.identity, invocation.action
         payload = payloads.parse_object(invocation.body)
         self.check_action(identity, action, payload)
         self._primitive.check_room()
+        is_here = is_here or isinstance(action.exec, SequenceExec)  # whose controller this is
         return Order(
-            id=new_id(self._clock.now_ms()),
+            id=self._primitive.new_id() if is_here else self._primitive.place(identity, action),
             identity=identity,
             action=action,
             content=argument(action, payload),

@@ -75,7 +75,20 @@ class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Primitive:
     """Publishes activations and hears of their outcomes."""
 
-    def __init__(self, *, acks: Acks, bus: Bus, ledger: Ledger, fleet: Fleet, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        acks: Acks,
+        bus: Bus,
+        ledger: Ledger,
+        fleet: Fleet,
+        clock: Clock,
+        shard: int = 0,
+        shards: int = 1,
+    ) -> None:
+        self._shard = shard
+        self._topic = invoker_topic(shard)
+        self._topics = {f"{number:02x}": invoker_topic(number) for number in range(shards)}
         self._acks = acks
         self._bus = bus
         self._ledger = ledger
@@ -84,32 +97,41 @@ class Primitive:
         self._deadlines = Deadlines(asyncio.get_running_loop(), clock)
 
     def new_id(self) -> str:
-        return new_id(self._clock.now_ms())
+        """For what runs, or is recorded, by this shard itself."""
+        return new_id(self._clock.now_ms(), self._shard)
+
+    def place(self, identity: Identity, action: Action) -> str:
+        """Chooses where an activation will run, and gives it the id that says so.
+
+        Raises `Overloaded` when no invoker is up.
+        """
+        name, memory_mb = action.name.id, action.limits.memory_mb
+        shard = place(self._fleet.view(), self._shard, identity.namespace, name, memory_mb)
+        if shard is None:
+            raise Overloaded()
+        if len(self._topics) > 1:
+            self._fleet.placed(shard, name, memory_mb)
+        return new_id(self._clock.now_ms(), shard)
 
     def check_room(self) -> None:
         """Raises `StoreFull` or `Overloaded` when no new work may be taken."""
         self._acks.check_room()
         self._ledger.check_room()
 
-    def topic(self, order: Order) -> str:
-        """Where the activation goes; raises `Overloaded` when no invoker is up."""
-        action = order.action
-        invoker = place(self._fleet.view(), order.identity.namespace, action.name.id, action.limits.memory_mb)
-        if invoker is None:
-            raise Overloaded()
-        return invoker_topic(invoker)
+    def _topic_of(self, order: Order) -> str:
+        """Where the activation goes: to the shard that its id names; to this one, if there is none of that number."""
+        return self._topics.get(order.id[12:14], self._topic)
 
     def run_blocking(self, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
-        """Answers `Finished`, or `Accepted` once `wait_s` has passed; raises `Overloaded`."""
-        topic = self.topic(order)
+        """Answers `Finished`, or `Accepted` once `wait_s` has passed."""
+        topic = self._topic_of(order)
         waiting = _Waiting(self, order, topic, wait_s, then)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
         self._deadlines.add(order.id, wait_s, waiting.on_deadline)
         self._bus.publish(topic, message_of(order, is_blocking=True))
 
     def run_accepted(self, order: Order, then: Callable[[Answer], None]) -> None:
-        """Answers `Accepted` when the ledger holds the work; raises `Overloaded`."""
-        topic = self.topic(order)
+        """Answers `Accepted` when the ledger holds the work."""
         message = message_of(order, is_accepted=True)
 
         def accepted(error: Exception | None) -> None:
@@ -117,24 +139,20 @@ class Primitive:
 
         self._ledger.accept([Work(order.id, encode_activation(message))], None, accepted)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
-        self._bus.publish(topic, message)  # in the same loop turn: a free container's `started` shares the sync
+        # in the same loop turn: a free container's `started` shares the sync
+        self._bus.publish(self._topic_of(order), message)
 
     def run_part(self, order: Order, then: Callable[[Answer], None]) -> None:
-        """Runs a part of a composite: answers `Finished`; raises `Overloaded`."""
-        topic = self.topic(order)
+        """Runs a part of a composite: answers `Finished`."""
         self._acks.register(
             order.id, order.identity.namespace_uuid, len(order.content), lambda ack: then(answer_of(ack))
         )
-        self._bus.publish(topic, message_of(order))
+        self._bus.publish(self._topic_of(order), message_of(order))
 
     def publish_accepted(self, order: Order) -> None:
-        """Publishes work that the ledger holds already: a fire's children, or what is found at start.
-
-        Raises `Overloaded`.
-        """
-        topic = self.topic(order)
+        """Publishes work that the ledger holds already: a fire's children, or what is found at start."""
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
-        self._bus.publish(topic, message_of(order, is_accepted=True))
+        self._bus.publish(self._topic_of(order), message_of(order, is_accepted=True))
 
     def settled(self, order: Order, wait_s: float) -> None:
         """The result came in time."""
@@ -161,7 +179,7 @@ class _Waiting:
         self._wait_s = wait_s
         self._then: Callable[[Answer], None] | None = then
 
-    def on_result(self, ack: ResultAck) -> None:
+    def on_result(self, ack: ResultAck | None) -> None:
         self._primitive.settled(self._order, self._wait_s)
         self._settle(answer_of(ack))
 
@@ -180,8 +198,10 @@ class _Waiting:
             then(answer)
 
 
-def answer_of(ack: ResultAck) -> Answer:
-    """What an ack means for whoever waits."""
+def answer_of(ack: ResultAck | None) -> Answer:
+    """What an ack means for whoever waits; None that the shard that ran it is gone."""
+    if ack is None:
+        return Refused(ServiceError())
     if ack.error is not None:
         return Refused(StoreFull())
     return Finished(ack.head, ack.result)

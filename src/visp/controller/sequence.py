@@ -147,23 +147,23 @@ class Sequences:
             progress.atomic[0] += 1
             if progress.atomic[0] > SEQUENCE_LIMIT:
                 return failure(Status.APPLICATION_ERROR, wording.SEQUENCE_TOO_LONG), True
-        order = Order(
-            id=self._primitive.new_id(),
-            identity=parent.identity,
-            action=action,
-            content=part_argument(action, input),
-            transid=parent.transid,
-            received_ms=self._clock.now_ms(),
-            cause=parent.id,
-        )
         try:
+            order = Order(
+                id=self._primitive.new_id() if is_sequence else self._primitive.place(parent.identity, action),
+                identity=parent.identity,
+                action=action,
+                content=part_argument(action, input),
+                transid=parent.transid,
+                received_ms=self._clock.now_ms(),
+                cause=parent.id,
+            )
             answer = await (self._run_nested(order, progress) if is_sequence else self._run_atomic(order))
         except TimeoutError:
             progress.ids.append(order.id)
             self._acks.forget(order.id)
             return failure(Status.INTERNAL_ERROR, wording.component_not_answered(order.id)), True
         except VispError as error:
-            log.warning("sequence.part_failed", transid=parent.transid, activation=order.id, reason=str(error))
+            log.warning("sequence.part_failed", transid=parent.transid, part=component.id, reason=str(error))
             return failure(Status.INTERNAL_ERROR, wording.SEQUENCE_FAILED), True
         progress.ids.append(order.id)
         return _account(answer, progress)

@@ -38,6 +38,26 @@ class RateThrottle:
         if count > limit:
             raise Throttled(wording.too_many_per_minute(count, limit))
 
+    def lend(self, namespace_uuid: str, limit: int, wanted: int) -> tuple[int, int, int]:
+        """Attempts for others to make: how many, in which minute, and how many are counted by then.
+
+        A block is one percent of what is left, and at least what is wanted; none when nothing is left: then the
+        attempts are refused, and counted.
+        """
+        minute = self._clock.now_ms() // 60_000
+        if minute != self._minute:
+            self._minute = minute
+            self._counts.clear()
+        count = self._counts.get(namespace_uuid, 0)
+        lent = block(limit - count, wanted)
+        self._counts[namespace_uuid] = count + (lent or wanted)
+        return lent, minute, count + (lent or wanted)
+
+
+def block(left: int, wanted: int) -> int:
+    """How much of what is left is lent at once: what is wanted, or one percent where that is more."""
+    return max(0, min(left, max(wanted, left // 100)))
+
 
 class Throttle:
     """The three checks of a request that activates something."""
@@ -71,3 +91,18 @@ class Throttle:
 
     def in_flight(self, namespace_uuid: str) -> int:
         return self._in_flight.get(namespace_uuid, 0)
+
+    # ── where counts may lie elsewhere (`leases.py`) ────────────────────────────────────────────────────────────
+
+    is_shared = False
+    """Whether the counts of a namespace may lie in another process."""
+
+    def reserve(self, identity: Identity, invocations: int, fires: int = 0) -> bool:
+        """Keeps for one request what it will charge; false when that must be obtained first."""
+        return True
+
+    async def obtain(self, identity: Identity, invocations: int, fires: int = 0) -> None:
+        """Brings here, and reserves, what a request will charge.
+
+        What there is none of is left to the charge to refuse.
+        """

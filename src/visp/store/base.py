@@ -231,8 +231,8 @@ class Ledger(Protocol):
         """The outcome. When `record.has_all_logs` is false, `add_logs` follows."""
         ...
 
-    def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
-        """The complete logs of a record whose logs came after its outcome."""
+    def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
+        """The complete logs of a record whose logs came after its outcome; `collected_us` goes to its phases."""
         ...
 
     def open_work(self) -> list[OpenWork]:

@@ -1,7 +1,7 @@
 """Entities in memory: immutable values by id, the store's own revision on each.
 
-The one cache of documents. It is filled by reads and by this server's own writes, and emptied by `EntityChanged` from
-other servers; a value is only ever replaced by one of a higher revision, so a slow read cannot bring back an old one.
+The one cache of documents. It is filled by reads and by this process's own writes, and emptied by what others write
+(`heard`); a value is only ever replaced by one of a higher revision, so a slow read cannot bring back an old one.
 Bounded: beyond `limit` entries the least recently filled go first.
 """
 
@@ -96,6 +96,9 @@ class EntityCache:
         self._changed = changed
         self._entities: dict[str, Entity] = {}
         self._changes = 0
+        self._writing = 0
+        self._heard: dict[str, int] = {}
+        """Revisions that were heard of while a write of ours is under way; its answer may come after a newer one."""
         self._code: dict[str, str] = {}
         self._code_bytes = 0
 
@@ -138,20 +141,40 @@ class EntityCache:
         await asyncio.shield(asyncio.ensure_future(self._write(changes)))
 
     async def _write(self, changes: Sequence[Write | Remove]) -> None:
+        self._writing += 1
         try:
             revisions = await self.store.write([_change(change) for change in changes])
+            for change, revision in zip(changes, revisions, strict=True):
+                self._take(change, revision)
         except Conflict:
             for change in changes:  # someone else's write is newer than what we hold
                 self.forget(change.entity.name.id)
             raise
-        for change, revision in zip(changes, revisions, strict=True):
-            if isinstance(change, Write):
-                self._changes += 1
-                self._keep(msgspec.structs.replace(change.entity, revision=revision))
-            else:
-                self.forget(change.entity.name.id)
-            if self._changed is not None:
-                self._changed(change.entity.name.id, revision)
+        finally:
+            self._writing -= 1
+            if not self._writing:
+                self._heard.clear()
+
+    def _take(self, change: Write | Remove, revision: int) -> None:
+        id = change.entity.name.id
+        if isinstance(change, Write) and self._heard.get(id, revision) == revision:
+            self._changes += 1
+            self._keep(msgspec.structs.replace(change.entity, revision=revision))
+        else:
+            self.forget(id)
+        if self._changed is not None:
+            self._changed(id, revision)
+
+    def heard(self, id: str, revision: int) -> None:
+        """The store has this revision now (0: it was deleted), whoever wrote it."""
+        self.forget(id)
+        if self._writing:
+            self._heard[id] = revision
+
+    def clear(self) -> None:
+        """Drops all that is held: changes may have been missed."""
+        self._changes += 1
+        self._entities.clear()
 
     def forget(self, id: str) -> None:
         """Drops what is held under this id."""

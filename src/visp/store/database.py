@@ -1,6 +1,7 @@
 """One SQLite file in WAL mode: one writer with group commit, one reader, numbered migrations.
 
-Each side has a connection and a thread of its own. Writes that arrive while a commit is under way share the next one.
+Each side has a connection and a thread of its own. Writes that arrive while a commit is under way share the next one. A
+file that another process writes is `Borrowed`: it has the reader alone.
 """
 
 from __future__ import annotations
@@ -113,6 +114,33 @@ class Database:
         self._writer.shutdown(wait=False)
 
 
+class Borrowed(Database):
+    """A file that belongs to another process: what that one has committed can be read."""
+
+    @classmethod
+    async def borrow(cls, path: Path) -> Borrowed:
+        """Opens a file that is there; raises `StoreUnavailable` when it cannot be used."""
+        database = cls(path)
+        loop = asyncio.get_running_loop()
+        try:
+            database._to_read = await loop.run_in_executor(database._reader, _borrow, path)
+        except sqlite3.Error as error:
+            database._reader.shutdown()
+            raise StoreUnavailable(f"{path} cannot be read: {error}") from None
+        return database
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        raise StoreUnavailable()
+
+    async def checkpoint(self) -> bool:
+        raise StoreUnavailable()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        await asyncio.get_running_loop().run_in_executor(self._reader, self._to_read.close)
+        self._reader.shutdown(wait=False)
+
+
 class _Failed:
     __slots__ = ("error",)
 
@@ -124,6 +152,14 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     connection.execute(f"PRAGMA synchronous={synchronous}")
+    return connection
+
+
+def _borrow(path: Path) -> sqlite3.Connection:
+    """A connection that may do what the file's owner left undone when it was killed, and changes nothing else."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    connection.execute("PRAGMA query_only=1")
     return connection
 
 

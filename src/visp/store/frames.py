@@ -183,5 +183,10 @@ def read_finished(frame: Frame) -> ActivationRecord:
     )
 
 
-def read_logs(frame: Frame) -> tuple[str, ...]:
-    return _decode_logs(frame.head)
+def logs_tail(collected_us: int | None) -> bytes:
+    return b"" if collected_us is None else collected_us.to_bytes(8, "little")
+
+
+def read_logs(frame: Frame) -> tuple[tuple[str, ...], int | None]:
+    """The logs, and when they were complete on the scale of the record's phases, if the entry says that."""
+    return _decode_logs(frame.head), int.from_bytes(frame.tail, "little") if frame.tail else None

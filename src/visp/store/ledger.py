@@ -25,6 +25,7 @@ from visp.store.frames import Type
 from visp.store.replay import Replay
 from visp.store.unindexed import LOGS_LIMIT_S, Pending, Unindexed, length
 from visp.telemetry import log
+from visp.telemetry.metrics import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,10 @@ RETRY_S = 1.0
 PINNED_SEGMENTS = 4
 """An entry open for more segments than this is copied to the newest."""
 EXIT_IO_ERROR = 74
+
+UNINDEXED = "visp_ledger_unindexed_records"
+UNINDEXED_BYTES = "visp_ledger_unindexed_bytes"
+OPEN = "visp_ledger_open_works"
 
 
 class _Entry:
@@ -94,7 +99,7 @@ class EmbeddedLedger:
 
     def __init__(self, folder: Path, index: SqliteActivations, settings: Settings, clock: Clock) -> None:
         self._folder = folder
-        self._index = index
+        self.index = index
         self._settings = settings
         self._clock = clock
         self._is_power_safe = settings.ledger.durability == "power"
@@ -128,12 +133,12 @@ class EmbeddedLedger:
     async def open(self) -> None:
         """Reads the log back. Raises `StoreUnavailable` when it is in use, damaged, or cannot be written."""
         self._loop = asyncio.get_running_loop()
-        indexed_to = await self._index.indexed_to()
+        indexed_to = await self.index.indexed_to()
         try:
             await self._in_thread(self._replay, indexed_to)
             await self._reconcile(indexed_to)
         except BaseException as error:
-            await self._index.close()
+            await self.index.close()
             self._release()
             if isinstance(error, OSError):
                 raise StoreUnavailable(f"the ledger in {self._folder} cannot be used: {error.strerror}") from None
@@ -157,7 +162,7 @@ class EmbeddedLedger:
             await self._unindexed.index_all()
         except ServiceError as error:
             log.error("ledger.not_indexed", reason=str(error))
-        await self._index.close()
+        await self.index.close()
         self._release()
 
     def _release(self) -> None:
@@ -207,8 +212,17 @@ class EmbeddedLedger:
         if not first <= indexed_to <= end:
             log.warning("ledger.index_differs", indexed_to=indexed_to, log_begins=first, log_ends=end)
         if indexed_to > end:
-            await self._index.put([], end)
-            await self._index.checkpoint()  # durable before anything is written at those places
+            await self.index.put([], end)
+            await self.index.checkpoint()  # durable before anything is written at those places
+
+    def measured(self) -> list[Family]:
+        """How far the index is behind, and what was accepted and has not ended; for a scrape."""
+        unindexed = self._unindexed
+        return [
+            Family(UNINDEXED, "Records in the log and not yet in the index.", "gauge", {(): len(unindexed)}),
+            Family(UNINDEXED_BYTES, "Memory that those take.", "gauge", {(): unindexed.size_bytes}),
+            Family(OPEN, "Accepted work without a record yet.", "gauge", {(): len(self._open)}),
+        ]
 
     # ── Ledger ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,15 +255,18 @@ class EmbeddedLedger:
         if late:
             self.add_logs(record.head.id, late)
 
-    def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
+    def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         encoding = self._loop.run_in_executor(self._thread, frames.encode_msgpack, logs)
 
         def encoded(done: asyncio.Future[bytes]) -> None:
             pending = self._unindexed.find(id)
-            if pending is not None:
-                self._append(
-                    _Entry(Type.LOGS, id, done.result(), b"", lambda _: self._unindexed.set_logs(pending, logs), False)
-                )
+            if pending is None:
+                return
+
+            def written(_: Exception | None) -> None:
+                self._unindexed.set_logs(pending, logs, collected_us)
+
+            self._append(_Entry(Type.LOGS, id, done.result(), frames.logs_tail(collected_us), written, False))
 
         encoding.add_done_callback(encoded)
 
@@ -503,7 +520,7 @@ class EmbeddedLedger:
         retention = self._settings.retention
         before_ms = None if retention.days <= 0 else self._clock.now_ms() - round(retention.days * 86_400_000)
         async with self._sweeping:
-            removed = await self._index.sweep(before_ms, retention.bytes)
+            removed = await self.index.sweep(before_ms, retention.bytes)
             await self._trim()
         return removed
 
@@ -515,13 +532,13 @@ class EmbeddedLedger:
     async def _remove_segments(self) -> None:
         """A segment goes when all in it is terminal and its rows are durable in the index."""
         await self._sync_all()  # copies of entries among them
-        indexed_to = await self._index.indexed_to()
+        indexed_to = await self.index.indexed_to()
         done = 0
         for segment in self._segments[:-1]:
             if segment.open_ids or segment.end > indexed_to or segment in self._unsynced:
                 break
             done += 1
-        if done and await self._index.checkpoint():
+        if done and await self.index.checkpoint():
             for _ in range(done):
                 await self._in_thread(self._segments.pop(0).remove)
 
@@ -549,21 +566,24 @@ class EmbeddedLedger:
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
         pending = self._unindexed.find(id)
         if pending is None:
-            return await self._index.get(namespace, id)
+            return await self.index.get(namespace, id)
         if pending.record.head.namespace != namespace:
             return None
         return await self._unindexed.get(pending)
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
-        await self._index_for_reading()
-        return await self._index.list(query)
+        await self.flush()
+        return await self.index.list(query)
 
     async def count(self, query: ActivationQuery) -> int:
-        await self._index_for_reading()
-        return await self._index.count(query)
+        await self.flush()
+        return await self.index.count(query)
 
-    async def _index_for_reading(self) -> None:
-        """A full disk keeps new records out of lists, and nobody from reading what is there."""
+    async def flush(self) -> None:
+        """Brings what is complete into the index.
+
+        A full disk keeps it out of lists, and nobody from reading the rest.
+        """
         try:
             await self._unindexed.index_all()
         except StoreFull:

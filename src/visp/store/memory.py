@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
+from visp.entity.activation import with_logs
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, KeyRecord, OpenWork, Put
 from visp.store.sqlite import filter_name
@@ -158,9 +159,9 @@ class MemoryLedger:
         self._records[record.head.id] = record
         _soon(then)
 
-    def add_logs(self, id: str, logs: tuple[str, ...]) -> None:
+    def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         if (record := self._records.get(id)) is not None:
-            self._records[id] = msgspec.structs.replace(record, logs=logs, has_all_logs=True)
+            self._records[id] = with_logs(record, logs, collected_us)
 
     def open_work(self) -> list[OpenWork]:
         found, self._found = self._found, []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.activation import with_logs
 from visp.errors import StoreUnavailable
 from visp.store import frames, segments
 from visp.store.frames import Type
@@ -85,8 +86,7 @@ class Replay:
             started.add(frame.id)
         elif frame.id in self.records:
             held, offset = self.records[frame.id]
-            logs = frames.read_logs(frame)
-            self.records[frame.id] = (msgspec.structs.replace(held, logs=logs, has_all_logs=True), offset)
+            self.records[frame.id] = (with_logs(held, *frames.read_logs(frame)), offset)
         if record is not None and frame.offset >= self._indexed_to:
             self.records[record.head.id] = (record, frame.offset)
 

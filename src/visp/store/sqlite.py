@@ -14,7 +14,7 @@ from visp import wording
 from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, KeyRecord, Put
-from visp.store.database import Database
+from visp.store.database import Borrowed, Database
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -229,6 +229,7 @@ def put_activations(rows: int) -> str:
 
 
 GET_ACTIVATION = "SELECT head, result, logs, crc FROM activations WHERE id = ? AND namespace = ?"
+GET_ACTIVATIONS = "SELECT head, result, logs, crc FROM activations WHERE namespace = ? AND id IN "
 PROGRESS = "SELECT indexed_to FROM progress"
 SET_PROGRESS = "UPDATE progress SET indexed_to = ?"
 OLDEST = "DELETE FROM activations WHERE id IN (SELECT id FROM activations ORDER BY id LIMIT ?)"
@@ -246,6 +247,11 @@ class SqliteActivations:
     @classmethod
     async def open(cls, path: Path) -> SqliteActivations:
         return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL"))
+
+    @classmethod
+    async def borrow(cls, path: Path) -> SqliteActivations:
+        """The index of another process, to be read."""
+        return cls(await Borrowed.borrow(path))
 
     async def put(self, records: Sequence[ActivationRecord], indexed_to: int) -> None:
         """Adds the records; everything in the ledger before `indexed_to` is indexed by this."""
@@ -275,6 +281,20 @@ class SqliteActivations:
             f"SELECT head, result, logs, crc FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
         )
         rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
+        return _readable(rows, _record)
+
+    async def places(self, query: ActivationQuery) -> Sequence[tuple[int, str]]:
+        """Start and id of what a list begins with: the query's page, and all that it skips."""
+        where, values = _activation_filter(query)
+        sql = f"SELECT start_ms, id FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ?"
+        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.skip + query.limit)).fetchall())
+        return [(start_ms, id.hex()) for start_ms, id in rows]
+
+    async def some(self, namespace: str, ids: Sequence[str]) -> Sequence[ActivationRecord]:
+        """The records with these ids, in no order; what is gone or does not read is left out."""
+        keys = [bytes.fromhex(id) for id in ids]
+        sql = f"{GET_ACTIVATIONS} ({', '.join('?' * len(keys))})"
+        rows = await self._database.read(lambda db: db.execute(sql, (namespace, *keys)).fetchall())
         return _readable(rows, _record)
 
     async def count(self, query: ActivationQuery) -> int:

@@ -6,9 +6,8 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from visp import wording
+from visp.entity.activation import with_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +65,9 @@ class Unindexed:
         self._records[id] = pending
         self.size_bytes += pending.size_bytes
 
-    def set_logs(self, pending: Pending, logs: tuple[str, ...]) -> None:
+    def set_logs(self, pending: Pending, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         """The complete logs of a record; whoever waits for them goes on."""
-        pending.record = msgspec.structs.replace(pending.record, logs=logs, has_all_logs=True)
+        pending.record = with_logs(pending.record, logs, collected_us)
         more = length(logs)
         pending.size_bytes += more
         self.size_bytes += more

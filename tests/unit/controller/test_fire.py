@@ -7,12 +7,12 @@ import pytest
 
 from visp.bus.messages import decode_activation
 from visp.controller.fire import Firing, NothingToDo
-from visp.controller.primitive import Accepted, Refused
+from visp.controller.primitive import Accepted, Order, Refused
 from visp.entity.activation import Outcome, Status
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
-from visp.errors import Malformed, StoreFull, Throttled
+from visp.errors import Malformed, Overloaded, StoreFull, Throttled
 
 
 def trigger(*links: tuple[str, str, RuleStatus], **fields: Any) -> Trigger:
@@ -149,7 +149,11 @@ async def test_a_sequence_is_begun_after_its_start_is_recorded(controller: Any) 
 
 async def test_what_cannot_be_published_now_stays_accepted(controller: Any) -> None:
     await controller.add("hello")
-    controller.clock.advance(60)
+
+    def refuse(order: Order) -> None:
+        raise Overloaded
+
+    controller.primitive.publish_accepted = refuse
     accepted = await fire(controller, trigger(("r", "hello", ACTIVE)))
     assert isinstance(accepted, Accepted)
     assert len(controller.ledger.works) == 1

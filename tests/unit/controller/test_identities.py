@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from visp.controller.identities import Identities, seal, unseal
+from visp.controller.identities import Identities, NamespaceLimits, effective_limits, seal, unseal
+from visp.entity.limits import Range
 from visp.entity.subject import GUEST, GUEST_KEY, GUEST_UUID, AuthKey, Identity, UserLimits
 from visp.errors import Unauthorized
 from visp.settings import Limits
@@ -100,6 +101,17 @@ async def test_an_operators_limits_stay_within_the_systems(store: MemoryEntities
         "warmedContainerKeepingCount": 2,
         "warmedContainerKeepingTimeout": "24 hours",
     }
+
+
+@pytest.mark.parametrize(
+    ("platform", "record", "high"),
+    [(1, {}, 1), (1, {"maxActionConcurrency": 5}, 1), (10, {}, 10), (10, {"maxActionConcurrency": 5}, 5)],
+)
+def test_runs_at_once_in_a_container_are_bounded_by_setting_and_namespace(
+    platform: int, record: dict[str, int], high: int
+) -> None:
+    own = msgspec.convert(record, NamespaceLimits)
+    assert effective_limits(own, Limits(concurrency=platform)).ranges.concurrency == Range(1, high, 1)
 
 
 @pytest.mark.parametrize("record", [b"{", b"[]", b"\xff", {"maxPayloadSize": "much"}, {"firesPerMinute": "5"}])

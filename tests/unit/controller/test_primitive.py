@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from visp.bus.messages import ActivationMessage, Detached, decode_activation
-from visp.controller.primitive import Accepted, Finished, Refused
-from visp.entity.activation import Outcome, Status
-from visp.errors import Overloaded, StoreFull, StoreUnavailable
+from visp.bus.base import invoker_topic
+from visp.bus.messages import ActivationMessage, Detached, Message, Ping, decode_activation
+from visp.controller.invoke import Invocation
+from visp.controller.primitive import Accepted, Finished, Primitive, Refused
+from visp.entity.activation import Outcome, Status, shard_of
+from visp.entity.limits import ActionLimits
+from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 
 GOOD = Outcome(Status.SUCCESS, b'{"a":1}', 7)
 
@@ -114,15 +118,14 @@ async def test_a_part_is_neither_blocking_nor_accepted(controller: Any) -> None:
 
 async def test_without_an_invoker_nothing_is_begun(controller: Any) -> None:
     controller.clock.advance(60)
-    order = controller.order(await controller.add("hello"))
-    for run in (
-        lambda: controller.primitive.run_blocking(order, 60.0, controller.answers.append),
-        lambda: controller.primitive.run_accepted(order, controller.answers.append),
-        lambda: controller.primitive.run_part(order, controller.answers.append),
-        lambda: controller.primitive.publish_accepted(order),
-    ):
-        with pytest.raises(Overloaded):
-            run()
+    action = await controller.add("hello")
+    with pytest.raises(Overloaded):
+        controller.primitive.place(controller.identity, action)
+    invocation = Invocation(
+        identity=controller.identity, action=action, body=b"{}", transid="t", received_ms=0, wait_s=60.0
+    )
+    with pytest.raises(Overloaded):
+        controller.invoke.start(invocation, controller.answers.append)
     assert (len(controller.acks), controller.ledger.entries, controller.hands.messages) == (0, [], [])
 
 
@@ -132,3 +135,39 @@ async def test_ids_are_ordered_by_time(controller: Any) -> None:
     second = controller.primitive.new_id()
     assert first < second
     assert len(first) == len(second) == 32
+
+
+async def test_who_waits_for_a_shard_that_is_lost_hears_so_and_is_given_no_id(controller: Any) -> None:
+    order = controller.order(await controller.add("hello"))
+    controller.primitive.run_blocking(order, 60.0, controller.answers.append)
+    controller.acks.lost(1)
+    assert controller.answers == []
+    controller.acks.lost(0)
+    refused = await controller.answer()
+    assert isinstance(refused, Refused)
+    assert type(refused.error) is ServiceError
+    assert len(controller.acks) == 0
+    assert controller.throttle.in_flight("u") == 0
+
+
+async def test_the_id_names_the_shard_that_will_run_it(controller: Any) -> None:
+    primitive = Primitive(
+        acks=controller.acks,
+        bus=controller.bus,
+        ledger=controller.ledger,
+        fleet=controller.fleet,
+        clock=controller.clock,
+        shard=1,
+        shards=2,
+    )
+    controller.fleet.heard(Ping(0, 1024, 512, 0))
+    controller.fleet.heard(Ping(1, 1024, 1024, 1))
+    action = await controller.add("hello", limits=ActionLimits(memory_mb=256))
+    chosen = [shard_of(primitive.place(controller.identity, action)) for _ in range(4)]
+    assert chosen == [0, 0, 0, 1]  # what was sent there is counted: then there is no room, and one waits on each
+    assert shard_of(primitive.new_id()) == 1
+    heard = list[Message]()
+    controller.bus.subscribe(invoker_topic(1), heard.append)
+    order = msgspec.structs.replace(controller.order(action), id="0" * 12 + "05" + "0" * 18)
+    primitive.publish_accepted(order)  # of a shard that there is no more: whoever has its ledger runs it
+    assert [message.id for message in heard if isinstance(message, ActivationMessage)] == [order.id]

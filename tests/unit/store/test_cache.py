@@ -233,3 +233,38 @@ def test_an_action_is_its_document_s() -> None:
     assert isinstance(read, Action)
     assert read.exec == action.exec
     assert bytes(read.parameters["p"].value) == b"[1]"
+
+
+async def test_what_others_wrote_is_read_anew(cache: EntityCache, store: SlowEntities) -> None:
+    await cache.write(Write(trigger("a"), None))
+    (revision,) = await store.write([Put(to_document(trigger("a", version="0.0.2")), 1)])
+    cache.heard("ns/a", revision)
+    found = await cache.get("ns/a")
+    assert found is not None
+    assert found.version == "0.0.2"
+
+
+@pytest.mark.parametrize("newer", [2, 0])
+async def test_a_write_whose_answer_comes_after_a_newer_one_is_not_kept(
+    cache: EntityCache, store: SlowEntities, newer: int
+) -> None:
+    store.gate.clear()
+    writing = asyncio.ensure_future(cache.write(Write(trigger("a"), None)))
+    await turn()
+    cache.heard("ns/a", 1)
+    cache.heard("ns/a", newer)
+    store.gate.set()
+    await writing
+    assert cache.peek("ns/a") is None
+
+
+async def test_a_write_that_was_heard_of_is_kept(cache: EntityCache, store: SlowEntities) -> None:
+    store.gate.clear()
+    writing = asyncio.ensure_future(cache.write(Write(trigger("a"), None)))
+    await turn()
+    cache.heard("ns/a", 1)
+    store.gate.set()
+    await writing
+    assert cache.peek("ns/a") is not None
+    cache.clear()
+    assert cache.peek("ns/a") is None

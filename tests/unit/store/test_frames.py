@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.entity.activation import ActivationHead, ActivationRecord, Phases
 from visp.store import frames
 from visp.store.base import Work
 from visp.store.frames import Type
@@ -117,8 +117,26 @@ def test_a_record_is_read_back(has_all_logs: bool) -> None:
     assert frames.read_finished(_frame(Type.FINISHED, head, RECORD.result)) == expected
 
 
+def test_a_record_from_before_there_were_phases_is_read() -> None:
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(HEAD))
+    assert fields.pop() is None
+    old = msgspec.msgpack.encode([fields, RECORD.logs, True])
+    assert frames.read_finished(_frame(Type.FINISHED, old, RECORD.result)) == RECORD
+
+
+def test_phases_take_few_bytes_and_are_read_back() -> None:
+    warm = msgspec.structs.replace(HEAD, phases=Phases(0, 3, None, None, 20, 420, 425, 440))
+    expected = msgspec.structs.replace(RECORD, head=warm)
+    head = frames.finished_head(expected)
+    assert frames.read_finished(_frame(Type.FINISHED, head, RECORD.result)) == expected
+    assert len(head) - len(frames.finished_head(RECORD)) < 20
+
+
 def test_logs_are_read_back() -> None:
-    assert frames.read_logs(_frame(Type.LOGS, frames.encode_msgpack(("a", "b\0")))) == ("a", "b\0")
+    head = frames.encode_msgpack(("a", "b\0"))
+    for collected_us in (None, 0, 12_345_678):
+        frame = _frame(Type.LOGS, head, frames.logs_tail(collected_us))
+        assert frames.read_logs(frame) == (("a", "b\0"), collected_us)
 
 
 def _frame(type: Type, head: bytes, tail: bytes = b"") -> frames.Frame:

@@ -20,7 +20,7 @@ import pytest
 
 from visp import settings, wording
 from visp.clock import ManualClock
-from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.entity.activation import ActivationHead, ActivationRecord, Phases
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.settings import Settings
 from visp.store import frames, unindexed
@@ -947,6 +947,22 @@ async def test_logs_that_never_come_are_said_to_be_missing(home: Home) -> None:
     expected = record(1, logs=("early", wording.LOGS_INCOMPLETE))
     assert await ledger.list(ALL) == [expected]
     assert await ledger.get("ns", id_of(1)) == expected
+
+
+async def test_late_logs_and_their_time_are_read_back_after_a_kill(home: Home) -> None:
+    ledger = await home.open()
+    phases = Phases(0, 5, None, None, 20, 420, None, 440)
+    entry = record(1)
+    entry = msgspec.structs.replace(entry, head=msgspec.structs.replace(entry.head, phases=phases))
+    await finish(ledger, msgspec.structs.replace(entry, has_all_logs=False))
+    ledger.add_logs(id_of(1), ("late",), 9000)
+    expected = await ledger.get("ns", id_of(1))
+    image = home.image()
+    image.forget_index()
+    again = await image.open()
+    assert await again.get("ns", id_of(1)) == expected
+    assert expected is not None
+    assert expected.head.phases == msgspec.structs.replace(phases, logs=9000)
 
 
 async def test_logs_that_a_kill_took_are_said_to_be_missing(home: Home) -> None:
