@@ -42,6 +42,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     invocations_per_minute: Annotated[Count, Meta(description="action invocations a minute; more is 429")] = 6_000_000
     fires_per_minute: Annotated[Count, Meta(description="trigger fires a minute; more is 429")] = 6_000_000
     concurrent_invocations: Annotated[Count, Meta(description="activations in flight; more is 429")] = 100_000
+    concurrency: Annotated[
+        int,
+        Meta(ge=1, le=500, description="runs at once in one container that an action may ask for (kinds of nodejs)"),
+    ] = 1
     blocking_wait_ms: Annotated[
         Positive, Meta(description="longest wait of a blocking invocation before it falls back to 202")
     ] = 60_000
@@ -54,13 +58,21 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Count, Meta(description="memory for containers, by their actions' limits; 0 takes half of the machine's")
     ] = 0
     pause_grace_s: Annotated[Seconds, Meta(description="a container idle for this long is paused")] = 10.0
-    idle_s: Annotated[Seconds, Meta(description="a container idle for this long is removed")] = 600.0
+    idle_s: Annotated[Seconds, Meta(description="a container idle for this long is removed at the latest")] = 3600.0
+    keep_alive: Annotated[
+        Literal["greedy-dual", "timeout", "lru"],
+        Meta(description="which idle containers stay: by use and cost of a start, a fixed time, or the latest used"),
+    ] = "greedy-dual"
     starts_at_once: Annotated[
         Count, Meta(description="container starts under way at once; 0 takes the number of cores")
     ] = 0
     stem_cells: Annotated[
-        Count, Meta(description="warm containers without code kept for each kind that the manifest gives stem cells")
+        Count,
+        Meta(description="warm containers without code kept for each kind that the manifest gives stem cells; 0: none"),
     ] = 2
+    stem_cells_most: Annotated[
+        Count, Meta(description="at most so many of each kind and memory while cold starts ask for more")
+    ] = 8
     start_timeout_s: Annotated[
         Seconds, Meta(description="a container whose launcher is not up by then has failed to start")
     ] = 15.0
@@ -78,6 +90,10 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = 64
     open_files: Annotated[Positive, Meta(description="open descriptors of each process")] = 1024
     file_bytes: Annotated[Positive, Meta(description="size of one file, and of /tmp, in bytes")] = 64 * 1024 * 1024
+    blanks: Annotated[
+        Count, Meta(description="blank cells kept ready for each kind that has a template; demand raises it; 0: none")
+    ] = 4
+    blanks_limit: Annotated[Positive, Meta(description="blank cells kept ready at most for each kind")] = 32
     cells_dir: Annotated[
         str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")
     ] = ""
@@ -140,8 +156,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: Annotated[
         str, Meta(description="folder of everything that is kept; empty: the platform's data folder of this user")
     ] = ""
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=64, description="shards: processes that share the port, the memory for containers and the work"),
+    ] = 1
     driver: Annotated[
-        str, Meta(description="container driver: auto, bwrap, process (needs trust_all_code), or module:Class")
+        str, Meta(description="container driver: auto, fork, bwrap, process (needs trust_all_code), or module:Class")
     ] = "auto"
     trust_all_code: Annotated[
         bool, Meta(description="allows the driver that isolates nothing; only where every action's author is trusted")

@@ -22,15 +22,17 @@ from visp.entity.names import FullyQualifiedName
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker.job import Job
 from visp.invoker.plan import Wait, plan
-from visp.invoker.pool import LAUNCH_S, SWEEP_S, Pool
+from visp.invoker.pool import SWEEP_S, Pool
 from visp.invoker.prewarm import Cell, Wanted
-from visp.invoker.slot import Key, Slot, State
+from visp.invoker.shelf import LAUNCH_S
+from visp.invoker.slot import WORKING, Key, Slot, State
 from visp.settings import Pool as PoolSettings
 
 KIND = "python:3.11"
 MEMORY_MB = 1024
 STARTS = 2
-ACTIONS = {"a": 128, "b": 256, "c": 512, "d": 256, "huge": 2048}
+ACTIONS = {"a": 128, "b": 256, "c": 512, "d": 256, "huge": 2048, "many": 256, "pair": 512}
+CONCURRENCY = {"many": 3, "pair": 2}
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -66,6 +68,7 @@ class PoolMachine(RuleBasedStateMachine):
             prepare=self._prepare,
             run=self._run,
             start_failed=lambda job, _: self._end(job, "failed"),
+            concurrency_of=lambda action: action.limits.concurrency,
         )
 
     async def _live(self) -> None:
@@ -90,14 +93,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.launched(slot)
 
     async def _prepare(self, slot: Slot, job: Job) -> bool:
-        assert slot.job is job
+        assert slot.jobs == {job}
         if slot.container is None:
             await self._create(slot)
         await self._hold(f"init {slot.id}")
         return True
 
     def _run(self, slot: Slot, job: Job) -> None:
-        assert slot.job is job
+        assert job in slot.jobs
         assert slot.key == job.key
         assert slot.state is State.BUSY
         assert job.message.id not in self.ended
@@ -119,19 +122,23 @@ class PoolMachine(RuleBasedStateMachine):
 
     # ── what may happen ─────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule(name=st.sampled_from(sorted(ACTIONS)), revision=st.integers(1, 2))
-    def submit(self, name: str, revision: int) -> None:
+    @rule(
+        name=st.sampled_from([*sorted(ACTIONS), "many", "many", "pair"]),
+        namespace=st.sampled_from(["guest", "other"]),
+        revision=st.integers(1, 2),
+    )
+    def submit(self, name: str, namespace: str, revision: int) -> None:
         id = f"{name}{len(self.submitted)}"
         action = Action(
             name=FullyQualifiedName("guest", None, name),
             exec=CodeExec(KIND, Code(False, inline="")),
-            limits=ActionLimits(memory_mb=ACTIONS[name]),
+            limits=ActionLimits(memory_mb=ACTIONS[name], concurrency=CONCURRENCY.get(name, 1)),
             revision=revision,
         )
         message = ActivationMessage(
             id=id,
             transid="t",
-            namespace="guest",
+            namespace=namespace,
             namespace_uuid="u",
             subject="guest",
             action=action.name.id,
@@ -139,7 +146,7 @@ class PoolMachine(RuleBasedStateMachine):
             content=b"{}",
             received_ms=0,
         )
-        job = Job(message, action, Key("guest", action.name.id, revision), self.clock.monotonic_s())
+        job = Job(message, action, Key(namespace, action.name.id, revision), self.clock.monotonic_s())
         self.submitted[id] = job
 
         async def submit() -> None:
@@ -163,8 +170,7 @@ class PoolMachine(RuleBasedStateMachine):
     def end_a_run(self, data: st.DataObject, how: str) -> None:
         id = data.draw(st.sampled_from(sorted(self.running)))
         slot = self.running.pop(id)
-        job = slot.job
-        assert job is not None
+        job = self.submitted[id]
 
         async def end() -> None:
             if how == "retry":
@@ -172,17 +178,29 @@ class PoolMachine(RuleBasedStateMachine):
                 return
             self._end(job, how)
             if how == "finished":
-                self.pool.finished(slot, 0.01)
+                self.pool.finished(slot, job, 0.01)
             else:
-                self.pool.failed(slot)
+                self.pool.failed(slot, job)
 
         self.loop.run_until_complete(end())
         self.settle()
 
-    @precondition(lambda self: any(slot.state is State.STEMCELL for slot in self.pool._slots.values()))
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def a_container_breaks(self, data: st.DataObject) -> None:
+        """Its runs are ended one by one afterwards; until then it takes no more."""
+        slot = self.running[data.draw(st.sampled_from(sorted(self.running)))]
+
+        async def breaks() -> None:
+            self.pool.spend(slot)
+
+        self.loop.run_until_complete(breaks())
+        self.settle()
+
+    @precondition(lambda self: any(slot.state is State.STEMCELL for slot in self.pool.shelf.slots.values()))
     @rule()
     def a_stem_cell_ends(self) -> None:
-        slot = next(slot for slot in self.pool._slots.values() if slot.state is State.STEMCELL)
+        slot = next(slot for slot in self.pool.shelf.slots.values() if slot.state is State.STEMCELL)
 
         async def end() -> None:
             self.pool.lost(slot)
@@ -216,7 +234,13 @@ class PoolMachine(RuleBasedStateMachine):
     def never_over_memory(self) -> None:
         real_mb = sum(container.memory_mb for container in self.driver.containers.values())
         assert real_mb <= self.pool.used_mb <= MEMORY_MB
-        assert self.pool.used_mb == sum(slot.memory_mb - slot.missing_mb for slot in self.pool._slots.values())
+        slots = self.pool.shelf.slots.values()
+        assert self.pool.used_mb == sum(slot.memory_mb - slot.missing_mb for slot in slots)
+        held_mb: dict[str, int] = {}
+        for slot in slots:
+            if slot.key is not None and slot.state is not State.REMOVING:
+                held_mb[slot.key.namespace] = held_mb.get(slot.key.namespace, 0) + slot.memory_mb
+        assert self.pool.shelf.held_mb == held_mb
 
     @invariant()
     def no_more_starts_than_allowed(self) -> None:
@@ -225,28 +249,59 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_busy_stays(self) -> None:
         for id, slot in self.running.items():
-            assert slot.state is State.BUSY, id
+            assert slot.state in WORKING, id
             assert slot.id in self.driver.containers
 
     @invariant()
     def every_slot_is_listed_where_it_belongs(self) -> None:
-        pool = self.pool
-        for index, state in ((pool._ready, State.READY), (pool._paused, State.PAUSED), (pool._cells, State.STEMCELL)):
+        shelf = self.pool.shelf
+        for index, belongs in (
+            (shelf.ready, lambda slot: slot.has_room),
+            (shelf.paused, lambda slot: slot.state is State.PAUSED),
+            (shelf.cells, lambda slot: slot.state is State.STEMCELL),
+        ):
             listed = [slot for slots in index.values() for slot in slots]
             assert len(listed) == len(set(listed))
-            assert set(listed) == {slot for slot in pool._slots.values() if slot.state is state}
+            assert set(listed) == {slot for slot in shelf.slots.values() if belongs(slot)}
             assert all(index.values())
+
+    @invariant()
+    def never_more_runs_than_a_container_takes(self) -> None:
+        engaged: dict[Key, int] = {}
+        for slot in self.pool.shelf.slots.values():
+            assert len(slot.jobs) <= slot.concurrency
+            if slot.state in (State.READY, State.PAUSING, State.PAUSED, State.STEMCELL):
+                assert not slot.jobs
+            elif slot.state in WORKING:
+                assert slot.jobs
+            for job in slot.jobs:
+                assert job.key == slot.key
+            if slot.jobs:
+                assert slot.key is not None
+                engaged[slot.key] = engaged.get(slot.key, 0) + 1
+        assert self.pool.shelf.engaged == engaged
+        draining = [slot.key for slot in self.pool.shelf.slots.values() if slot.state is State.DRAINING]
+        assert self.pool.shelf.draining == {key: draining.count(key) for key in draining}
+
+    @invariant()
+    def what_is_leaving_is_counted_once(self) -> None:
+        shelf = self.pool.shelf
+        assert (
+            0
+            <= shelf.leaving_mb
+            <= sum(slot.memory_mb for slot in shelf.slots.values() if slot.state in (State.REMOVING, State.DRAINING))
+        )
 
     @invariant()
     def every_job_is_in_one_place(self) -> None:
         waiting = [job.message.id for queue in self.pool._queues.values() for job in queue]
-        held = [slot.job.message.id for slot in self.pool._slots.values() if slot.job is not None]
+        held = [job.message.id for slot in self.pool.shelf.slots.values() for job in slot.jobs]
         assert sorted([*waiting, *held, *self.ended]) == sorted(self.submitted)
 
     @invariant()
     def nothing_waits_while_a_step_is_possible(self) -> None:
         for key, queue in self.pool._queues.items():
-            assert key not in self.pool._ready
+            assert key not in self.pool.shelf.ready
             step = plan(self.pool._demand(key, queue[0]), self.pool._view(queue[0]))
             assert isinstance(step, Wait), (key, step)
 
@@ -267,13 +322,11 @@ class PoolMachine(RuleBasedStateMachine):
                 held.set_result(None)
             self.settle()
             for id in list(self.running):
-                slot = self.running.pop(id)
-                assert slot.job is not None
+                slot, job = self.running.pop(id), self.submitted[id]
 
-                async def finish(slot: Slot = slot) -> None:
-                    assert slot.job is not None
-                    self._end(slot.job, "finished")
-                    self.pool.finished(slot, 0.01)
+                async def finish(slot: Slot = slot, job: Job = job) -> None:
+                    self._end(job, "finished")
+                    self.pool.finished(slot, job, 0.01)
 
                 self.loop.run_until_complete(finish())
             self.time_passes(0.03)

@@ -18,16 +18,20 @@ OTHERS = ("package.", "conductor.", "web.")
 
 
 @pytest.mark.slow  # the story of 414 requests takes about fifteen seconds, most of them waits of its own
-def test_recorded_answers_of_openwhisk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_recorded_answers_of_openwhisk(workers: int, tmp_path: Path) -> None:
     actual, expected = tmp_path / "actual.jsonl", tmp_path / "expected.jsonl"
     lines = (GOLDEN / "expected.jsonl").read_text().strip().split("\n")  # answers hold other line ends of Unicode
     expected.write_text("\n".join(line for line in lines if not json.loads(line)["name"].startswith(OTHERS)))
-    with running.running() as server:
+    with running.running({"workers": workers}) as server:
         auth = f"{GUEST_UUID}:{GUEST_KEY}"
         _run("record.py", "--apihost", server.url, "--auth", auth, "--out", str(actual))
     judged = _run("compare.py", str(expected), str(actual), "--show", "100", is_checked=False)
-    assert judged.returncode == 0, judged.stdout
-    assert " 0 failed" in judged.stdout
+    *differences, summary = judged.stdout.strip().split("\n")
+    if workers > 1:  # an action that is warm on one shard may be started anew on another
+        differences = [line for line in differences if "initTime" not in line]
+    assert not differences, judged.stdout
+    assert workers > 1 or " 0 failed" in summary
 
 
 def _run(tool: str, *words: str, is_checked: bool = True) -> subprocess.CompletedProcess[str]:

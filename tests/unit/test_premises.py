@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from visp import premises
 from visp.premises import CannotStart
-from visp.settings import Settings
+from visp.settings import Pool, Retention, Settings
 
 
 def settings(**fields: object) -> Settings:
@@ -69,3 +70,39 @@ def test_the_shipped_manifest_reads_and_a_missing_one_is_named() -> None:
     assert premises.read_manifest(settings()).find("nodejs:20") is not None
     with pytest.raises(CannotStart, match=r"/absent\.json cannot be read"):
         premises.read_manifest(settings(manifest="/absent.json"))
+
+
+def test_a_data_folder_is_one_server_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(premises, "ENDING_S", 0.0)
+    refused = pytest.raises(CannotStart, match=r"another server uses .*--data-dir")
+    with premises.locked(tmp_path), refused, premises.locked(tmp_path):
+        pass
+    with premises.locked(tmp_path):
+        pass
+
+
+def test_a_data_folder_is_free_when_the_last_process_of_a_server_has_ended(tmp_path: Path) -> None:
+    with premises.locked(tmp_path) as lock:
+        shard = subprocess.Popen(["sleep", "0.2"], pass_fds=(lock,))
+    with premises.locked(tmp_path):  # waits for it
+        assert shard.poll() is not None or not Path(f"/proc/{shard.pid}/fd/{lock}").exists()
+    shard.wait()
+
+
+def test_a_shared_port_is_had_by_several(tmp_path: Path) -> None:
+    with premises.listening(settings(port=0), is_shared=True) as first:
+        port = first.getsockname()[1]
+        with premises.listening(settings(port=port), is_shared=True) as second:
+            assert second.getsockname()[1] == port
+        first.listen()
+        with pytest.raises(CannotStart), premises.listening(settings(port=port)):
+            pass
+
+
+def test_shards_share_what_the_server_may_use() -> None:
+    pool = Pool(memory_mb=1000, starts_at_once=3, stem_cells=3)
+    share = premises.share_of(settings(workers=2, pool=pool, retention=Retention(bytes=11)))
+    assert (share.pool.memory_mb, share.pool.starts_at_once, share.pool.stem_cells) == (500, 1, 2)
+    assert share.retention.bytes == 6
+    assert premises.share_of(settings(workers=64, pool=pool, retention=Retention(bytes=0))).retention.bytes == 0
+    assert premises.share_of(settings(workers=64, pool=Pool(memory_mb=5))).pool.memory_mb == 1

@@ -83,6 +83,7 @@ async def invoke_action(call: Call) -> HttpAnswer:
     """The slow way into the same controller functions that the door calls; it fills the caches for the door."""
     name = call.name()
     invoke = call.services.invoke
+    await invoke.obtain(call.identity)
     invoke.charge(call.identity)
     invoke.check_rights(call.identity, name)
     no_package(name)

@@ -24,6 +24,7 @@ from visp.scheduler.fleet import Fleet
 from visp.settings import Settings
 from visp.store.base import ActivationStore
 from visp.store.cache import EntityCache
+from visp.telemetry.metrics import Registry
 
 _MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+\Z", re.ASCII)
 _CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:-]+)", re.ASCII | re.IGNORECASE)
@@ -43,6 +44,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     acks: Acks
     fleet: Fleet
     activations: ActivationStore
+    metrics: Registry
     unready: Callable[[], str | None]
     """Why the server does not serve yet, or None when it does."""
     build: str

@@ -69,6 +69,13 @@ class Gate:
         self.doors: set[Door] = set()
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
         self.http = services.settings.http
+        self.is_leased = services.invoke.is_leased
+
+    def reserve(self, identity: Identity, entity: Action | Trigger) -> bool:
+        """Whether what the request will be charged is at hand; it is kept for it then."""
+        if isinstance(entity, Trigger):
+            return self.services.fire.reserve(identity, entity)
+        return self.services.invoke.reserve(identity)
 
     def remember(self, raw: bytes, head: Head) -> None:
         """From now on this head is not parsed again. The table is emptied when it is full."""
@@ -371,6 +378,8 @@ class Door(HttpToolsProtocol):
             if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(entity):
                 return None
         elif not isinstance(entity, Action):
+            return None
+        if gate.is_leased and not gate.reserve(identity, entity):
             return None
         return _Hot(target, identity, entity, head.shown, transid.of_request(head.request_id), keep_alive)
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from visp import wording
-from visp.api import actions, activations, auth, info, namespaces, paths, queries, rules, triggers
+from visp.api import actions, activations, auth, info, metrics, namespaces, paths, queries, rules, triggers
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
 from visp.errors import UnknownRoute
@@ -36,6 +36,7 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/", info.root),
     ("GET", "/ping", info.ping),
     ("GET", "/ready", info.ready),
+    ("GET", "/metrics", metrics.metrics),
     ("GET", "/invokers", info.invokers),
     ("GET", "/invokers/healthy/count", info.healthy_invokers),
     ("GET", "/invokers/ready", info.invokers_ready),

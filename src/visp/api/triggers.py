@@ -57,6 +57,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     """202 with the activation's id, 204 when no rule is active."""
     name = call.name()
     fire = call.services.fire
+    await fire.obtain(call.identity)
     fire.charge(call.identity)
     check_owner(call.identity, name.namespace, name.id)
     call.services.invoke.check_size(call.identity, call.announced_bytes)
@@ -65,6 +66,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     trigger = await call.services.crud.get(Trigger, name)
     call.services.invoke.check_size(call.identity, len(body))
     await fire.load(trigger)
+    await fire.obtain(call.identity, trigger)
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def settle(answer: Answer) -> None:

@@ -125,8 +125,10 @@ class Client:
         document = documents.value(answer.body)
         return Invocation(answer.activation_id or documents.text(document, "activationId"), answer.body)
 
-    def activation(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
-        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}")
+    def activation(self, id: str, namespace: str = CALLERS_NAMESPACE, *, has_phases: bool = False) -> bytes:
+        """`has_phases` asks for when the activation reached what; a server that does not know leaves that out."""
+        query: Query = {"phases": True} if has_phases else {}
+        return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}", query)
 
     def activation_logs(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
         return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}/logs")

@@ -63,12 +63,14 @@ def start(
     flags: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     user: int | None = None,
+    python: str = sys.executable,
 ) -> Server:
     """A server with this data folder, ready for work. `settings` maps dotted names to values.
 
-    `user` runs it under another uid and gid. Raises `NotReady` with what the server said.
+    `user` runs it under another uid and gid, `python` by another interpreter. Raises `NotReady` with what the server
+    said.
     """
-    argv = [sys.executable, "-m", "visp", "start", "--port", "0", "--data-dir", str(data_dir), *flags]
+    argv = [python, "-m", "visp", "start", "--port", "0", "--data-dir", str(data_dir), *flags]
     variables = {f"VISP_{name.replace('.', '__').upper()}": str(value) for name, value in (settings or {}).items()}
     environ = os.environ | variables | dict(env or {})
     log = Path(tempfile.mkstemp(prefix="visp-", suffix=".log")[1])

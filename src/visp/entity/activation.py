@@ -54,11 +54,43 @@ def failure(status: Status, sentence: str, size: int | None = None) -> Outcome:
     return Outcome(status, b'{"error":' + msgspec.json.encode(sentence) + b"}", size)
 
 
+class Phases(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """When an activation of an action reached each phase; None where it never did. All numbers are microseconds.
+
+    They count from the moment the request was received (for a component: from its dispatch). Within one process they
+    come from one monotonic clock; how long before `queued` that moment was is known from wall clocks in milliseconds,
+    and no more than is certain is counted: a way to the invoker of less than two of them shows as 0.
+
+    `queued`: the invoker has it. `placed`: a container was chosen, or begun for it. `created`: the container made for
+    it is up (None: there was one). `initialised`: it has the code. `run`: the run line went out. `answered`: the
+    answer, or what ended the run, came. `logs`: what it printed is complete, which may be after `stored`. `stored`:
+    the record was handed to the ledger's next write, which follows in the same turn of the loop: a record cannot know
+    when it was written.
+
+    `cold` is why it found no warm container, None when it did.
+    """
+
+    queued: int
+    placed: int
+    created: int | None
+    initialised: int | None
+    run: int | None
+    answered: int | None
+    logs: int | None
+    stored: int
+    cold: str | None = None
+
+
+PHASES = Phases.__struct_fields__[:-1]
+"""Their names, in the order in which they are reached (but for logs that come late)."""
+
+
 class ActivationHead(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """Everything in a record but its result and logs.
 
     `path` is `ns[/pkg]/name` of the action that ran (None for a trigger); `namespace` the one that invoked it.
-    `end_ms` is 0 and `duration_ms` None for a trigger. `is_timeout` is None for what is no ordinary action.
+    `end_ms` is 0 and `duration_ms` None for a trigger. `is_timeout` is None for what is no ordinary action, and so is
+    `phases`, as in every record that was written before there were any. New fields go to the end: records are kept.
     """
 
     id: str
@@ -81,6 +113,7 @@ class ActivationHead(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_
     is_topmost: bool | None = None
     is_conductor: bool = False
     binding: str | None = None
+    phases: Phases | None = None
 
 
 class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -94,6 +127,14 @@ class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     result: bytes
     logs: tuple[str, ...] = ()
     has_all_logs: bool = True
+
+
+def with_logs(record: ActivationRecord, logs: tuple[str, ...], collected_us: int | None = None) -> ActivationRecord:
+    """The record once all its logs are there; `collected_us` is when that was, on the scale of its phases."""
+    head = record.head
+    if collected_us is not None and head.phases is not None:
+        head = msgspec.structs.replace(head, phases=msgspec.structs.replace(head.phases, logs=collected_us))
+    return msgspec.structs.replace(record, head=head, logs=logs, has_all_logs=True)
 
 
 _random: list[str] = []
@@ -110,6 +151,11 @@ def new_id(now_ms: int, shard: int = 0) -> str:
     return f"{now_ms:012x}{shard:02x}{_random.pop()}"
 
 
+def shard_of(id: str) -> int:
+    """The shard in whose ledger an activation lies."""
+    return int(id[12:14], 16)
+
+
 def parse_id(text: str) -> str:
     """An activation id from a path; raises `BadName` with OpenWhisk's words."""
     if len(text) != ID_LENGTH:
@@ -122,8 +168,15 @@ def parse_id(text: str) -> str:
 _encode = msgspec.json.Encoder().encode
 
 
-def render_annotations(head: ActivationHead) -> bytes:
-    """The record's `annotations` as JSON, as OpenWhisk orders and omits them."""
+PHASES_KEY = "visp"
+"""The one annotation of our own: `{"cold"?: reason, "phases_us": {"queued": 0, "placed": 3, …}}`."""
+
+
+def render_annotations(head: ActivationHead, *, has_phases: bool = False) -> bytes:
+    """The record's `annotations` as JSON, as OpenWhisk orders and omits them.
+
+    `has_phases` adds the annotation of our own. It is left out unless asked for: a record is what OpenWhisk's is.
+    """
     if head.path is None:
         return b"[]"
     path, kind, limits, binding = _fixed_annotations(
@@ -140,7 +193,15 @@ def render_annotations(head: ActivationHead) -> bytes:
         out += b',{"key":"initTime","value":%d}' % head.init_ms
     if head.cause is not None:
         out += b',{"key":"causedBy","value":"sequence"}'
+    if has_phases and head.phases is not None:
+        out += b"," + _annotation(PHASES_KEY, _shown_phases(head.phases))
     return out + binding
+
+
+def _shown_phases(phases: Phases) -> dict[str, object]:
+    reached = {name: us for name in PHASES if (us := getattr(phases, name)) is not None}
+    cold = {} if phases.cold is None else {"cold": phases.cold}
+    return cold | {"phases_us": reached}
 
 
 @lru_cache(_REMEMBERED)
@@ -180,14 +241,14 @@ _STATUS_TAILS = tuple(
 )
 
 
-def render(head: ActivationHead, result: bytes, logs: tuple[str, ...] = ()) -> bytes:
+def render(head: ActivationHead, result: bytes, logs: tuple[str, ...] = (), *, has_phases: bool = False) -> bytes:
     """The full record as compact JSON; `result` is copied into it unread."""
     name, version = _fixed_fields(head.name, head.namespace, head.subject, head.version)
     cause = b"" if head.cause is None else b'"cause":"%b",' % head.cause.encode()
     ended = b"" if head.duration_ms is None else b'"duration":%d,"end":%d,' % (head.duration_ms, head.end_ms)
     return b'{"activationId":"%b","annotations":%b,%b%b"logs":%b,%b%b,"start":%d,%b' % (
         head.id.encode(),
-        render_annotations(head),
+        render_annotations(head, has_phases=has_phases),
         cause,
         ended,
         _encode(logs) if logs else b"[]",
@@ -207,7 +268,7 @@ def _fixed_fields(name: str, namespace: str, subject: str, version: str) -> tupl
     )
 
 
-def summary(head: ActivationHead) -> dict[str, object]:
+def summary(head: ActivationHead, *, has_phases: bool = False) -> dict[str, object]:
     """The form of a list without `docs`.
 
     Here `duration` is `end - start`. A trigger has no end, duration or statusCode.
@@ -217,7 +278,7 @@ def summary(head: ActivationHead) -> dict[str, object]:
         "name": head.name,
         "version": head.version,
         "publish": False,
-        "annotations": msgspec.Raw(render_annotations(head)),
+        "annotations": msgspec.Raw(render_annotations(head, has_phases=has_phases)),
         "activationId": head.id,
         "start": head.start_ms,
     }

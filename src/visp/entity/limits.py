@@ -53,6 +53,7 @@ TIMEOUT_MS = Range(100, 300_000, 60_000)
 MEMORY_MB = Range(128, 512, 256)
 LOGS_MB = Range(0, 10, 10)
 CONCURRENCY = Range(1, 1, 1)
+"""Runs at once in one container; an operator may allow more."""
 
 
 class ActionLimits(msgspec.Struct, frozen=True, kw_only=True):

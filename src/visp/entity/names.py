@@ -8,6 +8,7 @@ a checked name needs no escaping in JSON.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -46,19 +47,19 @@ def parse_namespace(text: str) -> str:
     return text
 
 
-class FullyQualifiedName(msgspec.Struct, frozen=True):
+class FullyQualifiedName(msgspec.Struct, frozen=True, dict=True):
     """Namespace, package (None: the default one) and name of an entity."""
 
     namespace: str
     package: str | None
     name: str
 
-    @property
+    @cached_property
     def path(self) -> str:
         """`ns` or `ns/pkg`: the `namespace` field of the entity on the wire."""
         return self.namespace if self.package is None else f"{self.namespace}/{self.package}"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`ns[/pkg]/name`: the entity's id in the store, and the `path` annotation of its activations."""
         return f"{self.path}/{self.name}"

@@ -12,7 +12,7 @@ import msgspec
 
 from visp import wording
 from visp.entity import payload as payloads
-from visp.entity.activation import ActivationHead, Outcome, Status, failure
+from visp.entity.activation import ActivationHead, Outcome, Phases, Status, failure
 from visp.entity.names import from_id
 from visp.entity.parameters import init_keys, is_truthy
 from visp.entity.version import INITIAL
@@ -65,8 +65,10 @@ def argument(action: Action, content: bytes) -> bytes:
     return content if fields is None else _encode({k: v for k, v in fields.items() if k not in keys})
 
 
-def init_body(job: Job, code: PreparedCode, code_at: str, deadline_ms: int, api_key: str | None) -> bytes:
-    """The `/init` body, one line: code as text, or the folder where it lies inside."""
+def init_body(
+    job: Job, code: PreparedCode, code_at: str, deadline_ms: int, api_key: str | None, concurrency: int = 1
+) -> bytes:
+    """The `/init` body, one line: code as text, or the folder where it lies inside; how many at once, if several."""
     action, message = job.action, job.message
     environment = {
         "__OW_NAMESPACE": message.namespace,
@@ -89,6 +91,8 @@ def init_body(job: Job, code: PreparedCode, code_at: str, deadline_ms: int, api_
         "binary": exec.code is not None and exec.code.is_binary,
         "env": environment,
     }
+    if concurrency > 1:
+        value["concurrency"] = concurrency
     if code.folder is not None:
         value["folder"] = code_at
     elif code.text is not None:
@@ -180,7 +184,33 @@ def timed_out(limit_ms: int, *, is_init: bool) -> Outcome:
 # ── the record ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def head_of(job: Job, outcome: Outcome, end_ms: int, duration_ms: int, *, is_timeout: bool) -> ActivationHead:
+def phases_of(job: Job, stored_s: float) -> Phases:
+    """When the job reached what, once it has come to its end.
+
+    Its way to this invoker was measured by wall clocks, in whole milliseconds: one of them may be rounding.
+    """
+    arrived_s = job.arrived_s
+    zero_s = job.start_s - (job.start_ms - job.message.received_ms - 1) / 1000
+    if zero_s > arrived_s:
+        zero_s = arrived_s
+    created_s, initialised_s = job.created_s, job.initialised_s
+    run_s, answered_s, logs_s, cold = job.run_s, job.answered_s, job.logs_s, job.cold
+    return Phases(
+        int((arrived_s - zero_s) * 1e6),
+        int((job.placed_s - zero_s) * 1e6),
+        None if created_s is None else int((created_s - zero_s) * 1e6),
+        None if initialised_s is None else int((initialised_s - zero_s) * 1e6),
+        None if run_s is None else int((run_s - zero_s) * 1e6),
+        None if answered_s is None else int((answered_s - zero_s) * 1e6),
+        None if logs_s is None else int((logs_s - zero_s) * 1e6),
+        int((stored_s - zero_s) * 1e6),
+        None if cold is None else cold.value,
+    )
+
+
+def head_of(
+    job: Job, outcome: Outcome, end_ms: int, duration_ms: int, *, is_timeout: bool, phases: Phases | None = None
+) -> ActivationHead:
     """The head of an ordinary action's record."""
     message, action = job.message, job.action
     return ActivationHead(
@@ -202,6 +232,7 @@ def head_of(job: Job, outcome: Outcome, end_ms: int, duration_ms: int, *, is_tim
         is_timeout=is_timeout,
         cause=message.cause,
         binding=message.binding,
+        phases=phases,
     )
 
 

@@ -7,12 +7,22 @@ the ledger, and only then is the result acknowledged. The container is free befo
 from __future__ import annotations
 
 import asyncio
+import math
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from visp import wording
 from visp.bus import base as topics
-from visp.bus.messages import ActivationMessage, CompletionAck, Detached, EntityChanged, Ping, ResultAck
-from visp.container.base import Address, ContainerSpec, Mount
+from visp.bus.messages import (
+    WARM_LIMIT,
+    ActivationMessage,
+    CompletionAck,
+    Detached,
+    EntityChanged,
+    Ping,
+    ResultAck,
+)
+from visp.container.base import Address, ContainerSpec, Mount, Template
 from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import BlackboxExec, SequenceExec
@@ -21,9 +31,10 @@ from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
 from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
+from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
-from visp.invoker.slot import Key, Slot, State
-from visp.runtime.base import CodeRefused, Gone, Reply
+from visp.invoker.slot import WORKING, Key, Slot, State
+from visp.runtime.base import CONCURRENT, CONCURRENT_FAMILIES, CodeRefused, Gone, Reply
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -33,12 +44,14 @@ if TYPE_CHECKING:
     from visp.bus.messages import Message
     from visp.clock import Clock
     from visp.container.base import Container, Maker
+    from visp.entity.activation import Phases
     from visp.entity.execs import Code
     from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
     from visp.settings import Settings
     from visp.store.base import Ledger
     from visp.store.cache import EntityCache
+    from visp.telemetry.metrics import Family
 
 PING_S = 1.0
 TIMER_S = 0.001
@@ -100,6 +113,7 @@ class Invoker:
         self._loading: dict[str, bool] = {}
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
+        self._meter = Meter()
         self.pool: Pool
 
     async def __aenter__(self) -> Invoker:
@@ -115,6 +129,7 @@ class Invoker:
             prepare=self._initialize,
             run=self._run,
             start_failed=self._start_failed,
+            concurrency_of=self._concurrency_of,
         )
         self._unsubscribe = [
             self._bus.subscribe(topics.invoker_topic(self._id), self._heard),
@@ -131,6 +146,10 @@ class Invoker:
             task.cancel()
         await self.pool.close()
         await self._tasks.__aexit__(None, None, None)
+
+    def measured(self) -> list[Family]:
+        """What this invoker has counted, for a scrape."""
+        return self._meter.families(self.pool)
 
     # ── from the bus ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,6 +200,13 @@ class Invoker:
         self._jobs[message.id] = job
         self.pool.submit(job)
 
+    def _concurrency_of(self, action: Action) -> int:
+        """How many of its runs one container takes at once: as many as it may, if its launcher can."""
+        kind = action.exec.kind
+        if kind.partition(":")[0] not in CONCURRENT_FAMILIES:
+            return 1
+        return min(action.limits.concurrency, self._settings.limits.concurrency)
+
     # ── a container for a job ───────────────────────────────────────────────────────────────────────────────────
 
     async def _open_cell(self, slot: Slot) -> None:
@@ -192,13 +218,15 @@ class Invoker:
         if kind is None:
             raise StartFailed(f"kind {slot.kind} has no runtime on this machine (`visp doctor` says what is missing)")
         command = kind.command(slot.memory_mb)
+        mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
         spec = ContainerSpec(
             id=f"{slot.id}{suffix}",
             argv=command.argv,
             env=command.env | {"__OW_API_HOST": self._api_host},
             memory_mb=slot.memory_mb,
-            mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
+            mounts=mounts,
             code_folder=code_folder,
+            template=Template(program=command.template, argv=command.argv, mounts=mounts) if command.template else None,
         )
         try:
             async with asyncio.timeout(self._settings.pool.start_timeout_s):
@@ -231,7 +259,7 @@ class Invoker:
         """
         if slot.container is not container:
             return  # the slot has another by now
-        if slot.job is None:
+        if not slot.jobs:
             self.pool.lost(slot)
         else:
             self._loop.call_later(EXIT_GRACE_S, self._give_up, slot, container)
@@ -239,7 +267,7 @@ class Invoker:
     def _give_up(self, slot: Slot, container: Container) -> None:
         if slot.container is not container:
             return
-        if slot.job is None:
+        if not slot.jobs:
             self.pool.lost(slot)
         elif slot.client is not None:
             slot.client.give_up()
@@ -262,8 +290,10 @@ class Invoker:
             return False
         if slot.container is None:
             await self._create(slot, code.folder)
+            job.created_s = self._clock.monotonic_s()
         elif code.folder is not None and not await slot.container.add_code(code.folder):
             await self._replace(slot, code.folder)
+            job.created_s = self._clock.monotonic_s()
         api_key = None
         if activate.gives_api_key(action):
             api_key = await self._key_of(job.message.namespace_uuid)
@@ -277,7 +307,7 @@ class Invoker:
         self._ledger.start([job.message.id], lambda error: None if synced.done() else synced.set_result(error))
         error = await synced
         if error is not None:
-            self.pool.failed(slot)
+            self.pool.failed(slot, job)
             self._not_recorded(job, error)
         return error is None
 
@@ -297,7 +327,8 @@ class Invoker:
         slot.logs.begin(job.action.limits.logs_mb)
         job.start_ms, job.start_s = clock.now_ms(), clock.monotonic_s()
         job.has_begun = True
-        body = activate.init_body(job, code, slot.container.code_at, job.start_ms + limit_ms, api_key)
+        deadline_ms = job.start_ms + limit_ms
+        body = activate.init_body(job, code, slot.container.code_at, deadline_ms, api_key, slot.concurrency)
         slot.client.init(body, settle)
         try:
             async with asyncio.timeout(limit_ms / 1000 + TIMER_S):
@@ -319,6 +350,11 @@ class Invoker:
             failed = activate.classify_init(reply, RESULT_LIMIT_BYTES)
             if failed is None:
                 job.init_ms = round(took_s * 1000)
+                job.initialised_s = job.start_s + took_s
+                if slot.concurrency > 1:
+                    slot.lanes = slot.client.share() if reply.body == CONCURRENT else None
+                    if slot.lanes is None:
+                        slot.concurrency = 1
                 return True
             outcome = failed
         job.init_ms = round(took_s * 1000)
@@ -345,12 +381,14 @@ class Invoker:
             return
 
         def started(error: Exception | None) -> None:
-            if slot.job is not job or slot.state is not State.BUSY:
+            if job not in slot.jobs or slot.state not in WORKING:
                 return  # the pool is closed: the job runs, or ends, at the next start
-            if error is None:
+            if slot.state is State.DRAINING and job.tries < TRIES:
+                self.pool.retry(slot, job)  # a run beside it went wrong meanwhile
+            elif error is None:
                 self._send_run(slot, job)
             else:
-                self.pool.finished(slot, None)
+                self.pool.finished(slot, job, None)
                 self._not_recorded(job, error)
 
         self._ledger.start([job.message.id], started)
@@ -358,52 +396,61 @@ class Invoker:
     def _send_run(self, slot: Slot, job: Job) -> None:
         assert slot.client is not None
         assert slot.logs is not None
-        clock = self._clock
+        clock, lanes = self._clock, slot.lanes
         now_s, now_ms = clock.monotonic_s(), clock.now_ms()
         job.run_s = now_s
         job.has_begun = True
         if job.init_ms is None:
             job.start_ms, job.start_s = now_ms, now_s
-            slot.logs.begin(job.action.limits.logs_mb)
+            if lanes is None:
+                slot.logs.begin(job.action.limits.logs_mb)
+            else:
+                slot.logs.join(job.action.limits.logs_mb)
         limit_ms = job.action.limits.timeout_ms
-        slot.deadline_s = now_s + limit_ms / 1000
+        job.deadline_s = now_s + limit_ms / 1000
         if slot.timer is None:  # one timer for a slot, armed again only when it goes off early
             slot.timer = self._loop.call_later(limit_ms / 1000, self._check_deadline, slot)
         elif slot.timer.when() > self._loop.time() + limit_ms / 1000:
             slot.timer.cancel()
             slot.timer = self._loop.call_later(limit_ms / 1000, self._check_deadline, slot)
         body = activate.run_body(job, slot.run_suffix, now_ms + limit_ms)
-        slot.client.run(body, lambda reply: self._answered(slot, job, reply))
+        if lanes is None:
+            slot.client.run(body, lambda reply: self._answered(slot, job, reply))
+        else:
+            lanes.run(job.message.id, body, lambda reply: self._answered(slot, job, reply))
 
     def _check_deadline(self, slot: Slot) -> None:
+        """Ends what is over time. Runs beside it go on: each to its own end or its own limit."""
         slot.timer = None
-        job = slot.job
-        if job is None or slot.state is not State.BUSY or job.run_s is None:
-            return
-        left_s = slot.deadline_s - self._clock.monotonic_s()
-        if left_s > 0:
+        now_s = self._clock.monotonic_s()
+        left_s = None
+        for job in tuple(slot.jobs):
+            if slot.state not in WORKING or job.run_s is None:
+                continue
+            if job.deadline_s > now_s:
+                left_s = min(job.deadline_s - now_s, left_s or math.inf)
+            else:
+                limit_ms = job.action.limits.timeout_ms
+                self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
+        if left_s is not None and slot.state in WORKING and slot.timer is None:
             slot.timer = self._loop.call_later(left_s, self._check_deadline, slot)
-            return
-        assert slot.client is not None
-        slot.client.cancel()
-        limit_ms = job.action.limits.timeout_ms
-        self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
 
     def _answered(self, slot: Slot, job: Job, reply: Reply | Gone) -> None:
-        if slot.job is not job:
+        if job not in slot.jobs:
             return  # over time already
-        if self._clock.monotonic_s() >= slot.deadline_s:  # time is measured first, whatever came back
+        if self._clock.monotonic_s() >= job.deadline_s:  # time is measured first, whatever came back
             limit_ms = job.action.limits.timeout_ms
             self._end_run(slot, job, activate.timed_out(limit_ms, is_init=False), is_timeout=True)
         elif isinstance(reply, Gone):
             if not self._goes_elsewhere(slot, job, reply):
+                self.pool.spend(slot)
                 self._tasks.create_task(self._end_gone(slot, job, reply))
         elif reply.status != activate.SHUTTING_DOWN or not self._goes_elsewhere(slot, job, reply):
             self._end_run(slot, job, activate.classify_run(reply, RESULT_LIMIT_BYTES))
 
     async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
         outcome = await self._outcome_of_gone(slot, gone, is_init=False)
-        if slot.job is job:
+        if job in slot.jobs:
             self._end_run(slot, job, outcome)
 
     async def _outcome_of_gone(self, slot: Slot, gone: Gone, *, is_init: bool) -> Outcome:
@@ -425,7 +472,7 @@ class Invoker:
         self, slot: Slot, job: Job, outcome: Outcome, *, is_init: bool = False, is_timeout: bool = False
     ) -> None:
         """Collects the logs, frees or ends the container, and records the outcome."""
-        now_s = self._clock.monotonic_s()
+        now_s = job.answered_s = self._clock.monotonic_s()
         duration_ms = round((now_s - job.start_s) * 1000)
         if is_init and job.init_ms is None:
             job.init_ms = duration_ms
@@ -433,21 +480,24 @@ class Invoker:
         assert slot.logs is not None
         service_s = None if job.run_s is None else now_s - job.run_s
         if not slot.client.drain() and outcome.is_kept:
+            phases = self._record(job, outcome, (), duration_ms, is_timeout=is_timeout, has_all_logs=False)
             job.run_s = None  # there is an answer: the deadline is over
-            self._record(job, outcome, (), duration_ms, is_timeout=is_timeout, has_all_logs=False)
-            self._tasks.create_task(self._end_logs(slot, job, outcome, service_s))
+            self._tasks.create_task(self._end_logs(slot, job, outcome, service_s, phases))
             return
         logs = slot.logs.end(outcome)
+        job.logs_s = self._clock.monotonic_s()
         if outcome.is_kept and not is_init:
-            self.pool.finished(slot, service_s)
+            self.pool.finished(slot, job, service_s)
         else:
-            self.pool.failed(slot)
+            self.pool.failed(slot, job)
         self._record(job, outcome, logs, duration_ms, is_timeout=is_timeout)
 
-    async def _end_logs(self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None) -> None:
+    async def _end_logs(self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None, phases: Phases) -> None:
         """Waits for the rest of the logs, which come beside the answer; until then the container is not free."""
         assert slot.logs is not None
         assert slot.container is not None
+        assert job.answered_s is not None
+        assert phases.answered is not None
         complete: asyncio.Future[None] = self._loop.create_future()
         slot.logs.when_complete(lambda: complete.set_result(None))
         patience = asyncio.ensure_future(self._clock.sleep(LOGS_S))
@@ -455,21 +505,23 @@ class Invoker:
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         patience.cancel()
         logs = slot.logs.end(outcome, is_complete=complete.done())
+        took_us = int((self._clock.monotonic_s() - job.answered_s) * 1e6)
+        self._meter.record_late_logs(took_us)
         if complete.done():
-            self.pool.finished(slot, service_s)
+            self.pool.finished(slot, job, service_s)
         else:
-            self.pool.failed(slot)
-        self._ledger.add_logs(job.message.id, logs)
+            self.pool.failed(slot, job)
+        self._ledger.add_logs(job.message.id, logs, phases.answered + took_us)
         self._bus.publish(topics.ACKS, CompletionAck(job.message.id))
 
     def _end_unstarted(self, slot: Slot, job: Job, outcome: Outcome) -> None:
         """There is an outcome before a container was asked."""
-        self.pool.failed(slot)
+        self.pool.failed(slot, job)
         self._record(job, outcome, (), 0, is_timeout=False)
 
     def _start_failed(self, job: Job, error: Exception) -> None:
         """No container could be had, or no code for it: start is end, and there is no init time."""
-        job.start_ms, job.init_ms = self._clock.now_ms(), None
+        job.start_ms, job.start_s, job.init_ms = self._clock.now_ms(), self._clock.monotonic_s(), None
         status, sentence = Status.INTERNAL_ERROR, wording.NO_RESOURCES
         if isinstance(error, StartFailed):
             sentence = error.sentence or sentence
@@ -490,12 +542,15 @@ class Invoker:
         *,
         is_timeout: bool,
         has_all_logs: bool = True,
-    ) -> None:
+    ) -> Phases:
         """Writes the outcome; whoever waits hears of it once it is written."""
         self._jobs.pop(job.message.id, None)
         end_ms = job.start_ms + duration_ms
-        head = activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout)
+        phases = activate.phases_of(job, self._clock.monotonic_s())
+        self._meter.record(job.action.exec.kind, outcome.status, phases)
+        head = activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout, phases=phases)
         self._write(ActivationRecord(head=head, result=outcome.result, logs=logs, has_all_logs=has_all_logs))
+        return phases
 
     def _write(self, record: ActivationRecord) -> None:
         bus = self._bus
@@ -520,8 +575,14 @@ class Invoker:
 
     # ── pings ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def ping(self) -> Ping:
+        """How this invoker is now."""
+        pool = self.pool
+        warm = tuple(islice(pool.warm(), WARM_LIMIT))
+        return Ping(self._id, pool.memory_mb, pool.used_mb, pool.waiting, warm)
+
     def _ping(self) -> None:
-        self._bus.publish(topics.PINGS, Ping(self._id, self.pool.memory_mb, self.pool.used_mb, self.pool.waiting))
+        self._bus.publish(topics.PINGS, self.ping())
 
     async def _ping_on(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,22 +11,46 @@ if TYPE_CHECKING:
     from visp.invoker.slot import Key
 
 
+class Cold(StrEnum):
+    """Why an activation found no warm container."""
+
+    FIRST_USE = "first use"
+    NEW_REVISION = "new revision"
+    ALL_BUSY = "all busy"
+    EVICTED = "evicted"
+    EXPIRED = "expired"
+    ENDED = "ended"
+    """Its last container was of no more use: it failed, timed out or was killed."""
+
+
 class Job:
     """A message, the action it names, and what is known of its run.
 
     `is_accepted` may turn true while it waits (its caller was detached); `has_begun` says that a line of it is out.
     `start_ms` and `start_s` are when its container began to work for it, init included; `init_ms` is set by a cold
-    start; `run_s` is when the run line went out. `tries` counts containers that could not serve it.
+    start; `run_s` is when the run line went out, `deadline_s` when its time is over. `tries` counts containers that
+    could not serve it.
+
+    `placed_s` is when a container was chosen for it, `created_s` when the one made for it was up, `cold` why it got
+    none that was warm (None: it did). `initialised_s` is when its code was in, `answered_s` when its answer came, and
+    `logs_s` when what it printed was complete.
     """
 
     __slots__ = (
         "action",
+        "answered_s",
         "arrived_s",
+        "cold",
+        "created_s",
+        "deadline_s",
         "has_begun",
         "init_ms",
+        "initialised_s",
         "is_accepted",
         "key",
+        "logs_s",
         "message",
+        "placed_s",
         "run_s",
         "start_ms",
         "start_s",
@@ -40,14 +65,21 @@ class Job:
         self.is_accepted = message.is_accepted
         self.start_ms = 0
         self.start_s = 0.0
+        self.placed_s = arrived_s
+        self.created_s: float | None = None
+        self.cold: Cold | None = None
+        self.initialised_s: float | None = None
         self.run_s: float | None = None
+        self.deadline_s = 0.0
+        self.answered_s: float | None = None
+        self.logs_s: float | None = None
         self.init_ms: int | None = None
         self.has_begun = False
         self.tries = 0
 
     def reset(self) -> None:
         """As before its first container, which could not serve it."""
-        self.run_s = self.init_ms = None
+        self.run_s = self.init_ms = self.created_s = self.initialised_s = self.cold = None
         self.has_begun = False
         self.tries += 1
 

@@ -2,8 +2,12 @@
 
 A local launcher flushes before it replies, so what is in the pipes when the reply has come is the activation's log;
 there is no mark to wait for and none to forge. An image ends each activation's output by a sentinel on both streams.
-Entries stand in the order of reading. Source of the format: OpenWhisk's log entries (time stamp to width 30, stream,
-text) and its sentinel.
+Entries stand in the order of reading.
+
+Where runs of an action overlap in one container, what they print cannot be told apart. Then too each entry goes to one
+record: that of the run which ends first after it was read, with a line that says so.
+
+Source of the format: OpenWhisk's log entries (time stamp to width 30, stream, text) and its sentinel.
 """
 
 from __future__ import annotations
@@ -29,17 +33,22 @@ _STREAMS = ("stdout: ", "stderr: ")
 
 
 class LogCollector:
-    """Collects for one container, an activation at a time; between activations what comes is counted and dropped.
+    """Collects for one container, an activation at a time, or several that cannot be told apart.
+
+    Between activations what comes is counted and dropped.
 
     The limit counts entries as they are shown: a million empty lines are no small log.
     """
 
     __slots__ = (
         "_awaited",
+        "_beside",
         "_entries",
+        "_is_mixed",
         "_is_open",
         "_is_over",
         "_is_sentinelled",
+        "_is_shared",
         "_kept_bytes",
         "_limit_bytes",
         "_now_ns",
@@ -57,6 +66,10 @@ class LogCollector:
         self._limit_bytes = 0
         self._kept_bytes = 0
         self._is_over = False
+        self._beside = 0
+        """Activations under way beside one; of a container that runs them one at a time, none."""
+        self._is_shared = self._is_mixed = False
+        """Whether some were at the same time since the container was at rest; whether one of them printed."""
         self._entries: list[str] = []
         self._partial = [b"", b""]
         self.dropped_bytes = 0
@@ -69,6 +82,14 @@ class LogCollector:
         self._is_over = limit_mb == 0
         if self._is_sentinelled:
             self._awaited = {STDOUT, STDERR}
+
+    def join(self, limit_mb: int) -> None:
+        """As `begin`, where other activations of the same action may be under way."""
+        if not self._is_open:
+            self.begin(limit_mb)
+            return
+        self._beside += 1
+        self._is_shared = True
 
     def when_complete(self, then: Callable[[], None]) -> None:
         """Calls `then` once the sentinels have come; at once if they have, or if none are to come."""
@@ -115,20 +136,46 @@ class LogCollector:
             then()
 
     def end(self, outcome: Outcome, *, is_complete: bool = True) -> tuple[str, ...]:
-        """The activation's entries; the collector is closed until the next one begins.
+        """The activation's entries; the collector is closed until the next one begins, unless others are under way.
 
         `is_complete` false: the sentinels did not come in time.
         """
+        if self._beside:
+            return self._end_beside(outcome)
         self._is_open = False
         self._on_complete = None
-        if not self._entries and self._partial == _NOTHING and not self._is_over and outcome.is_kept and is_complete:
+        if (
+            not self._entries
+            and self._partial == _NOTHING
+            and not self._is_over
+            and outcome.is_kept
+            and is_complete
+            and not self._is_shared
+        ):
             return ()
+        entries = self._closed(outcome, is_complete=is_complete)
+        self._is_shared = self._is_mixed = False
+        return entries
+
+    def _end_beside(self, outcome: Outcome) -> tuple[str, ...]:
+        """What comes from here on belongs to the next one that ends."""
+        self._beside -= 1
+        entries = self._closed(outcome, is_complete=True)
+        self._kept_bytes = 0
+        self._is_over = self._limit_bytes == 0
+        return entries
+
+    def _closed(self, outcome: Outcome, *, is_complete: bool) -> tuple[str, ...]:
         stamp = render_time(self._now_ns())
         for stream in (STDOUT, STDERR):
             if self._partial[stream]:
                 self._add(stamp, stream, self._partial[stream])
                 self._partial[stream] = b""
         if self._limit_bytes:
+            if self._is_shared and self._entries:
+                self._is_mixed = True
+            if self._is_mixed:
+                self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_MIXED)
             if self._is_over:
                 self._entries.append(stamp + _STREAMS[STDERR] + wording.logs_truncated(self._limit_bytes))
             elif not is_complete:

@@ -1,7 +1,8 @@
 """The containers of this invoker: the only owner of slots.
 
 State changes happen in synchronous functions between awaits; what is slow (creating, pausing, destroying) is a task of
-the invoker's group, begun after the slot's state says so. `plan` and `prewarm` decide, this module performs.
+the invoker's group, begun after the slot's state says so. `plan`, `fair`, `keepalive` and `prewarm` decide, this module
+performs.
 
 Warm path: `submit` finds a READY slot by one dictionary look-up, and the run line is out before it returns.
 """
@@ -9,14 +10,30 @@ Warm path: `submit` finds a READY slot by one dictionary look-up, and the run li
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from visp.errors import ContainerGone, ContainerLost, StartFailed
-from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, must_wait, plan
+from visp.invoker.cell_demand import CellDemand
+from visp.invoker.fair import gives_way, may_evict
+from visp.invoker.job import Cold
+from visp.invoker.keepalive import POLICIES
+from visp.invoker.plan import (
+    PROTECTED_S,
+    START_S,
+    WAIT,
+    Create,
+    Demand,
+    Resume,
+    Specialise,
+    View,
+    Wait,
+    must_wait,
+    plan,
+)
 from visp.invoker.prewarm import Cell, Wanted, missing
-from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
+from visp.invoker.shelf import Shelf
+from visp.invoker.slot import Key, Slot, SlotEvent, State
+from visp.invoker.waiting import Waiting
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -24,24 +41,21 @@ if TYPE_CHECKING:
 
     from visp.clock import Clock
     from visp.container.base import Container
+    from visp.entity.action import Action
     from visp.invoker.job import Job
+    from visp.invoker.keepalive import Usage
     from visp.settings import Pool as PoolSettings
 
-SMOOTHING = 0.2
+BUSY, RUN, DONE = State.BUSY, SlotEvent.RUN, SlotEvent.DONE
+"""For the warm path: looking a member up in its enum takes as long as a whole transition."""
 TICK_S = 0.02
 SWEEP_S = 0.5
 STARVED_S = 0.25
-"""A job that waits for memory this much longer than another key's next one gets that key's container removed for it."""
-LAUNCH_S = 1.0
-"""A start counts against the limit until its first answer, but no longer than this after its launcher began: how long
-users' own initialisation takes is nobody else's business."""
+"""A job that waits for memory this much longer than another key's next one gets that key's container removed for it;
+between namespaces, one that was charged less by what a container's memory costs for so long."""
 BACKOFF_S = 1.0
-TIMES_LIMIT = 10_000
 TRIES = 3
 """How many containers a job may find dead before they were given it."""
-
-
-K = TypeVar("K")
 
 
 class Pool:
@@ -50,7 +64,7 @@ class Pool:
     The invoker's functions do the work: `open_cell` creates a container without code, `prepare` brings a job's code
     into a slot (creating its container if there is none; false when the job came to its end by that), `run` runs a job
     in a slot that is BUSY, `start_failed` ends a job for which no container could be had. Whatever the first two
-    raise means that.
+    raise means that. `concurrency_of` says how many runs of an action one container takes at once.
     """
 
     def __init__(
@@ -66,54 +80,53 @@ class Pool:
         prepare: Callable[[Slot, Job], Awaitable[bool]],
         run: Callable[[Slot, Job], None],
         start_failed: Callable[[Job, Exception], None],
+        concurrency_of: Callable[[Action], int],
     ) -> None:
         self.memory_mb = memory_mb
+        self.is_closed = False
         self._settings = settings
+        self._policy = POLICIES[settings.keep_alive]
         self._starts_limit = starts_limit
-        self._wanted = tuple(wanted)
         self._clock = clock
         self._tasks = tasks
         self._open_cell = open_cell
         self._prepare = prepare
         self._run = run
         self._start_failed = start_failed
-        self._slots: dict[str, Slot] = {}
-        self._ready: dict[Key, list[Slot]] = {}
-        self._paused: dict[Key, list[Slot]] = {}
-        self._cells: dict[Cell, list[Slot]] = {}
-        self._queues: dict[Key, deque[Job]] = {}
-        self._engaged: dict[Key, int] = {}
-        self._initializing: dict[Key, int] = {}
-        self._service_s: dict[str, float] = {}
-        self._cold_s: dict[str, float] = {}
-        self._used_mb = 0
-        self._starting: dict[str, float] = {}
-        """Slots that count as starts, and until when."""
+        self._concurrency_of = concurrency_of
+        self.shelf = Shelf(memory_mb)
+        self._waiting = Waiting()
+        self._ready = self.shelf.ready  # these two for the warm path
+        self._queues = self._waiting.queues
+        most = settings.stem_cells_most if settings.stem_cells else 0
+        self._cell_demand = CellDemand(wanted, most, self._policy, clock.monotonic_s())
         self._preparing: set[asyncio.Task[None]] = set()
-        self._starved: Job | None = None
-        """The job for which containers of others were removed: what they held is kept for it."""
-        self._next_id = 0
+        self._blocked: Job | None = None
+        """Of the jobs that wait for memory, the one whose turn it is: what gets free is kept for it."""
         self._tick: asyncio.TimerHandle | None = None
         self._cells_blocked_until_s = 0.0
         self._is_empty = asyncio.Event()
-        self.is_closed = False
 
     # ── what the invoker asks ───────────────────────────────────────────────────────────────────────────────────
 
     @property
     def used_mb(self) -> int:
-        """Memory of all slots, by their actions' limits."""
-        return self._used_mb
+        """Memory of all containers, by their actions' limits."""
+        return self.shelf.used_mb
 
     @property
     def starts(self) -> int:
         """Container starts under way."""
-        now_s = self._clock.monotonic_s()
-        return sum(until_s > now_s for until_s in self._starting.values())
+        return self.shelf.starts(self._clock.monotonic_s())
 
     @property
     def waiting(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+        """Activations for which there is no container yet."""
+        return len(self._waiting)
+
+    def warm(self) -> set[str]:
+        """The actions, by id, that have a container here with room for a run."""
+        return {key.action for index in (self.shelf.ready, self.shelf.paused) for key in index}
 
     def submit(self, job: Job) -> None:
         """Runs the job now, or as soon as there is a container for it.
@@ -130,66 +143,90 @@ class Pool:
         if memory_mb > self.memory_mb:
             self._start_failed(job, StartFailed(f"{memory_mb} MB do not fit into a pool of {self.memory_mb} MB"))
             return
-        queue = self._queues.get(job.key)
-        if queue is None:
-            queue = self._queues[job.key] = deque()
-        queue.append(job)
-        self._plan_key(job.key)
+        self._waiting.push(job)
+        if self._blocked is not None and self._is_before(job, self._blocked):
+            self._plan_all()
+            return
+        while job.key in self._queues and self._plan_key(job.key) is None:
+            pass
 
     def launched(self, slot: Slot) -> None:
         """The slot's container has been created: soon its start is over."""
-        if slot.id in self._starting:
-            self._starting[slot.id] = self._clock.monotonic_s() + LAUNCH_S
+        self.shelf.launched(slot, self._clock.monotonic_s())
 
-    def finished(self, slot: Slot, service_s: float | None) -> None:
-        """The slot's job is done and its container may serve on: the next job of its key, or idle.
+    def finished(self, slot: Slot, job: Job, service_s: float | None) -> None:
+        """The job is done and its container may serve on: the next job of its key, or idle.
 
         `service_s` None: the job was not run.
         """
-        job = slot.job
-        assert job is not None
+        key, usage = slot.key, slot.usage
+        assert key is not None
+        assert usage is not None
         if service_s is not None:
-            self._smooth(self._service_s, job.message.action, service_s)
-        slot.job = None
-        key = job.key
-        self._disengage(key)
-        if slot.state is not State.BUSY:
-            return  # removed meanwhile: the pool is closed
-        slot.on(SlotEvent.DONE)
-        slot.idle_since_s = self._clock.monotonic_s()
+            usage.served(service_s)
+        now_s = self._clock.monotonic_s()
+        self.shelf.release(slot, job, now_s)
+        if slot.state is not BUSY:
+            if slot.state is State.DRAINING and not slot.jobs:
+                self.remove(slot, slot.why_spent)
+            return  # or removed meanwhile: the pool is closed
+        if not slot.jobs:
+            slot.on(DONE)
         if not self._queues:
-            self._ready.setdefault(key, []).append(slot)
+            if slot.concurrency == 1:
+                self._ready.setdefault(key, []).append(slot)
+            else:
+                self._list(slot, key)
             return
         queue = self._queues.get(key)
-        if self._gives_way(slot, queue[0] if queue else None):
-            self.remove(slot)
-        elif queue:
-            self._engage(slot, self._pop(key))
-        else:
-            self._ready.setdefault(key, []).append(slot)
+        if (queue or slot.jobs) and self._gives_way(slot, queue[0].arrived_s if queue else now_s):
+            self._retire(slot, Cold.EVICTED)
+        elif queue is None:
+            self._list(slot, key)
             self._plan_all()
+        else:
+            was_blocked = queue[0] is self._blocked
+            self._engage(slot, self._pop(key, now_s))
+            if was_blocked and self._queues and (len(self._queues) > 1 or key not in self._queues):
+                self._plan_all()  # what was kept for it is for the next
 
-    def failed(self, slot: Slot) -> None:
-        """The slot's job is done and its container is not to be used again."""
-        self._drop(slot)
+    def _list(self, slot: Slot, key: Key) -> None:
+        """The slot has room for a run; it may have had some before."""
+        ready = self._ready.setdefault(key, [])
+        if slot not in ready:
+            ready.append(slot)
+
+    def failed(self, slot: Slot, job: Job) -> None:
+        """The job is done and its container is not to be used again."""
+        self._drop(slot, job)
         if self._queues:
             self._plan_all()
 
     def retry(self, slot: Slot, job: Job) -> None:
         """The container could not serve the job, and has not begun to: the job goes to another, before all others."""
-        self._drop(slot)
+        self._drop(slot, job)
         job.reset()
         if self.is_closed:
             return
-        self._queues.setdefault(job.key, deque()).appendleft(job)
+        self._waiting.push_first(job)
         self._plan_all()
 
-    def _drop(self, slot: Slot) -> None:
-        job = slot.job
-        if job is not None:
-            slot.job = None
-            self._disengage(job.key)
-        self.remove(slot)
+    def _drop(self, slot: Slot, job: Job) -> None:
+        if job in slot.jobs:
+            self.shelf.release(slot, job, self._clock.monotonic_s())
+        self._retire(slot, Cold.ENDED)
+
+    def _retire(self, slot: Slot, why: Cold) -> None:
+        """Removes the slot, or, while runs of others go on in it, lets them come to their own end first."""
+        if slot.jobs:
+            self.spend(slot, why)
+        else:
+            self.remove(slot, why)
+
+    def spend(self, slot: Slot, why: Cold = Cold.ENDED) -> None:
+        """The slot takes no more runs, and is removed after the last of those that it has."""
+        if slot.state is State.BUSY:
+            self.shelf.spend(slot, why)
 
     def lost(self, slot: Slot) -> None:
         """The container of a slot without a job has ended by itself."""
@@ -197,12 +234,13 @@ class Pool:
             self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
         self.remove(slot)
 
-    def remove(self, slot: Slot, heir: Slot | None = None) -> asyncio.Task[None] | None:
+    def remove(self, slot: Slot, why: Cold = Cold.ENDED, heir: Slot | None = None) -> asyncio.Task[None] | None:
         """Ends the slot; once the container is gone its memory is free, or the heir's."""
         if slot.state in (State.REMOVING, State.GONE):
             return None
-        self._unlist(slot)
-        slot.on(SlotEvent.REMOVE)
+        if self.shelf.leave(slot, why, heir):
+            assert slot.usage is not None
+            self._cell_demand.gone(slot.usage, Cell(slot.kind, slot.memory_mb))
         if slot.timer is not None:
             slot.timer.cancel()
             slot.timer = None
@@ -210,157 +248,220 @@ class Pool:
 
     def forget_revisions(self, action: str, revision: int) -> None:
         """Idle containers of other revisions of an action will never be used again."""
-        for slot in list(self._slots.values()):
+        for slot in list(self.shelf.idle()):
             key = slot.key
-            if key is not None and key.action == action and key.revision != revision and slot.state in IDLE:
+            if key is not None and key.action == action and key.revision != revision:
                 self.remove(slot)
 
     # ── planning ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _plan_all(self) -> None:
-        """Every waiting key, the one whose first job came first before the others."""
-        for key in sorted(self._queues, key=lambda key: self._queues[key][0].arrived_s):
-            if key in self._queues:
-                self._plan_key(key)
+        """Performs steps for whoever's turn it is, until there is nothing to do now: each step may change the turns."""
+        while self._queues and self._plan_next():
+            pass
 
-    def _plan_key(self, key: Key) -> None:
-        """Performs steps for one key until there is nothing to do for it now."""
-        while (queue := self._queues.get(key)) is not None:
-            ready = self._ready.get(key)
-            if ready:
-                self._engage(ready.pop(), self._pop(key))
+    def _plan_next(self) -> bool:
+        """Looks at the waiting keys in their turn, up to the first step; whether there was one.
+
+        Of a namespace that found no memory, what needs as much is not looked at.
+        """
+        self._blocked = None
+        full_mb: dict[str, int] = {}
+        for key in self._waiting.in_turn():
+            job = self._queues[key][0]
+            memory_mb = job.action.limits.memory_mb
+            if key.namespace in full_mb and memory_mb >= full_mb[key.namespace] and not self._has_container(job):
                 continue
-            job = queue[0]
-            demand = self._demand(key, job)
-            if must_wait(demand, has_paused=key in self._paused):
-                self._arm_tick()
-                return
-            step = plan(demand, self._view(job))
-            if isinstance(step, Wait):
-                self._arm_tick()
-                return
-            self._perform(step, key)
+            wait = self._plan_key(key)
+            if wait is None:
+                return True
+            if wait.is_full:
+                full_mb[key.namespace] = memory_mb
+        return False
 
-    def _perform(self, step: Resume | Specialise | Create, key: Key) -> None:
-        job = self._pop(key)
+    def _has_container(self, job: Job) -> bool:
+        """Whether there is one that the job could have without more memory."""
+        key, shelf = job.key, self.shelf
+        cell = Cell(job.action.exec.kind, job.action.limits.memory_mb)
+        return key in shelf.ready or key in shelf.paused or cell in shelf.cells
+
+    def _plan_key(self, key: Key) -> Wait | None:
+        """Performs a step for a waiting key; why there is none to do now."""
+        ready = self._ready.get(key)
+        if ready:
+            self._engage(ready.pop(), self._pop(key, self._clock.monotonic_s()))
+            return None
+        job = self._queues[key][0]
+        demand = self._demand(key, job)
+        if must_wait(demand, has_paused=key in self.shelf.paused):
+            self._arm_tick()
+            return WAIT
+        step = plan(demand, self._view(job))
+        if isinstance(step, Wait):
+            if step.is_full and self._blocked is None:
+                self._blocked = job
+            self._arm_tick()
+            return step
+        self._perform(step, key)
+        return None
+
+    def _perform(self, step: Resume[Slot] | Specialise[Slot] | Create[Slot], key: Key) -> None:
+        now_s = self._clock.monotonic_s()
+        job = self._pop(key, now_s)
+        usage = self.shelf.usage_of(key, now_s)
+        usage.uses += 1
         if isinstance(step, Resume):
             slot = step.slot
-            _discard(self._paused, key, slot)
-            slot.on(SlotEvent.RESUME)
-            self._take(slot, job)
+            usage.pauses.add(job.arrived_s - slot.idle_since_s)
+            self.shelf.resume(slot, job)
             self._tasks.create_task(self._resume(slot, job))
             return
+        is_busy = key in self.shelf.engaged
+        job.cold = usage.why_cold(key.revision, is_busy=is_busy)
+        if job.cold is not Cold.FIRST_USE and not is_busy:
+            usage.pauses.add(job.arrived_s - usage.last_s)
+        usage.revision = key.revision
+        kind, memory_mb = job.action.exec.kind, job.action.limits.memory_mb
+        self._cell_demand.draw(Cell(kind, memory_mb))
+        gone = []
         if isinstance(step, Specialise):
             slot = step.slot
-            _discard(self._cells, Cell(slot.kind, slot.memory_mb), slot)
-            slot.key = key
-            gone = []
         else:
-            slot = self._add(job.action.exec.kind, job.action.limits.memory_mb, key)
-            gone = [task for evicted in step.evicted if (task := self.remove(evicted, heir=slot)) is not None]
-        slot.on(SlotEvent.INIT)
-        self._take(slot, job)
-        self._initializing[key] = self._initializing.get(key, 0) + 1
+            slot = self.shelf.add(kind, memory_mb, key, now_s)
+            for evicted in step.evicted:
+                task = self.remove(evicted, Cold.EVICTED, heir=slot)
+                if task is not None:
+                    gone.append(task)
+        self.shelf.assign(slot, key, usage, self._concurrency_of(job.action))
+        self.shelf.initialize(slot, job)
+        self._charge(slot, usage, key, usage.cold_s or START_S)
         self._prepare_in_task(self._initialize(slot, job, gone))
+
+    def _pop(self, key: Key, now_s: float) -> Job:
+        job = self._waiting.pop(key, now_s)
+        if job is self._blocked:
+            self._blocked = None  # until the next look at all that wait
+        return job
 
     def _demand(self, key: Key, job: Job) -> Demand:
         queue = self._queues[key]
+        limits = job.action.limits
+        now_s = self._clock.monotonic_s()
+        usage = self.shelf.usage_of(key, now_s)
         return Demand(
-            kind=job.action.exec.kind,
-            memory_mb=job.action.limits.memory_mb,
+            memory_mb=limits.memory_mb,
             waiting=len(queue),
-            waited_s=self._clock.monotonic_s() - queue[0].arrived_s,
-            busy=self._engaged.get(key, 0),
-            starting=self._initializing.get(key, 0),
-            service_s=self._service_s.get(key.action),
-            cold_s=self._cold_s.get(key.action),
+            waited_s=now_s - queue[0].arrived_s,
+            containers=self.shelf.engaged.get(key, 0) - self.shelf.draining.get(key, 0),
+            starting=self.shelf.initializing.get(key, 0),
+            arrivals=usage.arrivals(len(queue), now_s),
+            service_s=usage.service_s,
+            cold_s=usage.cold_s,
+            concurrency=self._concurrency_of(job.action),
+            instances=limits.instances or None,
         )
 
-    def _view(self, job: Job) -> View:
-        kind, memory_mb = job.action.exec.kind, job.action.limits.memory_mb
-        paused = self._paused.get(job.key)
-        cells = self._cells.get(Cell(kind, memory_mb))
-        free_mb = self.memory_mb - self._used_mb
-        starved = self._starved
-        if starved is not None and starved is not job and starved.arrived_s < job.arrived_s:
-            free_mb -= starved.action.limits.memory_mb
+    def _view(self, job: Job) -> View[Slot]:
+        key, memory_mb = job.key, job.action.limits.memory_mb
+        shelf = self.shelf
+        paused = shelf.paused.get(key)
+        cells = shelf.cells.get(Cell(job.action.exec.kind, memory_mb))
+        free_mb = shelf.free_mb
+        blocked = self._blocked
+        if blocked is not None and blocked.key != key:
+            free_mb -= blocked.action.limits.memory_mb
         is_tight = free_mb < memory_mb
         return View(
             paused=paused[-1] if paused else None,
             stem_cell=cells[-1] if cells else None,
             free_mb=free_mb,
-            starts=self.starts,
+            starts=shelf.starts(self._clock.monotonic_s()),
             starts_limit=self._starts_limit,
-            idle=self._idle() if is_tight else (),
-            spare=[slot for slots in self._cells.values() for slot in slots] if is_tight else (),
+            idle=self._evictable(key.namespace, memory_mb) if is_tight else (),
+            spare=shelf.spare() if is_tight else (),
         )
 
-    def _idle(self) -> list[Slot]:
-        idle = [slot for slot in self._slots.values() if slot.state in IDLE]
-        idle.sort(key=lambda slot: slot.idle_since_s)
-        return idle
+    def _is_before(self, job: Job, other: Job) -> bool:
+        """Whether it is the job's turn before the other's."""
+        turn = self._waiting.accounts.waiting_turn
+        own, others = job.key.namespace, other.key.namespace
+        return (turn(own), job.arrived_s) < (turn(others), other.arrived_s)
 
-    def _gives_way(self, slot: Slot, own_next: Job | None) -> bool:
-        """Whether another key's job has waited so much longer for memory that this container is removed for it."""
-        if own_next is not None and len(self._queues) == 1:
+    def _evictable(self, namespace: str, memory_mb: int) -> list[Slot]:
+        """The idle containers that the namespace may have removed, the least worth first."""
+        now_s = self._clock.monotonic_s()
+        held_mb = self.shelf.held_mb
+        own_mb = held_mb.get(namespace, 0)
+        out = []
+        for slot in self.shelf.idle():
+            assert slot.key is not None
+            assert slot.usage is not None
+            owner = slot.key.namespace
+            if (
+                owner == namespace
+                or now_s - slot.idle_since_s >= PROTECTED_S
+                or may_evict(memory_mb, own_mb, held_mb[owner])
+            ):
+                slot.priority = self._policy.priority(slot.usage, slot.memory_mb, slot.age, slot.idle_since_s, now_s)
+                out.append(slot)
+        out.sort(key=lambda slot: slot.priority)
+        return out
+
+    def _gives_way(self, slot: Slot, arrived_s: float) -> bool:
+        """Whether this container is removed for the job whose turn it is to get memory, though it has work.
+
+        `arrived_s` is when that work came, or now for work that is under way.
+        """
+        key, blocked = slot.key, self._blocked
+        assert key is not None
+        if blocked is None or blocked.key == key:
             return False
-        oldest = min((queue[0] for queue in self._queues.values()), key=lambda job: job.arrived_s)
-        own_arrived_s = slot.idle_since_s if own_next is None else own_next.arrived_s
-        if oldest is own_next or oldest.arrived_s > own_arrived_s - STARVED_S or oldest.key in self._engaged:
-            return False
-        if self.memory_mb - self._used_mb >= oldest.action.limits.memory_mb:
-            return False
-        self._starved = oldest
-        return True
+        shelf = self.shelf
+        needed_mb = blocked.action.limits.memory_mb
+        if shelf.free_mb + shelf.leaving_mb >= needed_mb:
+            return False  # it will have it without
+        taker, giver = blocked.key.namespace, key.namespace
+        if taker == giver:
+            return blocked.key not in shelf.engaged and blocked.arrived_s < arrived_s - STARVED_S
+        held_mb = shelf.held_mb
+        if gives_way(needed_mb, held_mb.get(taker, 0), slot.memory_mb, held_mb[giver]):
+            return True
+        turn = self._waiting.accounts.waiting_turn
+        return turn(taker) + slot.memory_mb * STARVED_S < turn(giver)
 
-    # ── slots ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def _charge(self, slot: Slot, usage: Usage, key: Key, more_s: float = 0.0) -> None:
+        """While others wait, what begins is on its namespace's account.
 
-    def _add(self, kind: str, memory_mb: int, key: Key | None) -> Slot:
-        self._next_id += 1
-        slot = Slot(f"c{self._next_id:06d}", kind, memory_mb, self._clock.monotonic_s(), key)
-        slot.missing_mb = max(0, memory_mb - (self.memory_mb - self._used_mb))
-        self._slots[slot.id] = slot
-        self._used_mb += memory_mb - slot.missing_mb
-        self._starting[slot.id] = math.inf
-        return slot
+        A container is paid for once: of a run that begins beside others, for how much longer it is likely to last.
+        """
+        if not self._queues:
+            return
+        seconds = (usage.service_s or START_S) + more_s
+        now_s = self._clock.monotonic_s()
+        paid_s = max(0.0, slot.charged_until_s - now_s) if slot.state is State.BUSY else 0.0
+        slot.charged_until_s = now_s + max(seconds, paid_s)
+        self._waiting.accounts.charge(key.namespace, slot.memory_mb, max(0.0, seconds - paid_s))
 
-    def _take(self, slot: Slot, job: Job) -> None:
-        """The slot is the job's from now on."""
-        slot.job = job
-        self._engaged[job.key] = self._engaged.get(job.key, 0) + 1
+    # ── a slot's work ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _engage(self, slot: Slot, job: Job) -> None:
         """Runs a job in a slot that is ready for its key."""
         if not self._ready.get(job.key, True):
             del self._ready[job.key]
-        self._take(slot, job)
-        slot.on(SlotEvent.RUN)
+        usage = slot.usage
+        assert usage is not None
+        usage.uses += 1
+        if self._queues:
+            self._charge(slot, usage, job.key)
+        if not slot.jobs:
+            pause_s = job.arrived_s - slot.idle_since_s
+            if pause_s > usage.pauses.SHORTEST_S:
+                usage.pauses.add(pause_s)
+            slot.on(RUN)
+        self.shelf.take(slot, job)
+        if slot.concurrency > 1 and slot.has_room:
+            self._list(slot, job.key)
         self._run(slot, job)
-
-    def _disengage(self, key: Key) -> None:
-        left = self._engaged[key] - 1
-        if left:
-            self._engaged[key] = left
-        else:
-            del self._engaged[key]
-
-    def _pop(self, key: Key) -> Job:
-        queue = self._queues[key]
-        job = queue.popleft()
-        if not queue:
-            del self._queues[key]
-        if job is self._starved:
-            self._starved = None
-        return job
-
-    def _unlist(self, slot: Slot) -> None:
-        """Takes the slot out of the indexes of its state."""
-        if slot.state is State.READY and slot.key is not None:
-            _discard(self._ready, slot.key, slot)
-        elif slot.state is State.PAUSED and slot.key is not None:
-            _discard(self._paused, slot.key, slot)
-        elif slot.state is State.STEMCELL:
-            _discard(self._cells, Cell(slot.kind, slot.memory_mb), slot)
 
     def _prepare_in_task(self, work: Coroutine[None, None, None]) -> None:
         """What brings a container up is cut off when the pool closes."""
@@ -372,26 +473,24 @@ class Pool:
         """Brings the job's code up, in a new container once those that were evicted for it are gone."""
         if gone:
             await asyncio.wait(gone)
-        is_new = slot.container is None
         began_s = self._clock.monotonic_s()
         try:
             is_up = await self._prepare(slot, job)
         except (ContainerGone, ContainerLost) as error:
-            self._initialized(slot, job)
+            self.shelf.initialized(slot, job.key)
             self._dead_on_start(slot, job, error)
             return
         except Exception as error:  # whatever a driver or a store raises: the job ends with a record
             log.warning("pool.start_failed", slot=slot.id, action=job.message.action, reason=repr(error))
-            self._initialized(slot, job)
-            self.failed(slot)
+            self.shelf.initialized(slot, job.key)
+            self.failed(slot, job)
             self._start_failed(job, error)
             return
-        self._initialized(slot, job)
+        self.shelf.initialized(slot, job.key)
         if is_up and slot.state is State.INITIALIZING:
-            if is_new:
-                self._smooth(self._cold_s, job.message.action, self._clock.monotonic_s() - began_s)
-            slot.on(SlotEvent.RUN)
-            self._run(slot, job)
+            assert slot.usage is not None
+            slot.usage.started(self._clock.monotonic_s() - began_s)
+            self._begin(slot, job)
         self._plan_all()
 
     def _dead_on_start(self, slot: Slot, job: Job, error: Exception) -> None:
@@ -399,16 +498,8 @@ class Pool:
         if job.tries < TRIES:
             self.retry(slot, job)
         else:
-            self.failed(slot)
+            self.failed(slot, job)
             self._start_failed(job, error)
-
-    def _initialized(self, slot: Slot, job: Job) -> None:
-        left = self._initializing[job.key] - 1
-        if left:
-            self._initializing[job.key] = left
-        else:
-            del self._initializing[job.key]
-        self._starting.pop(slot.id, None)
 
     async def _resume(self, slot: Slot, job: Job) -> None:
         try:
@@ -416,11 +507,21 @@ class Pool:
             await slot.container.resume()
         except Exception as error:  # whatever a driver raises: the job goes to another container
             log.warning("pool.resume_failed", slot=slot.id, reason=repr(error))
+            self.shelf.resumed(slot, job.key)
             self.retry(slot, job)
             return
+        self.shelf.resumed(slot, job.key)
         if slot.state is State.RESUMING:
-            slot.on(SlotEvent.RUN)
-            self._run(slot, job)
+            self._begin(slot, job)
+            if self._queues:
+                self._plan_all()
+
+    def _begin(self, slot: Slot, job: Job) -> None:
+        """The first run in a slot that was brought up, or resumed, for it; what else waits may join it."""
+        slot.on(SlotEvent.RUN)
+        if slot.has_room:
+            self._list(slot, job.key)
+        self._run(slot, job)
 
     async def _destroy(self, slot: Slot, heir: Slot | None) -> None:
         container: Container | None = slot.container
@@ -431,22 +532,12 @@ class Pool:
                 await container.destroy()
         except Exception as error:  # whatever a driver raises: the slot is gone all the same
             log.error("pool.destroy_failed", slot=slot.id, reason=repr(error))
-        slot.on(SlotEvent.REMOVED)
-        del self._slots[slot.id]
-        self._free(slot, heir)
+        self.shelf.removed(slot, heir)
         if self.is_closed:
-            if not self._slots:
+            if not self.shelf.slots:
                 self._is_empty.set()
         elif self._queues:
             self._plan_all()
-
-    def _free(self, slot: Slot, heir: Slot | None) -> None:
-        freed_mb = slot.memory_mb - slot.missing_mb
-        if heir is not None and heir.state not in (State.REMOVING, State.GONE):
-            inherited_mb = min(freed_mb, heir.missing_mb)
-            heir.missing_mb -= inherited_mb
-            freed_mb -= inherited_mb
-        self._used_mb -= freed_mb
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -471,12 +562,13 @@ class Pool:
 
     def _pause_and_remove(self) -> None:
         now_s = self._clock.monotonic_s()
-        for slot in list(self._slots.values()):
+        for slot in list(self.shelf.idle()):
+            assert slot.usage is not None
             idle_s = now_s - slot.idle_since_s
-            if slot.state in IDLE and idle_s > self._settings.idle_s:
-                self.remove(slot)
+            if idle_s > self._policy.keep_s(slot.usage, self._settings.idle_s):
+                self.remove(slot, Cold.EXPIRED)
             elif slot.state is State.READY and idle_s > self._settings.pause_grace_s:
-                self._unlist(slot)
+                self.shelf.unlist(slot)
                 slot.on(SlotEvent.PAUSE)
                 self._tasks.create_task(self._pause(slot))
 
@@ -491,7 +583,7 @@ class Pool:
         if slot.state is State.PAUSING:
             slot.on(SlotEvent.PAUSED)
             assert slot.key is not None
-            self._paused.setdefault(slot.key, []).append(slot)
+            self.shelf.paused.setdefault(slot.key, []).append(slot)
             if self._queues:
                 self._plan_all()
 
@@ -499,42 +591,35 @@ class Pool:
         now_s = self._clock.monotonic_s()
         if self._queues or self.is_closed or now_s < self._cells_blocked_until_s:
             return  # work goes before preparation
-        present = {cell: len(slots) for cell, slots in self._cells.items()}
-        for slot in self._slots.values():
-            if slot.state is State.STARTING and slot.key is None:
-                cell = Cell(slot.kind, slot.memory_mb)
-                present[cell] = present.get(cell, 0) + 1
-        free_mb = self.memory_mb - self._used_mb
-        for cell in missing(self._wanted, present, free_mb, self._starts_limit - self.starts):
-            slot = self._add(cell.kind, cell.memory_mb, None)
+        counts, shelf = self._cell_demand.counts(now_s), self.shelf
+        for cell, slots in list(shelf.cells.items()):
+            for slot in slots[counts.get(cell, 0) :]:
+                self.remove(slot)
+        for cell in missing(counts, shelf.cell_counts(), shelf.free_mb, self._starts_limit - shelf.starts(now_s)):
+            slot = shelf.add(cell.kind, cell.memory_mb, None, now_s)
             self._prepare_in_task(self._start_cell(slot))
 
     async def _start_cell(self, slot: Slot) -> None:
+        began_s = self._clock.monotonic_s()
         try:
             await self._open_cell(slot)
         except Exception as error:  # whatever a driver raises: this cell is not to be
             log.warning("pool.cell_failed", slot=slot.id, kind=slot.kind, reason=repr(error))
             self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
-            self._starting.pop(slot.id, None)
+            self.shelf.start_ended(slot)
             self.remove(slot)
             if self._queues:
                 self._plan_all()
             return
-        self._starting.pop(slot.id, None)
+        self.shelf.start_ended(slot)
         if slot.state is not State.STARTING:
             return
-        slot.on(SlotEvent.UP)
-        self._cells.setdefault(Cell(slot.kind, slot.memory_mb), []).append(slot)
+        self.shelf.cell_is_up(slot)
+        self._cell_demand.started(Cell(slot.kind, slot.memory_mb), self._clock.monotonic_s() - began_s)
         if self._queues:
             self._plan_all()
         else:
             self._keep_cells()
-
-    def _smooth(self, table: dict[str, float], name: str, seconds: float) -> None:
-        old = table.get(name)
-        if old is None and len(table) >= TIMES_LIMIT:
-            table.clear()
-        table[name] = seconds if old is None else old + SMOOTHING * (seconds - old)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -544,25 +629,18 @@ class Pool:
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        self._queues.clear()
-        self._starved = None
+        self._waiting.clear()
+        self._blocked = None
         for task in list(self._preparing):
             task.cancel()
-        if not self._slots:
+        if not self.shelf.slots:
             self._is_empty.set()
-        for slot in list(self._slots.values()):
+        for slot in list(self.shelf.slots.values()):
             self.remove(slot)
         await self._is_empty.wait()
 
     def __repr__(self) -> str:
-        slots = ", ".join(map(repr, self._slots.values()))
+        shelf = self.shelf
+        slots = ", ".join(map(repr, shelf.slots.values()))
         waiting = ", ".join(f"{key.action}:{len(queue)}" for key, queue in self._queues.items())
-        return f"<pool {self._used_mb}/{self.memory_mb}MB starts={self.starts} [{slots}] waiting [{waiting}]>"
-
-
-def _discard(index: dict[K, list[Slot]], key: K, slot: Slot) -> None:
-    slots = index.get(key)
-    if slots is not None and slot in slots:
-        slots.remove(slot)
-        if not slots:
-            del index[key]
+        return f"<pool {shelf.used_mb}/{shelf.memory_mb}MB starts={self.starts} [{slots}] waiting [{waiting}]>"

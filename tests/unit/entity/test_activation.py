@@ -8,6 +8,7 @@ import pytest
 from visp.entity.activation import (
     ActivationHead,
     Outcome,
+    Phases,
     Status,
     failure,
     new_id,
@@ -68,6 +69,40 @@ def test_a_record_of_an_action() -> None:
 
 def test_a_result_is_copied_unread() -> None:
     assert b'"response":{"result":{ "n" : 1e400 },' in render(ACTION, b'{ "n" : 1e400 }')
+
+
+def test_phases_are_shown_to_who_asks() -> None:
+    phases = Phases(0, 5, 4000, 9000, 9020, 30_000, None, 30_100, "first use")
+    head = msgspec.structs.replace(ACTION, phases=phases)
+    plain = render(ACTION, b"{}")
+    assert render(head, b"{}") == render(ACTION, b"{}", has_phases=True) == plain
+    shown = json.loads(render(head, b"{}", has_phases=True))
+    assert shown["annotations"].pop() == {
+        "key": "visp",
+        "value": {
+            "cold": "first use",
+            "phases_us": {
+                "queued": 0,
+                "placed": 5,
+                "created": 4000,
+                "initialised": 9000,
+                "run": 9020,
+                "answered": 30_000,
+                "stored": 30_100,
+            },
+        },
+    }
+    assert shown == json.loads(plain)
+    assert summary(head) == summary(ACTION)
+    assert b'"phases_us"' in msgspec.json.encode(summary(head, has_phases=True))
+
+
+def test_a_warm_start_has_no_reason() -> None:
+    head = msgspec.structs.replace(ACTION, phases=Phases(0, 0, None, None, 20, 400, 410, 420), binding="n/b")
+    annotations = json.loads(render_annotations(head, has_phases=True))
+    assert [entry["key"] for entry in annotations[-2:]] == ["visp", "binding"]
+    reached = {"queued": 0, "placed": 0, "run": 20, "answered": 400, "logs": 410, "stored": 420}
+    assert annotations[-2]["value"] == {"phases_us": reached}
 
 
 def test_a_record_of_a_trigger() -> None:

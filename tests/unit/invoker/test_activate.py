@@ -8,13 +8,13 @@ import pytest
 
 from visp.bus.messages import ActivationMessage
 from visp.entity.action import Action
-from visp.entity.activation import Outcome, Status
+from visp.entity.activation import Outcome, Phases, Status
 from visp.entity.execs import Code, CodeExec
 from visp.entity.limits import ActionLimits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameter, Parameters, plain
 from visp.invoker import activate
-from visp.invoker.job import Job
+from visp.invoker.job import Cold, Job
 from visp.invoker.slot import Key
 from visp.runtime.base import PreparedCode, Reply
 
@@ -111,6 +111,14 @@ def test_init_names_the_folder_where_the_container_sees_it() -> None:
     value = json.loads(activate.init_body(job(action()), PreparedCode(folder="/host/tree"), "/seen", 0, None))["value"]
     assert value["folder"] == "/seen"
     assert "code" not in value
+
+
+def test_init_says_how_many_at_once_only_if_several() -> None:
+    def value(concurrency: int) -> Any:
+        return json.loads(activate.init_body(job(action()), PreparedCode(text=""), "/a", 0, None, concurrency))["value"]
+
+    assert value(5)["concurrency"] == 5
+    assert "concurrency" not in value(1)
 
 
 def test_init_parameters_are_given_once_as_text() -> None:
@@ -240,6 +248,44 @@ def test_the_head_tells_of_action_caller_and_times() -> None:
     assert (head.namespace, head.subject, head.name, head.path) == ("caller", "someone", "hello", "guest/pkg/hello")
     assert (head.start_ms, head.end_ms, head.duration_ms, head.wait_ms, head.init_ms) == (1250, 1300, 50, 250, 40)
     assert (head.version, head.kind, head.cause, head.binding) == ("0.0.3", "python:3.11", "c", "caller/bound")
+
+
+def phases(*, start_ms: int, arrived_s: float = 10.0, start_s: float = 10.0, **times: Any) -> Phases:
+    """Of a job received at 1000 ms; times that are not given are not reached."""
+    given = job(action())
+    given.arrived_s = given.placed_s = arrived_s
+    given.start_ms, given.start_s = start_ms, start_s
+    for name, value in times.items():
+        setattr(given, name, value)
+    return activate.phases_of(given, 10.5)
+
+
+def test_phases_count_from_the_request() -> None:
+    got = phases(
+        start_ms=1000,
+        placed_s=10.0625,
+        created_s=10.125,
+        initialised_s=10.25,
+        run_s=10.3125,
+        answered_s=10.375,
+        logs_s=10.4375,
+        cold=Cold.EVICTED,
+    )
+    assert got == Phases(0, 62_500, 125_000, 250_000, 312_500, 375_000, 437_500, 500_000, "evicted")
+
+
+def test_phases_that_were_not_reached_are_none() -> None:
+    assert phases(start_ms=1000) == Phases(0, 0, None, None, None, None, None, 500_000)
+
+
+@pytest.mark.parametrize(("wait_ms", "queued_us"), [(-5, 0), (0, 0), (1, 0), (251, 250_000)])
+def test_the_way_to_the_invoker_is_what_wall_clocks_are_sure_of(wait_ms: int, queued_us: int) -> None:
+    assert phases(start_ms=1000 + wait_ms).queued == queued_us
+
+
+def test_a_wait_in_the_invoker_is_no_way_to_it() -> None:
+    got = phases(start_ms=1400, start_s=10.4, placed_s=10.25)
+    assert (got.queued, got.placed) == (0, 250_000)
 
 
 def test_a_fallback_head_knows_only_the_path() -> None:

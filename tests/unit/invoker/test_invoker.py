@@ -19,14 +19,16 @@ from visp.clock import Clock, ManualClock, SystemClock
 from visp.container.base import Address, Container, ContainerSpec, Exit, Pipes
 from visp.container.fake import OK, OUT_OF_MEMORY, Act, FakeDriver
 from visp.entity.action import Action
-from visp.entity.activation import ActivationRecord, Status
+from visp.entity.activation import ActivationRecord, Phases, Status
 from visp.entity.execs import BlackboxExec, Code, CodeExec
 from visp.entity.limits import RESULT_LIMIT_BYTES, ActionLimits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
 from visp.invoker.invoker import LOGS_S, PING_S, Invoker
+from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
+from visp.invoker.meter import COLD_STARTS, OUTCOMES
 from visp.invoker.pool import SWEEP_S
 from visp.invoker.prewarm import Cell, Wanted
 from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode
@@ -37,6 +39,7 @@ from visp.store.cache import EntityCache, Write
 from visp.store.memory import MemoryBlobs, MemoryEntities, MemoryLedger
 
 KIND = "python:3.11"
+SETTINGS = Settings(pool=Pool(start_timeout_s=0.05, stem_cells_most=0))
 NO_RESOURCES = {"error": "Failed to provision resources to run the action."}
 
 
@@ -83,7 +86,9 @@ class Kind:
 class Plane:
     """An invoker with everything around it."""
 
-    def __init__(self, driver: Any, clock: Clock, *, cells: int = 0, memory_mb: int = 1024) -> None:
+    def __init__(
+        self, driver: Any, clock: Clock, *, cells: int = 0, memory_mb: int = 1024, settings: Settings = SETTINGS
+    ) -> None:
         self.driver = driver
         self.clock = clock
         self.bus = MemoryBus()
@@ -105,7 +110,7 @@ class Plane:
             kinds={KIND: Kind(), "nodejs:20": Kind()},
             prepare_code=self._prepare,
             key_of=self._key_of,
-            settings=Settings(pool=Pool(start_timeout_s=0.05)),
+            settings=settings,
             wanted=(Wanted(Cell(KIND, 256), cells),),
             memory_mb=memory_mb,
             starts_limit=4,
@@ -266,6 +271,18 @@ async def test_times_are_the_clocks(plane: Plane, driver: FakeDriver, clock: Man
     head = (await plane.ended(id)).head
     assert (head.start_ms, head.end_ms, head.duration_ms) == (began_ms, began_ms + 500, 500)
     assert (head.init_ms, head.wait_ms) == (200, 0)
+    assert head.phases is not None
+    assert head.phases.cold == Cold.FIRST_USE
+    assert head.phases == Phases(0, 0, 0, 200_000, 200_000, 500_000, 500_000, 500_000, head.phases.cold)
+
+
+async def test_phases_of_a_warm_run_have_no_container_and_no_reason(plane: Plane) -> None:
+    await plane.add()
+    await plane.run()
+    assert (await plane.run()).head.phases == Phases(0, 0, None, None, 0, 0, 0, 0)
+    counted = {family.name: family.samples for family in plane.invoker.measured()}
+    assert counted[COLD_STARTS] == {(KIND, "first use"): 1}
+    assert counted[OUTCOMES] == {(KIND, "success"): 2}
 
 
 async def test_what_is_printed_by_init_and_run_is_the_log(plane: Plane, driver: FakeDriver) -> None:
@@ -540,7 +557,7 @@ async def test_a_tree_too_large_for_that_gets_a_container_over_it(driver: FakeDr
         await plane.settle()
         assert (await plane.run()).head.status == Status.SUCCESS
         assert (await plane.run()).head.init_ms is None
-        assert [(spec.id, spec.code_folder) for spec in driver.created[:2]] == [
+        assert [(spec.id, spec.code_folder) for spec in list(driver.created)[:2]] == [
             ("c000001", None),
             ("c000001-tree", "/cache/tree"),
         ]
@@ -708,7 +725,7 @@ async def test_the_fleet_hears_what_is_in_use(plane: Plane, driver: FakeDriver, 
     clock.advance(PING_S)
     await plane.settle()
     pings = [message for message in plane.heard if isinstance(message, Ping)]
-    assert pings == [Ping(0, 1024, 0, 0), Ping(0, 1024, 256, 0)]
+    assert pings == [Ping(0, 1024, 0, 0), Ping(0, 1024, 256, 0, ("guest/hello",))]
 
 
 async def test_stem_cells_of_kinds_that_are_here_are_kept(driver: FakeDriver, clock: ManualClock) -> None:
@@ -842,6 +859,8 @@ async def test_the_answer_does_not_wait_for_the_logs_and_the_container_does(imag
     record = await image_plane.ledger.get("guest", id)
     assert record is not None
     assert not record.has_all_logs
+    assert record.head.phases is not None
+    assert record.head.phases.logs is None
     await image_plane.settle()
     assert image_plane.acks(id) == ["ResultAck"], "its place is not free yet"
     (container,) = images.containers.values()
@@ -849,6 +868,8 @@ async def test_the_answer_does_not_wait_for_the_logs_and_the_container_does(imag
     container.feed(STDERR, SENTINEL + b"\n")
     record = await image_plane.ended(id)
     assert record.has_all_logs
+    assert record.head.phases is not None
+    assert record.head.phases.logs == record.head.phases.answered
     assert [entry[31:] for entry in record.logs] == ["stdout: early", "stdout: late"]
     assert len(images.containers) == 1
 

@@ -170,3 +170,46 @@ def test_a_local_container_cannot_end_its_logs(logs: LogCollector) -> None:
     assert done == [True]
     logs.feed(STDOUT, SENTINEL + b"\n")
     assert logs.end(GOOD) == (STAMP + "stdout: " + SENTINEL.decode(),)
+
+
+# ── several at once ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+MIXED = STAMP + "stderr: Activations ran at the same time in one container: each line is in the logs of one of them."
+
+
+def test_where_they_overlap_a_line_is_of_the_one_that_ends_next(logs: LogCollector) -> None:
+    for _ in range(3):
+        logs.join(10)
+    assert logs.end(GOOD) == (), "nobody has printed yet"
+    logs.feed(STDOUT, b"one\n")
+    assert logs.end(GOOD) == (STAMP + "stdout: one", MIXED)
+    assert logs.end(GOOD) == (MIXED,)
+    logs.feed(STDOUT, b"between\n")
+    assert logs.dropped_bytes == len(b"between\n")
+
+
+def test_who_is_alone_again_is_told_nothing(logs: LogCollector) -> None:
+    for _ in range(2):
+        logs.join(10)
+    logs.feed(STDOUT, b"mixed\n")
+    logs.end(GOOD)
+    logs.end(GOOD)
+    logs.join(10)
+    logs.feed(STDOUT, b"mine\n")
+    assert logs.end(GOOD) == (STAMP + "stdout: mine",)
+
+
+def test_each_of_several_has_the_whole_limit(logs: LogCollector) -> None:
+    for _ in range(2):
+        logs.join(1)
+    for _ in range(2):
+        logs.feed(STDOUT, b"x" * 1000 + b"\n" + b"x\n" * MIB)
+        assert logs.end(GOOD)[-2:] == (MIXED, truncated(1))
+
+
+def test_a_limit_of_none_keeps_nothing_of_several(logs: LogCollector) -> None:
+    for _ in range(2):
+        logs.join(0)
+    for _ in range(2):
+        logs.feed(STDOUT, b"one\n")
+        assert logs.end(BAD) == ()

@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 
-from visp.invoker.plan import Create, Demand, Resume, Specialise, Step, View, Wait, choose_evicted, plan
+from visp.invoker.plan import Create, Demand, Resume, Specialise, View, Wait, choose_evicted, plan
 from visp.invoker.slot import Slot
 
 
 def demand(**fields: Any) -> Demand:
     values: dict[str, Any] = {
-        "kind": "python:3.11",
         "memory_mb": 256,
         "waiting": 1,
         "waited_s": 0.0,
-        "busy": 0,
+        "containers": 0,
         "starting": 0,
         "service_s": None,
         "cold_s": None,
@@ -22,7 +21,7 @@ def demand(**fields: Any) -> Demand:
     return Demand(**(values | fields))
 
 
-def view(**fields: Any) -> View:
+def view(**fields: Any) -> View[Slot]:
     values: dict[str, Any] = {
         "paused": None,
         "stem_cell": None,
@@ -50,18 +49,23 @@ OLD, NEW, CELL = slot("old"), slot("new"), slot("cell")
         (demand(starting=1, waited_s=0.6), view(), Create()),
         (demand(starting=1, waited_s=0.6, cold_s=1.0), view(), Wait()),
         (demand(), view(paused=OLD, stem_cell=NEW), Resume(OLD)),
-        (demand(busy=1, service_s=0.01, cold_s=0.1), view(stem_cell=NEW), Wait()),
-        (demand(busy=1, service_s=0.2, cold_s=0.1), view(), Create()),
-        (demand(busy=1, service_s=0.01, cold_s=0.1, waiting=11), view(), Create()),
-        (demand(busy=1, service_s=0.01, cold_s=0.1, waited_s=0.11), view(), Create()),
-        (demand(busy=1, service_s=None, cold_s=0.1), view(), Create()),
+        (demand(containers=1, service_s=0.01, cold_s=0.1), view(stem_cell=NEW), Wait()),
+        (demand(containers=1, service_s=0.2, cold_s=0.1), view(), Create()),
+        (demand(containers=1, service_s=0.01, cold_s=0.1, waiting=11), view(), Create()),
+        (demand(containers=1, service_s=0.01, cold_s=0.1, waited_s=0.11), view(), Create()),
+        (demand(containers=1, service_s=None, cold_s=0.1), view(), Create()),
+        (demand(containers=1, service_s=0.01, cold_s=0.1, arrivals=100.0), view(), Wait()),
+        (demand(containers=1, service_s=0.01, cold_s=0.1, arrivals=300.0, waiting=10), view(), Create()),
+        (demand(containers=1, service_s=0.2, cold_s=0.1, concurrency=4), view(), Wait()),
+        (demand(containers=2, service_s=9.0, cold_s=0.1, instances=2), view(), Wait()),
+        (demand(containers=2, service_s=9.0, cold_s=0.1, instances=3), view(), Create()),
         (demand(), view(stem_cell=NEW, starts=2, free_mb=0), Specialise(NEW)),
         (demand(), view(starts=2), Wait()),
         (demand(), view(free_mb=256), Create()),
         (demand(), view(free_mb=255, idle=(OLD, NEW)), Create((OLD,))),
         (demand(), view(free_mb=0, idle=(OLD,), spare=(CELL,)), Create((CELL,))),
         (demand(memory_mb=512), view(free_mb=0, idle=(OLD, NEW)), Create((OLD, NEW))),
-        (demand(memory_mb=512), view(free_mb=0, idle=(OLD,)), Wait()),
+        (demand(memory_mb=512), view(free_mb=0, idle=(OLD,)), Wait(is_full=True)),
     ],
     ids=[
         "1 one starts, one waits",
@@ -74,6 +78,11 @@ OLD, NEW, CELL = slot("old"), slot("new"), slot("cell")
         "3 many wait",
         "3 waited long enough",
         "3 nothing is known",
+        "3 one is enough for what comes",
+        "3 what comes during the start is more than one can take",
+        "3 a container that runs several at once",
+        "3 no more instances",
+        "3 one more instance",
         "4 a stem cell needs neither memory nor a start",
         "5 too many starts",
         "5 just enough room",
@@ -83,7 +92,7 @@ OLD, NEW, CELL = slot("old"), slot("new"), slot("cell")
         "7 not even then",
     ],
 )
-def test_plan(asked: Demand, seen: View, step: Step) -> None:
+def test_plan(asked: Demand, seen: View[Slot], step: object) -> None:
     assert plan(asked, seen) == step
 
 

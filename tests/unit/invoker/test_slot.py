@@ -1,6 +1,7 @@
 """The table of a container's life."""
 
 import pytest
+from tests.unit.invoker.test_pool import a_job
 
 from visp.invoker.slot import IDLE, TRANSITIONS, Key, Slot, SlotEvent, State
 
@@ -45,6 +46,23 @@ def test_what_is_not_in_the_table_raises_and_changes_nothing(pair: tuple[State, 
     with pytest.raises(LookupError, match=f"{event.name} in state {state.name}"):
         slot.on(event)
     assert slot.state is state
+
+
+def test_what_takes_no_more_can_only_go() -> None:
+    assert {event for state, event in TRANSITIONS if state is State.DRAINING} == {SlotEvent.REMOVE}
+
+
+def test_room_is_for_a_run_less_than_it_takes() -> None:
+    slot = slot_in(State.READY)
+    slot.concurrency = 2
+    assert slot.has_room
+    slot.on(SlotEvent.RUN)
+    for id, has_room in (("1", True), ("2", False)):
+        slot.jobs.add(a_job("hello", id, 0.0, 256))
+        assert slot.has_room is has_room
+    slot.jobs.pop()
+    slot.on(SlotEvent.SPEND)
+    assert not slot.has_room
 
 
 def test_code_is_loaded_once_only() -> None:

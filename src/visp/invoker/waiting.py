@@ -1,0 +1,75 @@
+"""The activations for which there is no container yet: a queue for each key, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from visp.invoker.fair import Accounts
+
+if TYPE_CHECKING:
+    from visp.invoker.job import Job
+    from visp.invoker.slot import Key
+
+
+class Waiting:
+    """Bounded by what may be in flight at all: every job was admitted before."""
+
+    __slots__ = ("_by_namespace", "accounts", "queues")
+
+    def __init__(self) -> None:
+        self.queues: dict[Key, deque[Job]] = {}
+        """Not one of them is empty. Read on the warm path; changed here only."""
+        self.accounts = Accounts()
+        self._by_namespace: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.queues)
+
+    def __len__(self) -> int:
+        return sum(self._by_namespace.values())
+
+    def push(self, job: Job) -> None:
+        self._count(job)
+        queue = self.queues.get(job.key)
+        if queue is None:
+            queue = self.queues[job.key] = deque()
+        queue.append(job)
+
+    def push_first(self, job: Job) -> None:
+        """For a job that was taken and could not be served."""
+        self._count(job)
+        queue = self.queues.get(job.key)
+        if queue is None:
+            queue = self.queues[job.key] = deque()
+        queue.appendleft(job)
+
+    def _count(self, job: Job) -> None:
+        namespace = job.key.namespace
+        count = self._by_namespace.get(namespace, 0)
+        if count == 0:
+            self.accounts.arrive(namespace)
+        self._by_namespace[namespace] = count + 1
+
+    def pop(self, key: Key, now_s: float) -> Job:
+        """The first job of the key; it is placed now."""
+        queue = self.queues[key]
+        job = queue.popleft()
+        if not queue:
+            del self.queues[key]
+        left = self._by_namespace[key.namespace] - 1
+        if left:
+            self._by_namespace[key.namespace] = left
+        else:
+            del self._by_namespace[key.namespace]
+        job.placed_s = now_s
+        return job
+
+    def in_turn(self) -> list[Key]:
+        """Every key that waits: of the namespace that was charged least first, within it who waits longest."""
+        turn = self.accounts.waiting_turn
+        return sorted(self.queues, key=lambda key: (turn(key.namespace), self.queues[key][0].arrived_s))
+
+    def clear(self) -> None:
+        self.queues.clear()
+        self._by_namespace.clear()
