@@ -140,7 +140,17 @@ class WrongContentType(RequestError):
 
 
 class Throttled(RequestError):
+    """A limit of the namespace; `retry_after_s` is when it is worth asking again."""
+
     status = 429
+
+    def __init__(self, sentence: str, retry_after_s: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (("Retry-After", str(self.retry_after_s)),)
 
 
 # ── ServiceError ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,10 +196,10 @@ class Overloaded(ServiceError):
     """A bounded queue is full."""
 
     status = 503
-    retry_after_s = 1
 
-    def __init__(self, sentence: str = wording.UNAVAILABLE) -> None:
+    def __init__(self, sentence: str = wording.UNAVAILABLE, retry_after_s: int = 1) -> None:
         super().__init__(sentence)
+        self.retry_after_s = retry_after_s
 
 
 # ── ContainerError ──────────────────────────────────────────────────────────────────────────────────────────────

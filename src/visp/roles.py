@@ -119,7 +119,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             else lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision)),
         )
         identities = Identities(ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host))
-        acks = Acks(throttle, settings.queue, bus)
+        acks = Acks(throttle, settings.queue, bus, clock)
         fleet = Fleet(clock)
         metrics = Registry({"shard": str(number)})
         bus.subscribe(topics.PINGS, lambda message: _hear_ping(fleet, message))

@@ -30,7 +30,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     activations: Annotated[
         Positive, Meta(description="activations in flight (waiting and running); one more is refused with 503")
-    ] = 100_000
+    ] = 200_000
     payload_bytes: Annotated[
         Positive, Meta(description="bytes of arguments held for them; more is refused with 503")
     ] = 1 << 30

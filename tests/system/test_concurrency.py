@@ -110,9 +110,16 @@ def test_an_answer_that_is_given_twice_counts_once(api: Api) -> None:
     assert [answer.json["response"]["result"] for answer in answers] == [{"n": n} for n in range(CALLS)]
 
 
+THROWING = """
+exports.main = (params) => {
+  if (params.n === 5) throw new Error('five')
+  return new Promise((resolve) => setTimeout(resolve, 200, params))
+}
+"""
+
+
 def test_one_that_throws_leaves_the_others_their_results(api: Api) -> None:
-    code = "exports.main = (p) => { if (p.n === 5) throw new Error('five'); return new Promise((r) => setTimeout(r, 200, p)) }"
-    api.action("throwing", code, limits={"concurrency": CALLS})
+    api.action("throwing", THROWING, limits={"concurrency": CALLS})
     assert api.invoke("throwing", {"n": -1}).status == 200
     answers = invoke_all(api, "throwing", [{"n": n} for n in range(CALLS)])
     for n, answer in enumerate(answers):

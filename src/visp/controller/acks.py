@@ -14,6 +14,7 @@ import msgspec
 from visp import wording
 from visp.bus import base as bus
 from visp.bus.messages import CompletionAck, ResultAck
+from visp.controller.drain import Drain
 from visp.entity.activation import shard_of
 from visp.errors import Overloaded
 from visp.telemetry.metrics import Family
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.bus.messages import Message
+    from visp.clock import Clock
     from visp.entitlement.throttle import Throttle
     from visp.settings import Queue
 
@@ -40,11 +42,12 @@ class _Entry(msgspec.Struct, gc=False):
 class Acks:
     """Settles waiters; the only owner of what is in flight."""
 
-    def __init__(self, throttle: Throttle, limits: Queue, transport: bus.Bus) -> None:
+    def __init__(self, throttle: Throttle, limits: Queue, transport: bus.Bus, clock: Clock) -> None:
         self._throttle = throttle
         self._limits = limits
         self._entries: dict[str, _Entry] = {}
         self._payload_bytes = 0
+        self._drain = Drain(clock)
         self._on_empty: Callable[[], None] | None = None
         transport.subscribe(bus.ACKS, self._heard)
 
@@ -59,7 +62,7 @@ class Acks:
         """Raises `Overloaded` when no further activation may be in flight."""
         limits = self._limits
         if len(self._entries) >= limits.activations or self._payload_bytes >= limits.payload_bytes:
-            raise Overloaded(wording.in_flight_full(limits.activations))
+            raise Overloaded(wording.in_flight_full(limits.activations), self._drain.retry_after_s(len(self._entries)))
 
     def register(self, id: str, namespace_uuid: str, payload_bytes: int, on_result: OnResult | None) -> None:
         """The activation is in flight from now on; `on_result` is called at most once."""
@@ -77,6 +80,7 @@ class Acks:
         """The activation is over: of a composite, which no invoker runs, its controller says so."""
         entry = self._entries.pop(id, None)
         if entry is not None:
+            self._drain.ended += 1
             self._payload_bytes -= entry.payload_bytes
             self._throttle.leave(entry.namespace_uuid)
         if not self._entries and self._on_empty is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from visp import wording
-from visp.entitlement.throttle import Throttle, block
+from visp.entitlement.throttle import Throttle, block, until_next_minute_s
 from visp.errors import Throttled
 
 if TYPE_CHECKING:
@@ -146,7 +146,10 @@ class LeasedThrottle(Throttle):
             attempts.held -= 1
         else:
             attempts.counted += 1
-            raise Throttled(wording.too_many_per_minute(max(attempts.counted, limit + 1), limit))
+            raise Throttled(
+                wording.too_many_per_minute(max(attempts.counted, limit + 1), limit),
+                until_next_minute_s(self._clock.now_ms()),
+            )
 
     def _attempts_of(self, kind: int, uuid: str) -> _Attempts:
         minute = self._clock.now_ms() // 60_000

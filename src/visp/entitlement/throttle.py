@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from visp.entity.subject import Identity
 
 
+MINUTE_MS = 60_000
+
+
+def until_next_minute_s(now_ms: int) -> int:
+    """Until counting begins anew, in whole seconds, one at least."""
+    return (MINUTE_MS - now_ms % MINUTE_MS + 999) // 1000
+
+
 class RateThrottle:
     """Attempts of each namespace in the current minute.
 
@@ -29,14 +37,15 @@ class RateThrottle:
 
     def charge(self, namespace_uuid: str, limit: int) -> None:
         """Counts one attempt; raises `Throttled` beyond the limit."""
-        minute = self._clock.now_ms() // 60_000
+        now_ms = self._clock.now_ms()
+        minute = now_ms // MINUTE_MS
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()
         count = self._counts.get(namespace_uuid, 0) + 1
         self._counts[namespace_uuid] = count
         if count > limit:
-            raise Throttled(wording.too_many_per_minute(count, limit))
+            raise Throttled(wording.too_many_per_minute(count, limit), until_next_minute_s(now_ms))
 
     def lend(self, namespace_uuid: str, limit: int, wanted: int) -> tuple[int, int, int]:
         """Attempts for others to make: how many, in which minute, and how many are counted by then.
@@ -44,7 +53,7 @@ class RateThrottle:
         A block is one percent of what is left, and at least what is wanted; none when nothing is left: then the
         attempts are refused, and counted.
         """
-        minute = self._clock.now_ms() // 60_000
+        minute = self._clock.now_ms() // MINUTE_MS
         if minute != self._minute:
             self._minute = minute
             self._counts.clear()

@@ -73,7 +73,7 @@ def test_what_may_be_tried_again_says_when(error: errors.ServiceError, seconds: 
 
 
 def test_a_throttled_caller_is_not_told_when() -> None:
-    assert render(errors.Throttled("no"), "tid").headers == ()
+    assert render(errors.Throttled("no", 7), "tid").headers == (("Retry-After", "7"),)
 
 
 def test_json_is_compact_and_not_escaped() -> None:

@@ -107,7 +107,7 @@ class Controller:
         self.ledger = Ledger()
         self.entities = EntityCache(MemoryEntities(), MemoryBlobs())
         self.throttle = Throttle(self.clock)
-        self.acks = Acks(self.throttle, Queue(activations=100, payload_bytes=10_000), self.bus)
+        self.acks = Acks(self.throttle, Queue(activations=100, payload_bytes=10_000), self.bus, self.clock)
         self.fleet = Fleet(self.clock)
         self.hands = Hands(self.bus, self.clock)
         self.primitive = Primitive(acks=self.acks, bus=self.bus, ledger=self.ledger, fleet=self.fleet, clock=self.clock)

@@ -18,8 +18,9 @@ class Table:
 
     def __init__(self) -> None:
         self.bus = MemoryBus()
-        self.throttle = Throttle(ManualClock())
-        self.acks = Acks(self.throttle, Queue(activations=2, payload_bytes=100), self.bus)
+        self.clock = ManualClock()
+        self.throttle = Throttle(self.clock)
+        self.acks = Acks(self.throttle, Queue(activations=2, payload_bytes=100), self.bus, self.clock)
         self.heard: list[ResultAck] = []
 
     def enter(self, id: str, payload_bytes: int = 1) -> None:
