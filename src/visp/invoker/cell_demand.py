@@ -43,6 +43,10 @@ class CellDemand:
         """How long a container of the sort took to start: not all are worth preparing."""
         self._start_s[cell] = took_s
 
+    def start_s(self, cell: Cell) -> float:
+        """How long the last start of one took; 0 where none was measured."""
+        return self._start_s.get(cell, 0.0)
+
     def gone(self, usage: Usage, cell: Cell) -> None:
         """The last container of an action went; when it will be used again may be known."""
         expected = self._policy.expected_s(usage)

@@ -29,6 +29,7 @@ from visp.entity.execs import BlackboxExec, SequenceExec
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
+from visp.invoker.cores import Cores
 from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
 from visp.invoker.meter import Meter
@@ -130,6 +131,7 @@ class Invoker:
             run=self._run,
             start_failed=self._start_failed,
             concurrency_of=self._concurrency_of,
+            cores=Cores(self._clock),
         )
         self._unsubscribe = [
             self._bus.subscribe(topics.invoker_topic(self._id), self._heard),

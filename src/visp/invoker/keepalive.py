@@ -109,6 +109,8 @@ class Usage:
     )
 
     SMOOTHING: Final = 0.2
+    FALLING: Final = 0.5
+    """An action's first runs are its slowest; who judges them too short is set right by those that wait too long."""
 
     def __init__(self, now_s: float) -> None:
         self.uses = 0
@@ -127,7 +129,10 @@ class Usage:
 
     def served(self, service_s: float) -> None:
         old = self.service_s
-        self.service_s = service_s if old is None else old + self.SMOOTHING * (service_s - old)
+        if old is None:
+            self.service_s = service_s
+        else:
+            self.service_s = old + (self.FALLING if service_s < old else self.SMOOTHING) * (service_s - old)
 
     def started(self, cold_s: float) -> None:
         old = self.cold_s

@@ -30,7 +30,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The activations that wait for one key: what they need, and how their containers do.
 
     `containers` counts those that run it or are being started for it, of them `starting` not yet up, each running
-    `concurrency` at once, and no more than `instances` of them (None: no limit). `arrivals` is how many come in a
+    `concurrency` at once, and no more than `instances` of them (None: no limit); `useful` is the number beyond which
+    they would only take the cores from each other (None: there are cores to spare). `arrivals` is how many come in a
     second; `service_s` how long a run takes and `cold_s` a start (smoothed; None: unknown); `waited_s` how long the
     first has waited.
     """
@@ -45,6 +46,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cold_s: float | None = None
     concurrency: int = 1
     instances: int | None = None
+    useful: int | None = None
 
 
 class View(msgspec.Struct, Generic[S], frozen=True, kw_only=True):
@@ -126,20 +128,23 @@ def is_start_worth(demand: Demand) -> bool:
 
     What comes during the start counts too, as far as it is more than they can take: by Little's law `arrivals` ×
     `service_s` runs are under way at once in the long run, so fewer containers than that fall behind for ever, and
-    more only help a burst that is still there when they are up. Unknown times speak for a start: the first runs of an
-    action are its measure. Who has waited longer than a start takes is not asked to wait on.
+    more only help a burst that is still there when they are up. No more is foretold than waits already: a rate and a
+    time that were measured under load rise together. Unknown times speak for a start: the first runs of an action are
+    its measure. Who has waited longer than a start takes is not asked to wait on. But where every core is busy, more
+    containers do the same work slower.
     """
     if demand.instances is not None and demand.containers >= demand.instances:
+        return False
+    if demand.useful is not None and demand.containers >= demand.useful:
         return False
     if demand.containers == 0 or demand.service_s is None or demand.cold_s is None:
         return True
     if demand.waited_s > demand.cold_s:
         return True
     at_once = demand.containers * demand.concurrency
-    runs_needed = demand.arrivals * demand.service_s
-    left_over = max(0.0, runs_needed - at_once) * demand.cold_s  # in runs, when the start is over
-    expected_wait_s = (demand.waiting * demand.service_s + left_over) / at_once
-    return expected_wait_s > demand.cold_s
+    backlog_s = demand.waiting * demand.service_s
+    growth_s = max(0.0, demand.arrivals * demand.service_s - at_once) * demand.cold_s
+    return (backlog_s + min(growth_s, backlog_s)) / at_once > demand.cold_s
 
 
 def choose_evicted(needed_mb: int, candidates: Sequence[S]) -> tuple[S, ...] | None:

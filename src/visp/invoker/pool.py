@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.container.base import Container
     from visp.entity.action import Action
+    from visp.invoker.cores import Cores
     from visp.invoker.job import Job
     from visp.invoker.keepalive import Usage
     from visp.settings import Pool as PoolSettings
@@ -53,6 +54,8 @@ SWEEP_S = 0.5
 STARVED_S = 0.25
 """A job that waits for memory this much longer than another key's next one gets that key's container removed for it;
 between namespaces, one that was charged less by what a container's memory costs for so long."""
+BUSY_FACTOR = 2
+"""While every core is busy, an action has as many containers as this times the cores at most."""
 BACKOFF_S = 1.0
 TRIES = 3
 """How many containers a job may find dead before they were given it."""
@@ -64,7 +67,8 @@ class Pool:
     The invoker's functions do the work: `open_cell` creates a container without code, `prepare` brings a job's code
     into a slot (creating its container if there is none; false when the job came to its end by that), `run` runs a job
     in a slot that is BUSY, `start_failed` ends a job for which no container could be had. Whatever the first two
-    raise means that. `concurrency_of` says how many runs of an action one container takes at once.
+    raise means that. `concurrency_of` says how many runs of an action one container takes at once; without `cores`
+    there are always some to spare.
     """
 
     def __init__(
@@ -81,12 +85,14 @@ class Pool:
         run: Callable[[Slot, Job], None],
         start_failed: Callable[[Job, Exception], None],
         concurrency_of: Callable[[Action], int],
+        cores: Cores | None = None,
     ) -> None:
         self.memory_mb = memory_mb
         self.is_closed = False
         self._settings = settings
         self._policy = POLICIES[settings.keep_alive]
         self._starts_limit = starts_limit
+        self._cores = cores
         self._clock = clock
         self._tasks = tasks
         self._open_cell = open_cell
@@ -359,6 +365,7 @@ class Pool:
             cold_s=usage.cold_s,
             concurrency=self._concurrency_of(job.action),
             instances=limits.instances or None,
+            useful=cores.count * BUSY_FACTOR if (cores := self._cores) is not None and cores.are_busy() else None,
         )
 
     def _view(self, job: Job) -> View[Slot]:
@@ -474,6 +481,9 @@ class Pool:
         if gone:
             await asyncio.wait(gone)
         began_s = self._clock.monotonic_s()
+        prepared_s = 0.0
+        if slot.container is not None:  # a stem cell; the next start will have none
+            prepared_s = self._cell_demand.start_s(Cell(slot.kind, slot.memory_mb))
         try:
             is_up = await self._prepare(slot, job)
         except (ContainerGone, ContainerLost) as error:
@@ -489,7 +499,8 @@ class Pool:
         self.shelf.initialized(slot, job.key)
         if is_up and slot.state is State.INITIALIZING:
             assert slot.usage is not None
-            slot.usage.started(self._clock.monotonic_s() - began_s)
+            took_s = self._clock.monotonic_s() - began_s
+            slot.usage.started(took_s + prepared_s)
             self._begin(slot, job)
         self._plan_all()
 

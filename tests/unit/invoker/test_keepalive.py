@@ -124,6 +124,15 @@ def test_the_rivals() -> None:
     assert set(POLICIES) == {"greedy-dual", "timeout", "lru"}
 
 
+def test_a_service_time_falls_sooner_than_it_rises() -> None:
+    usage = Usage(0.0)
+    for seconds in (1.0, 0.0):
+        usage.served(seconds)
+    assert usage.service_s == pytest.approx(0.5)
+    usage.served(1.0)
+    assert usage.service_s == pytest.approx(0.6)
+
+
 def test_arrivals_are_counted_over_a_second_at_least() -> None:
     usage = Usage(0.0)
     usage.uses = 10
