@@ -151,6 +151,7 @@ class PoolMachine(RuleBasedStateMachine):
 
         async def submit() -> None:
             self.pool.submit(job)
+            self.pool._plan_all()  # what is behind others is looked at within a tick
 
         self.loop.run_until_complete(submit())
         self.settle()

@@ -149,12 +149,13 @@ class Pool:
         if memory_mb > self.memory_mb:
             self._start_failed(job, StartFailed(f"{memory_mb} MB do not fit into a pool of {self.memory_mb} MB"))
             return
+        is_first = job.key not in self._queues
         self._waiting.push(job)
         if self._blocked is not None and self._is_before(job, self._blocked):
             self._plan_all()
-            return
-        while job.key in self._queues and self._plan_key(job.key) is None:
-            pass
+        elif is_first or self._tick is None:  # behind others it is looked at with them: in a tick at the latest
+            while job.key in self._queues and self._plan_key(job.key) is None:
+                pass
 
     def launched(self, slot: Slot) -> None:
         """The slot's container has been created: soon its start is over."""
