@@ -131,8 +131,14 @@ class Pool:
         return len(self._waiting)
 
     def warm(self) -> set[str]:
-        """The actions, by id, that have a container here with room for a run."""
-        return {key.action for index in (self.shelf.ready, self.shelf.paused) for key in index}
+        """The actions, by id, that have a container here with room for a run, or that will be free before long."""
+        shelf = self.shelf
+        return {
+            key.action
+            for index in (shelf.ready, shelf.paused, shelf.engaged)
+            for key in index
+            if key not in self._queues
+        }
 
     def submit(self, job: Job) -> None:
         """Runs the job now, or as soon as there is a container for it.

@@ -32,6 +32,9 @@ def place(fleet: Sequence[InvokerView], here: int, namespace: str, action: str, 
     """
     if len(fleet) == 1:
         return fleet[0].id if fleet[0].is_up else None
+    for invoker in fleet:
+        if invoker.id == here and invoker.is_up and action in invoker.warm:
+            return here  # the first case of `choose`, without a look at the others
     up = {invoker.id: invoker for invoker in fleet if invoker.is_up}
     if len(up) < 2:
         return next(iter(up), None)
