@@ -9,7 +9,6 @@
 'use strict'
 
 const fs = require('node:fs')
-const net = require('node:net')
 const path = require('node:path')
 const vm = require('node:vm')
 const { createRequire } = require('node:module')
@@ -18,15 +17,29 @@ const { pathToFileURL } = require('node:url')
 const REPLIES = 3
 const EXIT_OF_TERMINATED = 0
 const NEWLINE = 10
+const CHUNK_BYTES = 65536
+const STEM_CELL_MS = 20
 const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
 let isShared = false // several runs may be under way, so each reply says whose it is
+let goOn = null // what to do after the next reply: until then nothing is read
 let isStopped = false // after a synchronous throw the official image refuses further runs
 const shown = Object.create(null) // environment variables as they were last set: setting one is slow
 
 // Node queues what a full pipe does not take, and the reply would overtake it: both streams wait for the pipe instead.
-for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true)
+// They are made when they are first used, as Node does: they need `net`, which takes as long to load as all else together.
+for (const name of ['stdout', 'stderr']) {
+  const made = Object.getOwnPropertyDescriptor(process, name)
+  Object.defineProperty(process, name, {
+    ...made,
+    get () {
+      Object.defineProperty(process, name, made)
+      process[name]._handle?.setBlocking?.(true)
+      return process[name]
+    }
+  })
+}
 
 function write (text) {
   const bytes = Buffer.from(text + '\n')
@@ -37,6 +50,10 @@ function write (text) {
     } catch (error) {
       if (error.code !== 'EAGAIN') process.exit(EXIT_OF_TERMINATED) // nobody listens any more
     }
+  }
+  if (goOn !== null) {
+    setImmediate(goOn)
+    goOn = null
   }
 }
 
@@ -204,8 +221,8 @@ function take (line) {
 }
 
 let parts = [] // chunks of a line whose end has not come
-const input = new net.Socket({ fd: 0, readable: true, writable: false })
-input.on('data', (chunk) => {
+
+function feed (chunk) {
   let from = 0
   for (let at = chunk.indexOf(NEWLINE); at >= 0; at = chunk.indexOf(NEWLINE, from)) {
     const end = chunk.subarray(from, at)
@@ -215,5 +232,30 @@ input.on('data', (chunk) => {
     take(line.toString())
   }
   if (from < chunk.length) parts.push(chunk.subarray(from))
-})
-input.on('close', () => process.exit(EXIT_OF_TERMINATED))
+}
+
+const end = () => process.exit(EXIT_OF_TERMINATED)
+
+function listen () {
+  const net = require('node:net')
+  const input = new net.Socket({ fd: 0, readable: true, writable: false })
+  input.on('data', feed)
+  input.on('close', end)
+}
+
+// The lines up to the first run are read without `net`, which is loaded once that run is answered: a cold start does not
+// wait for it. While users' code runs nothing is being read this way: a process does not exit before such a read is over.
+function readFirst (then) {
+  fs.read(0, Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, null, (error, count, buffer) => {
+    if (error !== null && error.code === 'EAGAIN') return listen()
+    if (error !== null || count === 0) return end()
+    const isWhole = buffer.indexOf(NEWLINE) >= 0 && buffer.indexOf(NEWLINE) < count
+    if (isWhole) goOn = then
+    feed(buffer.subarray(0, count))
+    if (!isWhole) readFirst(then)
+  })
+}
+
+readFirst(() => isShared ? listen() : readFirst(listen))
+// What waits for its code for longer than a start takes is a stem cell, and has the time.
+setTimeout(() => { if (!hasInit) process.stdout && process.stderr }, STEM_CELL_MS).unref()
