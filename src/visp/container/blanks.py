@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PERIOD_S = 1.0
 AT_ONCE = 16
 """As many are made at once: joining groups waits for the kernel, and those who wait together wait once."""
+START_S = 0.05
 FALL = 4
 """What is kept too much falls by this part in each period."""
 
@@ -53,10 +54,23 @@ class Blanks:
         self._tasks: set[asyncio.Task[None]] = set()
         self._making = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._refill: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def __repr__(self) -> str:
         return f"<Blanks kept={self._kept} ready={len(self._ready)} making={self._making} wait={len(self._waiting)}>"
+
+    def _fill_soon(self) -> None:
+        """Once the start that was just served is likely to be over, for it needs the cores; at once if few are left."""
+        if 2 * len(self._ready) < self._kept:
+            self.fill()
+        elif self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(START_S, self._fill_later)
+
+    def _fill_later(self) -> None:
+        self._refill = None
+        if not self._is_closed:
+            self.fill()
 
     def fill(self) -> None:
         """Begins to make what lacks."""
@@ -78,7 +92,7 @@ class Blanks:
         while self._ready:
             blank = self._ready.popleft()
             if not blank.process.exited.done():
-                self.fill()
+                self._fill_soon()
                 return blank
             self._run(self._drop(blank))
         self._kept = after_lack(self._kept, self._most) if self._least else 0
@@ -151,6 +165,8 @@ class Blanks:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._refill is not None:
+            self._refill.cancel()
         while (waiting := self._next_waiting()) is not None:
             waiting.set_exception(StartFailed("the driver is closing"))
         while self._ready:

@@ -11,7 +11,7 @@
 const fs = require('node:fs')
 const path = require('node:path')
 const vm = require('node:vm')
-const { createRequire } = require('node:module')
+const { createRequire } = module.constructor // Node's own `module`, which is loaded already
 const { pathToFileURL } = require('node:url')
 
 const REPLIES = 3
