@@ -48,9 +48,17 @@ bench: install bench/node_modules/.installed ## promises as numbers, beside thei
 	@scripts/system tools
 	@$(BIN)/python -m bench $(BENCH)
 
-bench-compare: install ## two commits side by side: A=rev B=rev, and BENCH=names, ROUNDS=n
+# `make bench-compare A B`: words after the target are the two commits, not targets
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+  COMPARED := $(wordlist 2,3,$(MAKECMDGOALS))
+  A ?= $(word 1,$(COMPARED))
+  B ?= $(word 2,$(COMPARED))
+  $(foreach revision,$(COMPARED),$(eval $(revision): ; @:))
+endif
+
+bench-compare: install ## two commits side by side: make bench-compare HEAD~1 HEAD, and BENCH=names, ROUNDS=n
 	@scripts/system tools
-	@test -n "$(A)" && test -n "$(B)" || { echo "which two? make bench-compare A=HEAD~1 B=HEAD" >&2; exit 2; }
+	@test -n "$(A)" && test -n "$(B)" || { echo "which two? make bench-compare HEAD~1 HEAD" >&2; exit 2; }
 	@$(BIN)/python -m bench compare $(A) $(B) $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 format: install ## formats the code

@@ -22,10 +22,11 @@ from visp.entity.names import FullyQualifiedName
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker.job import Job
 from visp.invoker.plan import Wait, plan
-from visp.invoker.pool import SWEEP_S, Pool
+from visp.invoker.pool import Pool
 from visp.invoker.prewarm import Cell, Wanted
 from visp.invoker.shelf import LAUNCH_S
 from visp.invoker.slot import WORKING, Key, Slot, State
+from visp.invoker.upkeep import SWEEP_S
 from visp.settings import Pool as PoolSettings
 
 KIND = "python:3.11"
@@ -215,8 +216,8 @@ class PoolMachine(RuleBasedStateMachine):
 
         async def look() -> None:  # the pool's own ticks, which a clock that stands still does not bring
             self.pool._plan_all()
-            self.pool._pause_and_remove()
-            self.pool._keep_cells()
+            self.pool.upkeep.pause_and_remove()
+            self.pool.upkeep.keep_cells()
 
         self.loop.run_until_complete(look())
         self.settle()

@@ -138,7 +138,7 @@ class Invoker:
             self._bus.subscribe(topics.ENTITIES, self._heard),
         ]
         self._ping()
-        self._background = [self._tasks.create_task(self._ping_on()), self._tasks.create_task(self.pool.sweep())]
+        self._background = [self._tasks.create_task(self._ping_on()), self._tasks.create_task(self.pool.upkeep.sweep())]
         return self
 
     async def __aexit__(self, *exc: object) -> None:

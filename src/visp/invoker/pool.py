@@ -30,9 +30,10 @@ from visp.invoker.plan import (
     must_wait,
     plan,
 )
-from visp.invoker.prewarm import Cell, Wanted, missing
+from visp.invoker.prewarm import Cell, Wanted
 from visp.invoker.shelf import Shelf
 from visp.invoker.slot import Key, Slot, SlotEvent, State
+from visp.invoker.upkeep import Upkeep
 from visp.invoker.waiting import Waiting
 from visp.telemetry import log
 
@@ -50,13 +51,13 @@ if TYPE_CHECKING:
 BUSY, RUN, DONE = State.BUSY, SlotEvent.RUN, SlotEvent.DONE
 """For the warm path: looking a member up in its enum takes as long as a whole transition."""
 TICK_S = 0.02
-SWEEP_S = 0.5
 STARVED_S = 0.25
 """A job that waits for memory this much longer than another key's next one gets that key's container removed for it;
 between namespaces, one that was charged less by what a container's memory costs for so long."""
+MOMENT_S = 0.01
+"""Runs that take no longer than this free their container sooner than another place would be found."""
 BUSY_FACTOR = 2
 """While every core is busy, an action has as many containers as this times the cores at most."""
-BACKOFF_S = 1.0
 TRIES = 3
 """How many containers a job may find dead before they were given it."""
 
@@ -89,13 +90,11 @@ class Pool:
     ) -> None:
         self.memory_mb = memory_mb
         self.is_closed = False
-        self._settings = settings
         self._policy = POLICIES[settings.keep_alive]
         self._starts_limit = starts_limit
         self._cores = cores
         self._clock = clock
         self._tasks = tasks
-        self._open_cell = open_cell
         self._prepare = prepare
         self._run = run
         self._start_failed = start_failed
@@ -110,7 +109,20 @@ class Pool:
         self._blocked: Job | None = None
         """Of the jobs that wait for memory, the one whose turn it is: what gets free is kept for it."""
         self._tick: asyncio.TimerHandle | None = None
-        self._cells_blocked_until_s = 0.0
+        self.upkeep = Upkeep(
+            shelf=self.shelf,
+            settings=settings,
+            policy=self._policy,
+            cell_demand=self._cell_demand,
+            starts_limit=starts_limit,
+            clock=clock,
+            tasks=tasks,
+            open_cell=open_cell,
+            remove=self.remove,
+            prepare=self._prepare_in_task,
+            look=self._look,
+            is_calm=lambda: not self._queues and not self.is_closed,
+        )
         self._is_empty = asyncio.Event()
 
     # ── what the invoker asks ───────────────────────────────────────────────────────────────────────────────────
@@ -131,14 +143,14 @@ class Pool:
         return len(self._waiting)
 
     def warm(self) -> set[str]:
-        """The actions, by id, that have a container here with room for a run, or that will be free before long."""
-        shelf = self.shelf
-        return {
-            key.action
-            for index in (shelf.ready, shelf.paused, shelf.engaged)
-            for key in index
-            if key not in self._queues
-        }
+        """The actions, by id, that have a container here with room for a run, or one that will have it in a moment."""
+        shelf, now_s = self.shelf, self._clock.monotonic_s()
+        out = {key.action for index in (shelf.ready, shelf.paused) for key in index}
+        for key in shelf.engaged:
+            service_s = shelf.usage_of(key, now_s).service_s
+            if key not in self._queues and service_s is not None and service_s < MOMENT_S:
+                out.add(key.action)
+        return out
 
     def submit(self, job: Job) -> None:
         """Runs the job now, or as soon as there is a container for it.
@@ -244,7 +256,7 @@ class Pool:
     def lost(self, slot: Slot) -> None:
         """The container of a slot without a job has ended by itself."""
         if slot.state in (State.STARTING, State.STEMCELL):
-            self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
+            self.upkeep.cell_failed()
         self.remove(slot)
 
     def remove(self, slot: Slot, why: Cold = Cold.ENDED, heir: Slot | None = None) -> asyncio.Task[None] | None:
@@ -267,6 +279,13 @@ class Pool:
                 self.remove(slot)
 
     # ── planning ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self) -> bool:
+        """Plans for whoever waits; whether anyone does."""
+        if not self._queues:
+            return False
+        self._plan_all()
+        return True
 
     def _plan_all(self) -> None:
         """Performs steps for whoever's turn it is, until there is nothing to do now: each step may change the turns."""
@@ -570,74 +589,6 @@ class Pool:
             self._plan_all()
             if self._queues:
                 self._arm_tick()
-
-    async def sweep(self) -> None:
-        """Pauses and removes idle containers and keeps stem cells; runs as long as the invoker does."""
-        while True:
-            self._pause_and_remove()
-            self._keep_cells()
-            await self._clock.sleep(SWEEP_S)
-
-    def _pause_and_remove(self) -> None:
-        now_s = self._clock.monotonic_s()
-        for slot in list(self.shelf.idle()):
-            assert slot.usage is not None
-            idle_s = now_s - slot.idle_since_s
-            if idle_s > self._policy.keep_s(slot.usage, self._settings.idle_s):
-                self.remove(slot, Cold.EXPIRED)
-            elif slot.state is State.READY and idle_s > self._settings.pause_grace_s:
-                self.shelf.unlist(slot)
-                slot.on(SlotEvent.PAUSE)
-                self._tasks.create_task(self._pause(slot))
-
-    async def _pause(self, slot: Slot) -> None:
-        try:
-            assert slot.container is not None
-            await slot.container.pause()
-        except Exception as error:  # whatever a driver raises: such a container is not kept
-            log.warning("pool.pause_failed", slot=slot.id, reason=repr(error))
-            self.remove(slot)
-            return
-        if slot.state is State.PAUSING:
-            slot.on(SlotEvent.PAUSED)
-            assert slot.key is not None
-            self.shelf.paused.setdefault(slot.key, []).append(slot)
-            if self._queues:
-                self._plan_all()
-
-    def _keep_cells(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._queues or self.is_closed or now_s < self._cells_blocked_until_s:
-            return  # work goes before preparation
-        counts, shelf = self._cell_demand.counts(now_s), self.shelf
-        for cell, slots in list(shelf.cells.items()):
-            for slot in slots[counts.get(cell, 0) :]:
-                self.remove(slot)
-        for cell in missing(counts, shelf.cell_counts(), shelf.free_mb, self._starts_limit - shelf.starts(now_s)):
-            slot = shelf.add(cell.kind, cell.memory_mb, None, now_s)
-            self._prepare_in_task(self._start_cell(slot))
-
-    async def _start_cell(self, slot: Slot) -> None:
-        began_s = self._clock.monotonic_s()
-        try:
-            await self._open_cell(slot)
-        except Exception as error:  # whatever a driver raises: this cell is not to be
-            log.warning("pool.cell_failed", slot=slot.id, kind=slot.kind, reason=repr(error))
-            self._cells_blocked_until_s = self._clock.monotonic_s() + BACKOFF_S
-            self.shelf.start_ended(slot)
-            self.remove(slot)
-            if self._queues:
-                self._plan_all()
-            return
-        self.shelf.start_ended(slot)
-        if slot.state is not State.STARTING:
-            return
-        self.shelf.cell_is_up(slot)
-        self._cell_demand.started(Cell(slot.kind, slot.memory_mb), self._clock.monotonic_s() - began_s)
-        if self._queues:
-            self._plan_all()
-        else:
-            self._keep_cells()
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -95,11 +95,22 @@ async def test_cells_are_made_ahead_and_replaced() -> None:
     factory.blanks.fill()
     await factory.settle()
     assert factory.made == 2
-    assert await factory.take() == 1
+    assert [await factory.take(), await factory.take()] == [1, 2]
     await factory.settle()
-    assert factory.made == 3
+    assert factory.made == 4, "few were left: at once"
     await factory.blanks.close()
-    assert factory.dropped == [2, 3]
+    assert factory.dropped == [3, 4]
+
+
+async def test_where_enough_are_left_a_start_has_the_cores_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blanks, "START_S", 0.001)
+    factory = Factory(least=4)
+    factory.blanks.fill()
+    await factory.settle()
+    assert await factory.take() == 1
+    assert factory.made == 4
+    await until(lambda: factory.made == 5)
+    await factory.blanks.close()
 
 
 async def test_where_none_is_ready_each_gets_one_of_its_own() -> None:

@@ -29,8 +29,8 @@ from visp.invoker.invoker import LOGS_S, PING_S, Invoker
 from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
 from visp.invoker.meter import COLD_STARTS, OUTCOMES
-from visp.invoker.pool import SWEEP_S
 from visp.invoker.prewarm import Cell, Wanted
+from visp.invoker.upkeep import SWEEP_S
 from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode
 from visp.runtime.client import HttpClient, PipeClient
 from visp.settings import Pool, Settings

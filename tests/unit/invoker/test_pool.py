@@ -18,10 +18,11 @@ from visp.errors import ContainerGone, StartFailed
 from visp.invoker.job import Cold, Job
 from visp.invoker.keepalive import LINGER_S, SEEN_PAUSES
 from visp.invoker.plan import PROTECTED_S
-from visp.invoker.pool import BACKOFF_S, STARVED_S, SWEEP_S, Pool
+from visp.invoker.pool import STARVED_S, Pool
 from visp.invoker.prewarm import Cell, Wanted
 from visp.invoker.shelf import LAUNCH_S
 from visp.invoker.slot import Key, Slot, State
+from visp.invoker.upkeep import BACKOFF_S, SWEEP_S
 from visp.settings import Pool as PoolSettings
 
 KIND = "python:3.11"
@@ -331,7 +332,7 @@ async def test_a_job_whose_container_was_gone_goes_before_all_others(bench: Benc
 
 async def test_stem_cells_are_kept_used_and_replaced() -> None:
     async with opened(Bench(memory_mb=1024, cells=2)) as bench:
-        sweeping = asyncio.ensure_future(bench.pool.sweep())
+        sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
         await bench.settle()
         assert bench.states() == ["STEMCELL", "STEMCELL"]
         id = bench.submit("a")
@@ -345,7 +346,7 @@ async def test_stem_cells_are_kept_used_and_replaced() -> None:
 
 async def test_stem_cells_that_end_by_themselves_are_not_made_again_at_once() -> None:
     async with opened(Bench(memory_mb=1024, cells=1)) as bench:
-        sweeping = asyncio.ensure_future(bench.pool.sweep())
+        sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
         await bench.settle()
         (container,) = bench.driver.containers.values()
         await container.destroy()
@@ -362,7 +363,7 @@ async def test_stem_cells_that_end_by_themselves_are_not_made_again_at_once() ->
 async def test_a_stem_cell_gives_way_before_a_warm_container() -> None:
     async with opened(Bench(memory_mb=640, cells=1)) as bench:
         warm = await bench.warm("a")
-        bench.pool._keep_cells()
+        bench.pool.upkeep.keep_cells()
         await bench.settle()
         id = bench.submit("b", memory_mb=384)
         await bench.settle()
@@ -372,7 +373,7 @@ async def test_a_stem_cell_gives_way_before_a_warm_container() -> None:
 
 async def test_idle_containers_are_paused_resumed_and_removed(bench: Bench) -> None:
     slot = await bench.warm("a")
-    sweeping = asyncio.ensure_future(bench.pool.sweep())
+    sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
     bench.clock.advance(10.5)
     await bench.settle()
     assert slot.state is State.PAUSED
@@ -391,7 +392,7 @@ async def test_idle_containers_are_paused_resumed_and_removed(bench: Bench) -> N
 
 async def test_a_container_that_cannot_be_resumed_is_replaced(bench: Bench) -> None:
     slot = await bench.warm("a")
-    sweeping = asyncio.ensure_future(bench.pool.sweep())
+    sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
     bench.clock.advance(10.5)
     await bench.settle()
     sweeping.cancel()
@@ -405,7 +406,7 @@ async def test_a_container_that_cannot_be_resumed_is_replaced(bench: Bench) -> N
 async def test_a_container_that_cannot_be_paused_is_not_kept(bench: Bench) -> None:
     slot = await bench.warm("a")
     bench.driver.failing = frozenset({"pause", "destroy"})
-    sweeping = asyncio.ensure_future(bench.pool.sweep())
+    sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
     bench.clock.advance(10.5)
     await bench.settle()
     sweeping.cancel()
@@ -461,7 +462,7 @@ async def test_a_container_of_a_regular_action_expires_soon(bench: Bench) -> Non
         bench.clock.advance(300.0)
     slot = await bench.warm("a")
     bench.clock.advance(LINGER_S + 0.1)
-    bench.pool._pause_and_remove()
+    bench.pool.upkeep.pause_and_remove()
     await bench.settle()
     assert slot.state is State.GONE
     assert bench.pool.shelf.expired == 1
@@ -480,7 +481,7 @@ async def test_each_cold_start_has_its_reason(bench: Bench) -> None:
     await bench.settle()
     bench.finish(other)
     bench.clock.advance(601)
-    bench.pool._pause_and_remove()
+    bench.pool.upkeep.pause_and_remove()
     await bench.settle()
     late = bench.submit("a", revision=2)
     await bench.settle()
@@ -514,11 +515,11 @@ async def test_stem_cells_follow_cold_starts() -> None:
             bench.submit(name, memory_mb=512)
         await bench.settle()
         bench.clock.advance(1.0)
-        bench.pool._keep_cells()
+        bench.pool.upkeep.keep_cells()
         await bench.settle()
         assert bench.pool.shelf.cell_counts() == {Cell(KIND, 512): 3}
         bench.clock.advance(300.0)
-        bench.pool._keep_cells()
+        bench.pool.upkeep.keep_cells()
         await bench.settle()
         assert bench.pool.shelf.cell_counts() == {}, "what nobody asks for any more is given back"
 
@@ -611,13 +612,13 @@ async def test_what_waits_for_a_paused_container_runs_in_it_together(bench: Benc
     slot = bench.running[first]
     bench.finish(first)
     bench.clock.advance(10.1)
-    bench.pool._pause_and_remove()
+    bench.pool.upkeep.pause_and_remove()
     await bench.settle()
     assert slot.state is State.PAUSED
     ids = [bench.submit("many", concurrency=3) for _ in range(3)]
     await bench.settle()
     assert [bench.running.get(id) for id in ids] == [slot] * 3
-    bench.pool._pause_and_remove()
+    bench.pool.upkeep.pause_and_remove()
     assert slot.state is State.BUSY
 
 
