@@ -243,8 +243,9 @@ function listen () {
   input.on('close', end)
 }
 
-// The lines up to the first run are read without `net`, which is loaded once that run is answered: a cold start does not
-// wait for it. While users' code runs nothing is being read this way: a process does not exit before such a read is over.
+// The lines up to the second run are read without `net`, which is loaded once that run is answered: a cold start does not
+// wait for it, and a container that serves once never pays for it. While users' code runs nothing is being read this way:
+// a process does not exit before such a read is over.
 function readFirst (then) {
   fs.read(0, Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, null, (error, count, buffer) => {
     if (error !== null && error.code === 'EAGAIN') return listen()
@@ -256,6 +257,6 @@ function readFirst (then) {
   })
 }
 
-readFirst(() => isShared ? listen() : readFirst(listen))
+readFirst(() => isShared ? listen() : readFirst(() => readFirst(listen)))
 // What waits for its code for longer than a start takes is a stem cell, and has the time.
 setTimeout(() => { if (!hasInit) process.stdout && process.stderr }, STEM_CELL_MS).unref()
