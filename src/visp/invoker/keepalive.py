@@ -3,8 +3,8 @@
 Idle containers are a cache of cold starts: what a container is worth while it waits is how often its action is used
 times what a start would cost, for each megabyte that it holds. That is Greedy-Dual-Size-Frequency, which FaasCache
 (ASPLOS 2021) brought to functions. How long an action usually pauses is kept as a histogram, after "Serverless in the
-Wild" (ATC 2020): from it follow how long it is worth waiting for the next use, and, for actions that come at regular
-times, when to have a started container at hand instead of keeping one.
+Wild" (ATC 2020): from it follows, for actions that come at regular times, when to have a started container at hand
+instead of keeping one.
 
 The server uses `POLICIES["greedy-dual"]`; the others are what it is compared with in the simulator.
 """

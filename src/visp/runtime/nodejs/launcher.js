@@ -246,14 +246,15 @@ function listen () {
 // The lines up to the second run are read without `net`, which is loaded once that run is answered: a cold start does not
 // wait for it, and a container that serves once never pays for it. While users' code runs nothing is being read this way:
 // a process does not exit before such a read is over.
-function readFirst (then) {
-  fs.read(0, Buffer.allocUnsafe(CHUNK_BYTES), 0, CHUNK_BYTES, null, (error, count, buffer) => {
+function readFirst (then, buffer = Buffer.allocUnsafe(CHUNK_BYTES)) {
+  fs.read(0, buffer, 0, CHUNK_BYTES, null, (error, count) => {
     if (error !== null && error.code === 'EAGAIN') return listen()
     if (error !== null || count === 0) return end()
-    const isWhole = buffer.indexOf(NEWLINE) >= 0 && buffer.indexOf(NEWLINE) < count
+    const chunk = Buffer.from(buffer.subarray(0, count)) // its own: one that comes in crumbs must not hold a buffer for each
+    const isWhole = chunk.includes(NEWLINE)
     if (isWhole) goOn = then
-    feed(buffer.subarray(0, count))
-    if (!isWhole) readFirst(then)
+    feed(chunk)
+    if (!isWhole) readFirst(then, buffer)
   })
 }
 

@@ -1,0 +1,98 @@
+"""The launcher of Node.js kinds, spoken to over pipes as a container is."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NODE = shutil.which("node")
+LAUNCHER = str(resources.files("visp.runtime").joinpath("nodejs/launcher.js"))
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed: apt-get install nodejs")
+
+
+class Launcher:
+    def __init__(self) -> None:
+        assert NODE is not None
+        stdin_inside, self._stdin = os.pipe()
+        replies, replies_inside = os.pipe()
+        self.stdout, stdout_inside = os.pipe()
+        inside = {0: stdin_inside, 1: stdout_inside, 3: replies_inside}
+        actions = [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in inside.items()]
+        self._pid = os.posix_spawn(NODE, [NODE, LAUNCHER], {}, file_actions=actions)
+        for descriptor in inside.values():
+            os.close(descriptor)
+        self._replies = os.fdopen(replies, "rb")
+
+    def ask(self, message: dict[str, Any], piece_bytes: int = 1 << 16) -> bytes:
+        """Its reply; each piece is sent once the one before it was read."""
+        line = json.dumps(message).encode() + b"\n"
+        for at in range(0, len(line), piece_bytes):
+            os.write(self._stdin, line[at : at + piece_bytes])
+            while self._is_unread():
+                pass
+        return self._replies.readline().rstrip()
+
+    def _is_unread(self) -> bool:
+        return int.from_bytes(fcntl.ioctl(self._stdin, termios.FIONREAD, bytes(4)), sys.byteorder) > 0
+
+    def data_kb(self) -> int:
+        """What a limit on its data counts."""
+        found = re.search(r"VmData:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
+        assert found is not None
+        return int(found[1])
+
+    def end(self) -> int:
+        """Its input ends; its exit status."""
+        os.close(self._stdin)
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self.stdout)
+        self._replies.close()
+        return os.waitstatus_to_exitcode(status)
+
+
+@contextmanager
+def launched() -> Iterator[Launcher]:
+    launcher = Launcher()
+    try:
+        yield launcher
+    finally:
+        status = launcher.end()
+    assert status == 0, "it ends with its input"
+
+
+def init(code: str) -> dict[str, Any]:
+    return {"value": {"name": "a", "main": "main", "binary": False, "env": {}, "code": code}}
+
+
+def test_the_first_runs_and_those_after_them_are_answered_alike() -> None:
+    with launched() as launcher:
+        assert launcher.ask(init("let n = 0; function main (p) { return { n: ++n, p } }")) == b'{"ok":true}'
+        for n in range(1, 6):
+            assert json.loads(launcher.ask({"value": {"x": n}})) == {"n": n, "p": {"x": n}}
+
+
+def test_what_is_printed_before_the_first_reply_is_out_before_it() -> None:
+    with launched() as launcher:
+        text = "x" * 30_000
+        launcher.ask(init(f"function main () {{ console.log('{text}'); return {{}} }}"))
+        assert launcher.ask({"value": {}}) == b"{}"
+        assert os.read(launcher.stdout, 40_000) == text.encode() + b"\n"
+
+
+def test_code_that_comes_in_crumbs_takes_no_more_memory_than_code_in_one_piece() -> None:
+    code = "function main () { return {} } //" + "x" * 4_000_000
+    with launched() as whole, launched() as crumbs:
+        whole.ask(init(code))
+        crumbs.ask(init(code), piece_bytes=1024)
+        assert crumbs.data_kb() < whole.data_kb() + 64 * 1024
