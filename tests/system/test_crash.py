@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -22,10 +21,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.system import places
 from tests.system.conftest import Answer, Api, has_sandbox
+from tests.system.places import TRUSTING
 from tests.system.traces import Traces, below, stored, texts, until
 
-from visp.client import running
 from visp.client.running import Server
 
 pytestmark = pytest.mark.slow  # every test starts one server or two, and most of them end one by force
@@ -35,27 +35,15 @@ INTERRUPTED = (
     "The platform was stopped while the action was running; it was not run again. "
     "The action may have had its effect in part or in whole."
 )
-TRUSTING = ("--driver", "process", "--i-trust-all-code")
 GONE_S = 1.0
 
 
-class Place:
-    """A data folder over which servers come and go; every one of them is ended with it."""
+class Place(places.Place):
+    """A place where nothing of a container stays."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data_dir = folder / "data"
-        self.effects = folder / "effects"
+        super().__init__(folder)
         self.traces = Traces(self.data_dir, folder / "cells")
-        self._servers: list[Server] = []
-
-    def start(self, *flags: str, **settings: Any) -> Server:
-        """`pool__memory_mb=256` is the setting `pool.memory_mb`."""
-        named = {name.replace("__", "."): value for name, value in settings.items()}
-        named |= {"container.cells_dir": self.folder / "cells"}
-        server = running.start(self.data_dir, named, flags=flags)
-        self._servers.append(server)
-        return server
 
     def kill(self, server: Server) -> None:
         """SIGKILL; then every trace of its containers must vanish by itself."""
@@ -68,14 +56,8 @@ class Place:
         )
         until(lambda: not self.traces.left(), GONE_S, what=self.traces.left)
 
-    def counted(self) -> Counter[str]:
-        """How often each effect was had."""
-        return Counter(self.effects.read_text().split()) if self.effects.exists() else Counter()
-
     def close(self) -> None:
-        for server in self._servers:
-            server.stop(signal.SIGKILL)
-            server.log.unlink(missing_ok=True)
+        super().close()
         until(lambda: not self.traces.left(), what=self.traces.left)
 
 
@@ -83,13 +65,8 @@ class Place:
 def place() -> Iterator[Place]:
     if not has_sandbox():
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
-    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # containers of a root server reach their code below it under uids of their own
-        place = Place(Path(folder))
-        try:
-            yield place
-        finally:
-            place.close()
+    with places.opened(Place) as place:
+        yield place
 
 
 def sleeping(seconds: float) -> str:

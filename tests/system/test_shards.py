@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from base64 import b64encode
@@ -23,7 +22,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.system import places
 from tests.system.conftest import GUEST, Answer, Api
+from tests.system.places import TRUSTING
 from tests.system.traces import below, stored, until
 
 from visp.client import running
@@ -33,27 +34,13 @@ from visp.entity.activation import shard_of
 pytestmark = pytest.mark.slow  # servers of several processes are started, and killed
 
 PYTHON = "python:3.11"
-TRUSTING = ("--driver", "process", "--i-trust-all-code")
 ECHO = "def main(p): return p"
 FROM_MINUTE_S = 10.0
 
 
-class Place:
-    """A data folder over which servers come and go; every one of them is ended with it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data_dir = folder / "data"
-        self.effects = folder / "effects"
-        self._servers: list[Server] = []
-
-    def start(self, workers: int, **settings: Any) -> Server:
-        """`pool__memory_mb=256` is the setting `pool.memory_mb`."""
-        named = {name.replace("__", "."): value for name, value in settings.items()}
-        named |= {"container.cells_dir": self.folder / "cells", "workers": workers}
-        server = running.start(self.data_dir, named, flags=TRUSTING)
-        self._servers.append(server)
-        return server
+class Place(places.Place):
+    def start_shards(self, workers: int, **settings: Any) -> Server:
+        return self.start(*TRUSTING, workers=workers, **settings)
 
     def counting(self, seconds: float = 0.0) -> str:
         """Code that shows outside that it ran, under its activation's id."""
@@ -63,24 +50,11 @@ class Place:
             f"  time.sleep({seconds})\n  return {{'n': p.get('n')}}"
         )
 
-    def counted(self) -> Counter[str]:
-        return Counter(self.effects.read_text().split()) if self.effects.exists() else Counter()
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.stop(signal.SIGKILL)
-            server.log.unlink(missing_ok=True)
-
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)
-        place = Place(Path(folder))
-        try:
-            yield place
-        finally:
-            place.close()
+    with places.opened(Place) as place:
+        yield place
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -265,7 +239,7 @@ def early_in_a_minute() -> bool:
 
 
 def test_a_limit_of_a_minute_is_exact_over_all_shards(place: Place) -> None:
-    server = place.start(2, limits__invocations_per_minute=60, limits__fires_per_minute=20)
+    server = place.start_shards(2, limits__invocations_per_minute=60, limits__fires_per_minute=20)
     Api(server.url).action("echo", ECHO, PYTHON)
     Api(server.url).request("PUT", "triggers/event", {})
     until(early_in_a_minute, FROM_MINUTE_S + 1)
@@ -282,7 +256,7 @@ def test_a_limit_of_a_minute_is_exact_over_all_shards(place: Place) -> None:
 
 
 def test_a_limit_of_what_runs_at_once_is_exact_over_all_shards(place: Place) -> None:
-    server = place.start(2, limits__concurrent_invocations=3, pool__memory_mb=4096)
+    server = place.start_shards(2, limits__concurrent_invocations=3, pool__memory_mb=4096)
     every = lines(server.url, 2)
     code = "import time\ndef main(p):\n  time.sleep(p['for'])\n  return p"
     Api(server.url).action("slow", code, PYTHON)
@@ -344,7 +318,7 @@ class Load:
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_shard_that_is_killed_loses_nothing_and_comes_back(victim: int, place: Place) -> None:
-    server = place.start(2, pool__memory_mb=2048)
+    server = place.start_shards(2, pool__memory_mb=2048)
     api = Api(server.url)
     api.action("counted", place.counting(0.02), PYTHON)
     with Load(server.url) as load:
@@ -377,7 +351,7 @@ def test_a_shard_that_is_killed_loses_nothing_and_comes_back(victim: int, place:
 
 
 def test_who_waits_for_a_shard_that_is_killed_is_answered_at_once(place: Place) -> None:
-    server = place.start(2, pool__memory_mb=512, pool__stem_cells=0)
+    server = place.start_shards(2, pool__memory_mb=512, pool__stem_cells=0)
     api, here = Api(server.url), lines(server.url, 2)[1]
     api.action("slow", "import time\ndef main(p): time.sleep(50)", PYTHON)
     accepted = here.request("POST", "actions/slow", {}).json["activationId"]
@@ -396,7 +370,7 @@ def test_who_waits_for_a_shard_that_is_killed_is_answered_at_once(place: Place) 
 
 
 def test_accepted_work_that_was_placed_elsewhere_is_that_shards(place: Place) -> None:
-    server = place.start(2, pool__memory_mb=512, pool__stem_cells=0)
+    server = place.start_shards(2, pool__memory_mb=512, pool__stem_cells=0)
     api, here = Api(server.url), lines(server.url, 2)[1]
     api.action("slow", "import time\ndef main(p): time.sleep(50)", PYTHON)
     ids = [here.request("POST", "actions/slow", {}).json["activationId"] for _ in range(2)]
@@ -414,7 +388,7 @@ def test_accepted_work_that_was_placed_elsewhere_is_that_shards(place: Place) ->
 
 
 def test_writes_wait_for_the_writer_and_nothing_else_does(place: Place) -> None:
-    server = place.start(2)
+    server = place.start_shards(2)
     api = Api(server.url)
     api.action("echo", ECHO, PYTHON)
     reader = lines(server.url, 2)[1]
@@ -431,7 +405,7 @@ def test_writes_wait_for_the_writer_and_nothing_else_does(place: Place) -> None:
 
 
 def test_shards_end_with_their_parent_and_another_number_of_them_finds_everything(place: Place) -> None:
-    server = place.start(3, pool__memory_mb=1536, pool__stem_cells=0)
+    server = place.start_shards(3, pool__memory_mb=1536, pool__stem_cells=0)
     api, every = Api(server.url), lines(server.url, 3)
     api.action("slow", "import time\ndef main(p): time.sleep(60)", PYTHON, limits={"memory": 384})
     api.action("echo", ECHO, PYTHON, limits={"memory": 128})
@@ -447,7 +421,7 @@ def test_shards_end_with_their_parent_and_another_number_of_them_finds_everythin
     until(lambda: not [seen for seen in shards if seen.lives], 5.0, "shards outlive their parent")
 
     for workers in (2, 1, 4):
-        server = place.start(workers)
+        server = place.start_shards(workers)
         api = Api(server.url)
         for record in done:
             assert api.record(record["activationId"])["response"] == record["response"]
@@ -464,7 +438,7 @@ def test_shards_end_with_their_parent_and_another_number_of_them_finds_everythin
 
 
 def test_stop_lets_running_work_finish_on_every_shard(place: Place) -> None:
-    server = place.start(2, pool__memory_mb=1024)
+    server = place.start_shards(2, pool__memory_mb=1024)
     api, every = Api(server.url), lines(server.url, 2)
     api.action("slow", "import time\ndef main(p):\n  time.sleep(0.7)\n  return p", PYTHON)
     pids = shard_pids(server)
@@ -480,14 +454,14 @@ def test_a_shard_that_cannot_start_keeps_the_server_from_starting(place: Place) 
     place.data_dir.mkdir(mode=0o700)
     (place.data_dir / "secret").write_text("short")
     with pytest.raises(running.NotReady, match="secret"):
-        place.start(2)
+        place.start_shards(2)
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, 2), (2, 1), (1, 2)])
 def test_a_second_server_on_a_data_folder_is_refused(first: int, second: int, place: Place) -> None:
-    server = place.start(first)
+    server = place.start_shards(first)
     with pytest.raises(running.NotReady, match=r"another server uses .* --data-dir"):
-        place.start(second)
+        place.start_shards(second)
     assert Api(server.url).get("/ping").status == 200
 
 
@@ -504,7 +478,7 @@ def test_a_port_that_is_taken_is_refused_also_by_another_server_of_shards(place:
 
 def test_links_take_no_stranger(place: Place) -> None:
     """Below a folder that only the server's user can enter; and what says no hello is sent away."""
-    place.start(2)
+    place.start_shards(2)
     folder = place.data_dir / "shards"
     assert place.data_dir.stat().st_mode & 0o777 == 0o700
     with socket.socket(socket.AF_UNIX) as stranger:
