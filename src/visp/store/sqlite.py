@@ -57,7 +57,16 @@ ACTIVATION_MIGRATIONS = (
     CREATE TABLE progress (indexed_to INTEGER NOT NULL);
     INSERT INTO progress VALUES (0);
     """,
+    # Read backwards as fast; and what comes later goes to the right, where SQLite fills pages and does not split them.
+    """
+    DROP INDEX activations_by_start;
+    DROP INDEX activations_by_name;
+    CREATE INDEX activations_by_start ON activations (namespace, start_ms, id);
+    CREATE INDEX activations_by_name ON activations (namespace, name, start_ms, id);
+    """,
 )
+INDEX_CACHE_KIB = 8 * 1024
+"""So that a group of records of a hundred actions and more finds their pages in memory: SQLite's own 2 MiB hold 250."""
 
 # ── entities and subjects ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -246,7 +255,7 @@ class SqliteActivations:
 
     @classmethod
     async def open(cls, path: Path) -> SqliteActivations:
-        return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL"))
+        return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL", cache_kib=INDEX_CACHE_KIB))
 
     @classmethod
     async def borrow(cls, path: Path) -> SqliteActivations:
