@@ -20,7 +20,11 @@ import sys
 
 CONTROL, PLAN = 3, 4
 MESSAGE_BYTES = 64 * 1024
-DESCRIPTORS = 16
+SPACE = socket.CMSG_SPACE(16 * 4)
+"""For as many descriptors."""
+REQUEST = "=IB"
+CLONE_ARGUMENTS = "11Q"
+DESCRIPTORS_END = os.sysconf("SC_OPEN_MAX")
 FIRST_FREE = 200
 """Descriptors that must survive are above it while 0-3 take their places."""
 REPLIES = 3
@@ -53,20 +57,42 @@ def check(result):
 
 
 def mount(source, target, kind=None, flags=0, data=None):
-    words = [word.encode() if word is not None else None for word in (source, target, kind)]
-    check(libc.mount(*words, ctypes.c_ulong(flags), data.encode() if data is not None else None))
+    follow([mounting(source, target, kind, flags, data)])
 
 
 def restrict(target, attributes, everywhere=False):
     """Adds attributes to a mount, and to all below it."""
-    changes = struct.pack("QQQQ", attributes, 0, 0, 0)
-    at_here, recursive = -100, 0x8000 if everywhere else 0
-    check(libc.syscall(MOUNT_SETATTR, at_here, target.encode(), recursive, changes, ctypes.c_size_t(len(changes))))
+    follow([restricting(target, attributes, everywhere)])
 
 
 def bind(source, target, attributes=READ_ONLY | NO_SUID | NO_DEVICES):
-    mount(source, target, None, BIND | RECURSIVE)
-    restrict(target, attributes, everywhere=True)
+    follow(binding(source, target, attributes))
+
+
+def mounting(source, target, kind=None, flags=0, data=None):
+    words = [word.encode() if word is not None else None for word in (source, target, kind)]
+    return libc.mount, *words, ctypes.c_ulong(flags), data.encode() if data is not None else None
+
+
+def restricting(target, attributes, everywhere=False):
+    changes = struct.pack("QQQQ", attributes, 0, 0, 0)
+    at_here, recursive = -100, 0x8000 if everywhere else 0
+    return libc.syscall, MOUNT_SETATTR, at_here, target.encode(), recursive, changes, ctypes.c_size_t(len(changes))
+
+
+def binding(source, target, attributes=READ_ONLY | NO_SUID | NO_DEVICES):
+    yield mounting(source, target, None, BIND | RECURSIVE)
+    yield restricting(target, attributes, everywhere=True)
+
+
+def prctl(*words):
+    return libc.prctl, *words, *[0] * (5 - len(words))
+
+
+def follow(steps):
+    """Calls in order: each `(function, *arguments)`."""
+    for function, *arguments in steps:
+        check(function(*arguments))
 
 
 def write(path, text):
@@ -225,80 +251,146 @@ def read_plan():
 
 
 def settle():
-    """The plan, for a template that is up: from now on the launcher lies where its program lay."""
+    """What a template that is up gives its cells: from now on the launcher lies where its program lay."""
     plan = json.loads(read_plan())
     os.close(PLAN)
     check(libc.umount2(PROGRAMS.encode(), DETACH))
     die_with_parent()
     call_myself("visp-template")
-    return plan
+    return Ready(plan)
 
 
-def serve(plan):
+class Ready:
+    """The plan, worked out.
+
+    A child shares the template's memory until it writes, and whatever Python looks at it writes to: each page of that
+    costs a fault. So what a cell does is laid down here, as calls whose arguments are made: `(function, *arguments)`.
+    """
+
+    def __init__(self, plan):
+        self.flags = plan["namespaces"] & ~NEW_CGROUP
+        self.late = [(libc.unshare, plan["namespaces"] & NEW_CGROUP)]  # its root is the group that was joined
+        self.uid = plan["uid"]
+        self.env = plan["env"]
+        self.name = os.path.basename(os.path.realpath("/proc/self/exe"))
+        self.enters = [*enters(plan)]
+        self.furnishes = [*furnishes(plan)]
+        self.drops = [*drops(bytes.fromhex(plan["filter"]))]
+
+
+def enters(plan):
+    """Of the first process, and of all that it forks."""
+    uid = plan["uid"]
+    yield libc.setresgid, uid, uid, uid
+    yield libc.setresuid, uid, uid, uid
+    yield prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    yield prctl(NAME, ctypes.c_char_p(b"visp-cell"))
+    yield libc.sethostname, plan["hostname"].encode(), len(plan["hostname"])
+    yield (libc.setsid,)
+    yield prctl(NO_NEW_PRIVILEGES, 1)
+    yield prctl(AMBIENT, CLEAR_ALL)
+    for number in range(int(read(LAST_CAPABILITY)) + 1):
+        yield prctl(DROP_BOUND, number)
+
+
+def furnishes(plan):
+    """What a cell alone sees: its processes, terminals and what it may write; and no further namespaces of users."""
+    for option, operands, size in parse(plan["words"]):
+        target = operands[-1]
+        if option == "--proc":
+            if plan["namespaces"] & NEW_PROCESSES:
+                yield mounting("proc", target, "proc", NO_SUID | NO_DEVICES | NO_EXEC)
+            if plan["namespaces"] & NEW_USER:
+                yield write, f"{target}/sys/user/max_user_namespaces", "0"
+            for name in COVERED[1:]:
+                if os.path.exists(f"{target}/{name}"):
+                    yield from binding(f"{target}/{name}", f"{target}/{name}")
+        elif option == "--dev":
+            yield mounting("devpts", f"{target}/pts", "devpts", NO_SUID | NO_EXEC, "newinstance,ptmxmode=0666,mode=620")
+        elif option == "--tmpfs":
+            size = f",size={size}" if size else ""
+            yield mounting("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, f"mode=0755{size}")
+        elif is_of_cell(option, operands):
+            yield from binding(operands[0], target)
+
+
+def drops(program):
+    """No capability, and the filter of system calls: nothing of this can be undone."""
+    yield libc.capset, struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)
+    code = ctypes.create_string_buffer(program, len(program))
+    rules = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
+    rules.code = code  # lives as long
+    yield prctl(SECCOMP, FILTER, rules)
+
+
+def serve(ready):
     """Makes cells as they are asked for. Returns in a cell alone, once it was told to be what the template is for.
 
-    A request is `{uid, is_born_in_group}`: a uid of the host (0 where there is one only), and whether the second
-    descriptor is the folder of a group to be born in. The first is the cell's channel, those that are left are files by
-    which groups are joined. On the channel come `{pid}`, the host's number of the cell's first process, and when that
-    has nothing left to give away `{}`, or `{error}`.
+    A request is two numbers: a uid of the host (0 where there is one only), and whether the second descriptor is the
+    folder of a group to be born in. The first is the cell's channel, those that are left are files by which groups are
+    joined. On the channel come `{pid}`, the host's number of the cell's first process, and when the cell is furnished
+    and its first process has nothing left to give away `{}`, or `{error}`.
     """
+    control = socket.socket(fileno=CONTROL)
     while True:
-        request, descriptors = receive(CONTROL)
-        if request is None:
+        request, descriptors = receive(control)
+        if not request:
             os._exit(0)
-        channel = socket.socket(fileno=descriptors.pop(0))
+        uid, is_born_in_group = struct.unpack(REQUEST, request)
+        channel, group = descriptors[0], descriptors[1] if is_born_in_group else None
         try:
-            is_cell = clone(plan, request, channel, descriptors)
+            is_cell = clone(ready, uid, group, channel)
         except OSError as error:
-            tell(channel, {"error": f"no cell can be made: {error.strerror}"})
+            tell(channel, f"no cell can be made: {error.strerror}")
             is_cell = False
         if is_cell:
-            return live(plan, channel, descriptors)
-        channel.close()
+            control.close()
+            return live(ready, channel, descriptors[1 + is_born_in_group :])
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def receive(channel):
-    """A message and its descriptors; None when nothing more comes."""
-    with socket.socket(fileno=os.dup(channel)) if isinstance(channel, int) else channel.dup() as sock:
-        data, extra, _, _ = sock.recvmsg(MESSAGE_BYTES, socket.CMSG_SPACE(DESCRIPTORS * 4))
+def receive(sock):
+    """A message and its descriptors; an empty one when nothing more comes."""
+    data, extra, _, _ = sock.recvmsg(MESSAGE_BYTES, SPACE)
     found = array.array("i")
     for _, _, content in extra:
         found.frombytes(content[: len(content) - len(content) % found.itemsize])
-    return (json.loads(data) if data else None), list(found)
+    return data, found
 
 
-def tell(channel, message):
+def tell(channel, error):
+    """That something went wrong, to whoever listens still."""
+    say(channel, json.dumps({"error": error}).encode())
+
+
+def say(channel, message):
     """False when whoever asked is gone, or has given up."""
     try:
-        channel.send(json.dumps(message).encode())
+        os.write(channel, message)
     except OSError:
         return False
     return True
 
 
-def clone(plan, request, channel, descriptors):
+def clone(ready, uid, group, channel):
     """True in the cell, whose parent is the template's own: it ends as a child of the server."""
-    flags, group = plan["namespaces"] & ~NEW_CGROUP, 0
-    if request["is_born_in_group"]:
-        flags, group = flags | INTO_CGROUP, descriptors[0]
-    arguments = struct.pack("11Q", flags | AS_SIBLING, 0, 0, 0, 0, 0, 0, 0, 0, 0, group)
+    flags = ready.flags | AS_SIBLING | (0 if group is None else INTO_CGROUP)
+    arguments = struct.pack(CLONE_ARGUMENTS, flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, group or 0)
     reader, writer = os.pipe()
-    pid = libc.syscall(CLONE3, arguments, ctypes.c_size_t(len(arguments)))
+    pid = libc.syscall(CLONE3, arguments, len(arguments))
     if pid == 0:
         os.close(writer)
-        os.close(CONTROL)
         if os.read(reader, 1) != b"1":
             os._exit(CANNOT_ENTER)
         os.close(reader)
-        if request["is_born_in_group"]:
-            os.close(descriptors.pop(0))
+        if group is not None:
+            os.close(group)
         return True
     try:
         check(pid)
-        admit(plan["uid"], request["uid"], pid)
-        if tell(channel, {"pid": pid}):
+        admit(ready.uid, uid, pid)
+        if say(channel, b'{"pid":%d}' % pid):
             os.write(writer, b"1")
     finally:
         os.close(reader)
@@ -313,91 +405,74 @@ def admit(inside, outside, pid):
     write(f"/proc/{pid}/gid_map", f"{inside} {outside} 1")
 
 
-def live(plan, channel, join):
-    """The first process of the cell: makes the sandbox around it and its child, and ends as that one ends."""
+def live(ready, channel, join):
+    """The first process of the cell: its child makes the sandbox around both; this one ends as that one ends.
+
+    It does little, for it is a copy of the template too. Neither is made by `os.fork`, which lets each module look
+    after its locks and threads, of which there are none: nothing costs more pages. What else it would have done is for
+    the caller of `serve`.
+    """
     try:
-        os.setresgid(plan["uid"], plan["uid"], plan["uid"])
-        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
-        die_with_parent()
-        call_myself("visp-cell")
-        check(libc.sethostname(plan["hostname"].encode(), len(plan["hostname"])))
+        follow(ready.enters)
         for descriptor in join:
             os.write(descriptor, b"0")
-        if plan["namespaces"] & NEW_CGROUP:
-            check(libc.unshare(NEW_CGROUP))
-        os.setsid()
-        furnish(plan)
-        check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0))
-        check(libc.prctl(AMBIENT, CLEAR_ALL, 0, 0, 0))
-        for number in range(int(read(LAST_CAPABILITY)) + 1):
-            check(libc.prctl(DROP_BOUND, number, 0, 0, 0))
-        pid = os.fork()
+        follow(ready.late)
+        bare, is_bare = os.pipe()
+        pid = check(libc.fork())
         if pid == 0:
-            return obey(plan, channel)
-        drop_all(plan)
+            os.close(is_bare)
+            return obey(ready, channel, bare)
+        follow(ready.drops)
         check(libc.prctl(DUMPABLE, 0, 0, 0, 0))  # its memory, environment and files are not for those inside
-        if not tell(channel, {}):
-            os._exit(CANNOT_ENTER)
     except OSError as error:
-        tell(channel, {"error": f"no sandbox can be made: {error}"})
+        tell(channel, f"no sandbox can be made: {error}")
         os._exit(CANNOT_ENTER)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(0, DESCRIPTORS_END)
     while True:
         ended, status = os.wait()
         if ended == pid:
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def furnish(plan):
-    """What a cell alone sees: its processes, terminals and what it may write; and no further namespaces of users."""
-    for option, operands, size in parse(plan["words"]):
-        target = operands[-1]
-        if option == "--proc":
-            if plan["namespaces"] & NEW_PROCESSES:
-                mount("proc", target, "proc", NO_SUID | NO_DEVICES | NO_EXEC)
-            if plan["namespaces"] & NEW_USER:
-                write(f"{target}/sys/user/max_user_namespaces", "0")
-            for name in COVERED[1:]:
-                if os.path.exists(f"{target}/{name}"):
-                    bind(f"{target}/{name}", f"{target}/{name}")
-        elif option == "--dev":
-            mount("devpts", f"{target}/pts", "devpts", NO_SUID | NO_EXEC, "newinstance,ptmxmode=0666,mode=620")
-        elif option == "--tmpfs":
-            mount("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, f"mode=0755,size={size}" if size else "mode=0755")
-        elif is_of_cell(option, operands):
-            bind(operands[0], target)
-
-
-def obey(plan, channel):
-    """The second process waits for its order, and is ready for the code when this returns.
+def obey(ready, channel, bare):
+    """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
     An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
     `mounts` lie below the folder of cells. `argv` is null for the launcher that the template holds.
     """
-    order, descriptors = receive(channel)
-    if order is None:
+    try:
+        follow(ready.furnishes)
+    except OSError as error:
+        tell(channel, f"no sandbox can be made: {error}")
+        os._exit(CANNOT_ENTER)
+    os.read(bare, 1)  # until the first process has closed its end
+    if not say(channel, b"{}"):
+        os._exit(CANNOT_ENTER)
+    message, descriptors = receive(socket.socket(fileno=channel))
+    if not message:
         os._exit(0)
-    channel.close()
+    order = json.loads(message)
     moved = [os.dup2(descriptor, FIRST_FREE + number) for number, descriptor in enumerate(descriptors)]
     for number, descriptor in enumerate(moved):
         os.dup2(descriptor, number)
-    os.closerange(REPLIES + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(REPLIES + 1, DESCRIPTORS_END)
     try:
-        call_myself(os.path.basename(os.path.realpath("/proc/self/exe")))
+        call_myself(ready.name)
         show(order)
         os.chdir("/tmp")
         for number, value in order["limits"]:
             resource.setrlimit(number, (value, value))
-        drop_all(plan)
+        follow(ready.drops)
         check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
         if order["argv"] is not None:
             os.execve(order["argv"][0], order["argv"], order["env"])
     except OSError as error:
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
         os._exit(CANNOT_ENTER)
-    os.environ.update(order["env"])
-    return order
+    for name, value in order["env"].items():
+        if ready.env.get(name) != value:
+            os.environ[name] = value
 
 
 def show(order):
@@ -409,15 +484,6 @@ def show(order):
             mount(f"/action/{source}", inside, None, BIND)
         restrict(PROGRAMS, READ_ONLY)
     mount(f"/action/{order['code']}", "/action", None, BIND)  # what it copies is read-only
-
-
-def drop_all(plan):
-    """No capability, and the filter of system calls: nothing of this can be undone."""
-    header, nothing = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)
-    check(libc.capset(header, nothing))
-    program = bytes.fromhex(plan["filter"])
-    code = ctypes.create_string_buffer(program, len(program))
-    check(libc.prctl(SECCOMP, FILTER, struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)), 0, 0))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import os
 import resource
 import socket
+import struct
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ CONTROL, PLAN = 3, 4
 """Its descriptors, beside 0-2."""
 ENCLOSURE = resources.files("visp.container").joinpath("enclosure.py")
 MESSAGE_BYTES = 64 * 1024
+REQUEST = struct.Struct("=IB")
+"""A uid, and whether a descriptor is of the group to be born in."""
 READY_S = 10.0
 RENEWED_AFTER = 1000
 SAID_BYTES = 2048
@@ -219,7 +222,7 @@ class _Run:
                 files.append(os.open(born_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             joined_by = group.joined_by if group is not None else ()
             files.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in joined_by)
-            request = msgspec.json.encode({"uid": uid or 0, "is_born_in_group": born_in is not None})
+            request = REQUEST.pack(uid or 0, born_in is not None)
             socket.send_fds(self._control, [request], [channel.fileno(), *files])
         finally:
             for descriptor in files:

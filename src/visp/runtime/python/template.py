@@ -7,7 +7,9 @@ is not among them. There are no threads here.
 """
 
 import gc
+import random
 import sys
+import threading
 
 import enclosure
 
@@ -31,12 +33,14 @@ def warm():
 def begin(names):
     """The launcher's code, in a child that was told to run it; `names` become those of a fresh `__main__`."""
     warm()
-    plan = enclosure.settle()
+    ready = enclosure.settle()
     with open(sys.argv[0], "rb") as file:
         code = compile(file.read(), sys.argv[0], "exec")
     gc.collect()
     gc.freeze()
-    enclosure.serve(plan)
+    enclosure.serve(ready)
+    random.seed()  # this and the next are what of `os.fork` is missed
+    threading.main_thread()._set_native_id()
     del sys.modules["enclosure"]
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]
