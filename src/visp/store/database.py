@@ -7,6 +7,7 @@ file that another process writes is `Borrowed`: it has the reader alone.
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -219,7 +220,7 @@ def _change(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection
 
 
 def _failed(error: Exception) -> _Failed:
-    return _Failed(_translate(error) if isinstance(error, sqlite3.Error) else error)
+    return _Failed(_translate(error) if isinstance(error, (sqlite3.Error, OSError)) else error)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> bool:
@@ -230,12 +231,14 @@ def _checkpoint(connection: sqlite3.Connection) -> bool:
 def _translated(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
     try:
         return query(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise _translate(error) from error
 
 
-def _translate(error: sqlite3.Error) -> VispError:
+def _translate(error: sqlite3.Error | OSError) -> VispError:
     """Foreign exceptions end here."""
+    if isinstance(error, OSError):
+        return StoreFull() if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable()
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what the extended code adds
     if code == sqlite3.SQLITE_FULL:
         return StoreFull()

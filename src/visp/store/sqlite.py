@@ -15,6 +15,7 @@ from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, KeyRecord, Put
 from visp.store.database import Borrowed, Database
+from visp.store.values import LARGE_BYTES, Values
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -237,35 +238,54 @@ def put_activations(rows: int) -> str:
     return _PUT_ACTIVATIONS + ", ".join([_VALUES] * rows)
 
 
-GET_ACTIVATION = "SELECT head, result, logs, crc FROM activations WHERE id = ? AND namespace = ?"
-GET_ACTIVATIONS = "SELECT head, result, logs, crc FROM activations WHERE namespace = ? AND id IN "
+_ACTIVATION = "id, head, result, logs, crc"
+GET_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ? AND namespace = ?"
+GET_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations WHERE namespace = ? AND id IN "
+OLDEST_ID = "SELECT min(id) FROM activations"
 PROGRESS = "SELECT indexed_to FROM progress"
 SET_PROGRESS = "UPDATE progress SET indexed_to = ?"
-OLDEST = "DELETE FROM activations WHERE id IN (SELECT id FROM activations ORDER BY id LIMIT ?)"
-OLDER = "DELETE FROM activations WHERE id IN (SELECT id FROM activations WHERE id < ? ORDER BY id LIMIT ?)"
+_DELETE = "DELETE FROM activations WHERE id IN (SELECT id FROM activations"
+_GONE = "RETURNING id, typeof(result) = 'integer'"
+OLDEST = f"{_DELETE} ORDER BY id LIMIT ?) {_GONE}"
+OLDER = f"{_DELETE} WHERE id < ? ORDER BY id LIMIT ?) {_GONE}"
 SWEEP_ROWS = 1_000
 VACUUM_PAGES = 250
 
 
 class SqliteActivations:
-    """The index of records: what lists are made from, and where a record lies once it left the ledger's memory."""
+    """The index of records: what lists are made from, and where a record lies once it left the ledger's memory.
 
-    def __init__(self, database: Database) -> None:
+    A large result is a file in the folder beside it; the row has its length then.
+    """
+
+    def __init__(self, database: Database, values: Values) -> None:
         self._database = database
+        self._values = values
 
     @classmethod
     async def open(cls, path: Path) -> SqliteActivations:
-        return cls(await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL", cache_kib=INDEX_CACHE_KIB))
+        """Raises `StoreUnavailable` with a sentence when it cannot be used."""
+        database = await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL", cache_kib=INDEX_CACHE_KIB)
+        values = Values(_folder_of(path))
+
+        def prepare(db: sqlite3.Connection) -> None:
+            (oldest,) = db.execute(OLDEST_ID).fetchone()
+            values.prepare(None if oldest is None else oldest.hex())
+
+        await database.write(prepare)
+        return cls(database, values)
 
     @classmethod
     async def borrow(cls, path: Path) -> SqliteActivations:
         """The index of another process, to be read."""
-        return cls(await Borrowed.borrow(path))
+        return cls(await Borrowed.borrow(path), Values(_folder_of(path)))
 
     async def put(self, records: Sequence[ActivationRecord], indexed_to: int) -> None:
         """Adds the records; everything in the ledger before `indexed_to` is indexed by this."""
+        large = [(record.head.id, record.result) for record in records if len(record.result) > LARGE_BYTES]
 
         def change(db: sqlite3.Connection) -> None:
+            self._values.put(large)
             for at in range(0, len(records), ROWS_AT_ONCE):
                 some = records[at : at + ROWS_AT_ONCE]
                 values = [value for record in some for value in _row(record)]
@@ -280,17 +300,27 @@ class SqliteActivations:
 
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
         """Raises `Corrupt` when the stored bytes do not match their checksum."""
-        key = bytes.fromhex(id)
-        row = await self._database.read(lambda db: db.execute(GET_ACTIVATION, (key, namespace)).fetchone())
-        return None if row is None else _record(row)
+        rows = await self._rows(GET_ACTIVATION, (bytes.fromhex(id), namespace))
+        return _record(rows[0]) if rows else None
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         where, values = _activation_filter(query)
-        sql = (
-            f"SELECT head, result, logs, crc FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
-        )
-        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
-        return _readable(rows, _record)
+        sql = f"SELECT {_ACTIVATION} FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
+        return _readable(await self._rows(sql, (*values, query.limit, query.skip)), _record)
+
+    async def _rows(self, sql: str, values: tuple[object, ...]) -> Sequence[_ActivationRow]:
+        def read(db: sqlite3.Connection) -> Sequence[_ActivationRow]:
+            return [self._with_result(*row) for row in db.execute(sql, values)]
+
+        return await self._database.read(read)
+
+    def _with_result(self, id: bytes, head: bytes, result: bytes | int, logs: bytes, crc: int) -> _ActivationRow:
+        if isinstance(result, int):
+            try:
+                result = self._values.get(id.hex())
+            except Corrupt:
+                result = b""  # which the checksum does not match
+        return head, result, logs, crc
 
     async def places(self, query: ActivationQuery) -> Sequence[tuple[int, str]]:
         """Start and id of what a list begins with: the query's page, and all that it skips."""
@@ -303,8 +333,7 @@ class SqliteActivations:
         """The records with these ids, in no order; what is gone or does not read is left out."""
         keys = [bytes.fromhex(id) for id in ids]
         sql = f"{GET_ACTIVATIONS} ({', '.join('?' * len(keys))})"
-        rows = await self._database.read(lambda db: db.execute(sql, (namespace, *keys)).fetchall())
-        return _readable(rows, _record)
+        return _readable(await self._rows(sql, (namespace, *keys)), _record)
 
     async def count(self, query: ActivationQuery) -> int:
         where, values = _activation_filter(query)
@@ -318,11 +347,24 @@ class SqliteActivations:
         In steps, so that nothing waits long behind it; how many were removed.
         """
         total = 0
-        while True:
-            removed = await self._database.write(lambda db: _sweep_step(db, before_ms, max_bytes))
-            total += removed
-            if removed == 0:
-                return total
+        while gone := await self._database.write(lambda db: self._sweep_step(db, before_ms, max_bytes)):
+            total += len(gone)
+            await self._remove_values([id.hex() for id, is_large in gone if is_large])
+        return total
+
+    async def _remove_values(self, ids: Sequence[str]) -> None:
+        if ids:
+            await self._database.write(lambda _: self._values.remove(ids))
+
+    def _sweep_step(self, db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> Sequence[tuple[bytes, int]]:
+        """Ids begin with the time: what is older has a smaller id."""
+        gone: Sequence[tuple[bytes, int]] = ()
+        if before_ms is not None and before_ms > 0:
+            gone = db.execute(OLDER, (before_ms.to_bytes(6, "big"), SWEEP_ROWS)).fetchall()
+        if not gone and max_bytes and _used_bytes(db) + self._values.size_bytes > max_bytes:
+            gone = db.execute(OLDEST, (SWEEP_ROWS,)).fetchall()
+        db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        return gone
 
     async def checkpoint(self) -> bool:
         """Makes everything indexed so far durable in the file itself; false when a reader was in the way."""
@@ -332,7 +374,16 @@ class SqliteActivations:
         await self._database.close()
 
 
-def _row(record: ActivationRecord) -> tuple[bytes, str, str, int, bytes, bytes, bytes, int]:
+_ActivationRow = tuple[bytes, bytes, bytes, int]
+"""Head, result, logs, checksum."""
+
+
+def _folder_of(path: Path) -> Path:
+    """Of the large results of an index."""
+    return path.with_suffix(".values")
+
+
+def _row(record: ActivationRecord) -> tuple[bytes, str, str, int, bytes, bytes | int, bytes, int]:
     head, result = record.head, record.result
     packed = _encode_head(head)
     logs = msgspec.json.encode(record.logs) if record.logs else b""
@@ -342,7 +393,7 @@ def _row(record: ActivationRecord) -> tuple[bytes, str, str, int, bytes, bytes, 
         filter_name(head),
         head.start_ms,
         packed,
-        result,
+        result if len(result) <= LARGE_BYTES else len(result),
         logs,
         _crc(packed, result, logs),
     )
@@ -364,7 +415,7 @@ _decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
 _decode_logs = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-def _record(row: tuple[bytes, bytes, bytes, int]) -> ActivationRecord:
+def _record(row: _ActivationRow) -> ActivationRecord:
     head, result, logs, crc = row
     if _crc(head, result, logs) != crc:
         raise Corrupt()
@@ -384,17 +435,6 @@ def _activation_filter(query: ActivationQuery) -> tuple[str, tuple[object, ...]]
         where += " AND start_ms <= ?"
         values.append(query.upto_ms)
     return where, tuple(values)
-
-
-def _sweep_step(db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> int:
-    """Ids begin with the time: what is older has a smaller id."""
-    removed = 0
-    if before_ms is not None and before_ms > 0:
-        removed = db.execute(OLDER, (before_ms.to_bytes(6, "big"), SWEEP_ROWS)).rowcount
-    if removed == 0 and max_bytes and _used_bytes(db) > max_bytes:
-        removed = db.execute(OLDEST, (SWEEP_ROWS,)).rowcount
-    db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-    return removed
 
 
 def _used_bytes(db: sqlite3.Connection) -> int:

@@ -29,6 +29,7 @@ from visp.store.base import ActivationQuery, Work
 from visp.store.database import Database
 from visp.store.ledger import EmbeddedLedger
 from visp.store.sqlite import ACTIVATION_MIGRATIONS, SqliteActivations
+from visp.store.values import Values
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -53,7 +54,10 @@ class Home:
             ledger=settings.Ledger(**{"segment_bytes": 64 * 1024} | options),  # type: ignore[arg-type]
             retention=retention or settings.Retention(),
         )
-        ledger = EmbeddedLedger(self.folder / "ledger" / "0", SqliteActivations(self.index), tree, self.clock)
+        values = Values(self.folder / "activations-0.values")
+        values.prepare(None)
+        index = SqliteActivations(self.index, values)
+        ledger = EmbeddedLedger(self.folder / "ledger" / "0", index, tree, self.clock)
         await ledger.open()
         self._stack.push_async_callback(ledger.close)
         return ledger

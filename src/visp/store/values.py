@@ -1,0 +1,81 @@
+"""Large results as files beside the index of records, each under its record's id.
+
+What is put into a row goes to SQLite's log whole, and from there into its file later: for a megabyte that costs several
+times what a file costs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from visp.errors import Corrupt
+from visp.store.segments import sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+LARGE_BYTES = 64 * 1024
+"""What is larger is a file."""
+SPREAD_DIGITS = 2
+"""The last ones of an id, which are random, name the folder that it lies in: the first ones are the time."""
+
+
+class Values:
+    """The files of one index; `size_bytes` is what they take. Every function may block, and raises `OSError`.
+
+    Of those that write one thread calls one at a time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.size_bytes = 0
+
+    def prepare(self, oldest: str | None) -> None:
+        """Finds out what there is, and removes what a crash has left: files older than the oldest record."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        for path in self._folder.glob("*/*"):
+            if oldest is None or path.name < oldest:
+                path.unlink()
+            else:
+                self.size_bytes += path.stat().st_size
+
+    def put(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """On disk when this returns, so that a record which is found has its result."""
+        folders: set[Path] = set()
+        for id, content in contents:
+            path = self._path(id)
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o700)
+                folders.add(self._folder)
+            folders.add(path.parent)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb", buffering=0) as file:
+                earlier = os.fstat(descriptor).st_size
+                file.write(content)
+                file.truncate()
+                os.fdatasync(descriptor)
+            self.size_bytes += len(content) - earlier
+        for folder in folders:
+            sync_folder(folder)
+
+    def get(self, id: str) -> bytes:
+        """Raises `Corrupt` when there is none."""
+        try:
+            return self._path(id).read_bytes()
+        except FileNotFoundError:
+            raise Corrupt() from None
+
+    def remove(self, ids: Iterable[str]) -> None:
+        for id in ids:
+            path = self._path(id)
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            self.size_bytes -= size
+
+    def _path(self, id: str) -> Path:
+        return self._folder / id[-SPREAD_DIGITS:] / id

@@ -1,0 +1,112 @@
+"""Large results of the index: files that come and go with their rows."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from visp.entity.activation import ActivationHead, ActivationRecord, new_id
+from visp.errors import Corrupt, StoreFull
+from visp.store.base import ActivationQuery
+from visp.store.sqlite import SqliteActivations
+from visp.store.values import LARGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+NOW_MS = 1_700_000_000_000
+LARGE = b'"' + b"x" * LARGE_BYTES + b'"'
+
+
+def record(start_ms: int, result: bytes) -> ActivationRecord:
+    head = ActivationHead(
+        id=new_id(start_ms),
+        namespace="ns",
+        subject="who",
+        name="a",
+        version="0.0.1",
+        start_ms=start_ms,
+        size=len(result),
+    )
+    return ActivationRecord(head=head, result=result)
+
+
+@pytest.fixture
+async def index(tmp_path: Path) -> AsyncIterator[SqliteActivations]:
+    index = await SqliteActivations.open(tmp_path / "activations-0.db")
+    yield index
+    await index.close()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "activations-0.values").glob("*/*"))
+
+
+async def test_large_result_is_a_file_and_reads_as_any_other(index: SqliteActivations, tmp_path: Path) -> None:
+    small, large = record(NOW_MS, b"{}"), record(NOW_MS + 1, LARGE)
+    await index.put([small, large], 0)
+    assert files(tmp_path) == [large.head.id]
+    assert await index.get("ns", large.head.id) == large
+    assert await index.list(ActivationQuery(namespace="ns", limit=9)) == [large, small]
+    borrowed = await SqliteActivations.borrow(tmp_path / "activations-0.db")
+    assert await borrowed.some("ns", [large.head.id]) == [large]
+    await borrowed.close()
+
+
+async def test_record_without_its_file_is_damaged(index: SqliteActivations, tmp_path: Path) -> None:
+    small, large = record(NOW_MS, b"{}"), record(NOW_MS + 1, LARGE)
+    await index.put([small, large], 0)
+    (tmp_path / "activations-0.values" / large.head.id[-2:] / large.head.id).unlink()
+    with pytest.raises(Corrupt):
+        await index.get("ns", large.head.id)
+    assert await index.list(ActivationQuery(namespace="ns", limit=9)) == [small]
+
+
+async def test_file_goes_with_its_row(index: SqliteActivations, tmp_path: Path) -> None:
+    records = [record(NOW_MS + at, LARGE) for at in range(3)]
+    await index.put(records, 0)
+    assert await index.sweep(NOW_MS + 2, 0) == 2
+    assert files(tmp_path) == [records[2].head.id]
+
+
+async def test_files_count_for_the_bound(index: SqliteActivations, tmp_path: Path) -> None:
+    await index.put([record(NOW_MS + at, LARGE) for at in range(20)], 0)
+    assert await index.sweep(None, 30 * LARGE_BYTES) == 0
+    assert await index.sweep(None, 10 * LARGE_BYTES) == 20  # the oldest thousand at once
+    assert files(tmp_path) == []
+
+
+async def test_what_a_crash_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    index = await SqliteActivations.open(tmp_path / "activations-0.db")
+    kept = record(NOW_MS, LARGE)
+    await index.put([kept], 0)
+    await index.close()
+    swept = new_id(NOW_MS - 1)
+    folder = tmp_path / "activations-0.values" / swept[-2:]
+    folder.mkdir(exist_ok=True)
+    (folder / swept).write_bytes(LARGE)
+    index = await SqliteActivations.open(tmp_path / "activations-0.db")
+    assert files(tmp_path) == [kept.head.id]
+    assert await index.sweep(None, LARGE_BYTES) == 1  # what was there is counted
+    await index.close()
+
+
+async def test_full_disk_is_said_and_nothing_of_the_group_is_kept(
+    index: SqliteActivations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    small, large = record(NOW_MS, b"{}"), record(NOW_MS + 1, LARGE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(StoreFull):
+            await index.put([small, large], 7)
+    assert await index.indexed_to() == 0
+    assert await index.get("ns", small.head.id) is None
+    await index.put([small, large], 7)
+    assert await index.get("ns", large.head.id) == large
