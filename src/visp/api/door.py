@@ -14,6 +14,7 @@ the connection goes first.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -25,6 +26,7 @@ from visp.api.auth import is_loopback
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.api.hot import parse_head
+from visp.api.turns import Turns
 from visp.controller.fire import Firing
 from visp.controller.invoke import Invocation
 from visp.entity.action import Action
@@ -34,7 +36,6 @@ from visp.errors import VispError
 from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from uvicorn.config import Config
@@ -70,6 +71,7 @@ class Gate:
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
         self.http = services.settings.http
         self.is_leased = services.invoke.is_leased
+        self.turns = Turns(asyncio.get_running_loop())
 
     def reserve(self, identity: Identity, entity: Action | Trigger) -> bool:
         """Whether what the request will be charged is at hand; it is kept for it then."""
@@ -404,7 +406,17 @@ class Door(HttpToolsProtocol):
         self._begin(hot, body)
 
     def _begin(self, hot: _Hot, body: bytes) -> None:
-        """Hands a complete request to the controller, whose answer comes back once, later."""
+        """Begins a complete request when it is its caller's turn: at once, unless others wait for theirs."""
+        turns, namespace = self.gate.turns, hot.identity.namespace
+        if namespace != turns.latest:
+            turns.meet(namespace)
+        if turns.is_shared and not turns.may_begin(namespace):
+            turns.wait(namespace, lambda: self._hand_on(hot, body))
+        else:
+            self._hand_on(hot, body)
+
+    def _hand_on(self, hot: _Hot, body: bytes) -> None:
+        """Hands a request to the controller, whose answer comes back once, later."""
         target = hot.target
 
         def settle(answer: Answer) -> None:
