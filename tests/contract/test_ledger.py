@@ -330,3 +330,34 @@ async def test_records_and_their_logs_are_there_after_a_kill(home: Memory | Embe
     assert await ids(after) == [id_of(2), id_of(1)]
     assert await after.get("ns", id_of(1)) == record(1, logs=("one",))
     assert await after.get("ns", id_of(2)) == record(2, logs=("two",))
+
+
+async def test_work_that_is_due_later_says_when(home: Memory | Embedded) -> None:
+    ledger = await home.open()
+    heard = Heard()
+    ledger.accept([Work(id_of(1), b"m", 5), Work(id_of(2), b"n")], None, heard)
+    assert await heard.error() is None
+    for _ in range(2):
+        ledger = await home.after_a_kill()
+        assert ledger.open_work() == [OpenWork(id_of(1), b"m", False, 5), OpenWork(id_of(2), b"n", False)]
+
+
+async def test_what_follows_from_an_outcome_is_accepted_with_it(home: Memory | Embedded) -> None:
+    ledger = await home.open()
+    await accept(ledger, id_of(1))
+    heard = Heard()
+    ledger.finish(record(1), heard, works=[Work(id_of(2), b"again", 7)])
+    assert await heard.error() is None
+    ledger = await home.after_a_kill()
+    assert ledger.open_work() == [OpenWork(id_of(2), b"again", False, 7)]
+    assert await ledger.get("ns", id_of(1)) == record(1)
+
+
+async def test_work_that_is_no_activation_ends_without_a_record(home: Memory | Embedded) -> None:
+    ledger = await home.open()
+    await accept(ledger, id_of(1), id_of(2))
+    ledger.end(id_of(1))
+    await accept(ledger, id_of(3))
+    ledger = await home.after_a_kill()
+    assert [work.id for work in ledger.open_work()] == [id_of(2), id_of(3)]
+    assert await ledger.get("ns", id_of(1)) is None

@@ -188,19 +188,24 @@ the log.
 """
 
 
-class Work(msgspec.Struct, frozen=True):
-    """Accepted work: an activation id and the message that runs it, encoded by its owner and not looked into."""
+class Work(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Accepted work: an id and the message that does it, encoded by its owner and not looked into.
+
+    `due_ms` is the time before which it is not begun (0: at once).
+    """
 
     id: str
     message: bytes
+    due_ms: int = 0
 
 
 class OpenWork(msgspec.Struct, frozen=True):
-    """Work found at start that has no record yet. `is_started`: its run line may have been sent."""
+    """Work found at start that has not ended. `is_started`: its run line may have been sent."""
 
     id: str
     message: bytes
     is_started: bool
+    due_ms: int = 0
 
 
 class Ledger(Protocol):
@@ -227,8 +232,18 @@ class Ledger(Protocol):
         """The run lines of these accepted works are about to be sent. Synced."""
         ...
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
-        """The outcome. When `record.has_all_logs` is false, `add_logs` follows."""
+    def finish(
+        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
+    ) -> None:
+        """The outcome. When `record.has_all_logs` is false, `add_logs` follows.
+
+        `works` follow from it: they are accepted by the same write, before it. So a start that finds them without it
+        must not derive them anew from what was interrupted.
+        """
+        ...
+
+    def end(self, id: str) -> None:
+        """Accepted work that is no activation is done: it leaves no record."""
         ...
 
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.store.base import Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from visp.store.base import Work
 
 VERSION = 1
 _PREFIX = struct.Struct("<II")
@@ -36,6 +35,7 @@ class Type(IntEnum):
     STARTED = 2
     FINISHED = 3
     LOGS = 4
+    ENDED = 5
 
 
 _TYPES = frozenset(Type)
@@ -111,7 +111,7 @@ def content_end(data: bytes | bytearray) -> int:
 _PIECE = 64 * 1024
 _ZEROS = bytes(_PIECE)
 
-_LOOKS_LIKE = re.compile(rb"(?=[\x01-\x04]\x01)")
+_LOOKS_LIKE = re.compile(rb"(?=[\x01-\x05]\x01)")
 
 
 def scan_beyond(data: bytes | bytearray, at: int, base: int) -> Iterator[Frame]:
@@ -132,7 +132,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True):
     `started` names those that had been started when the entry was copied from an older segment.
     """
 
-    works: list[tuple[str, bytes]]
+    works: list[Work]
     record: tuple[ActivationHead, bytes, tuple[str, ...]] | None = None
     started: list[str] = []
 
@@ -151,13 +151,9 @@ _decode_finished = msgspec.msgpack.Decoder(Finished).decode
 _decode_logs = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
-def accepted_head(works: Sequence[Work], record: ActivationRecord | None) -> bytes:
+def accepted_head(works: Sequence[Work], record: ActivationRecord | None = None, started: Sequence[str] = ()) -> bytes:
     own = None if record is None else (record.head, record.result, record.logs)
-    return encode_msgpack(Accepted([(work.id, work.message) for work in works], own))
-
-
-def copied_head(works: list[tuple[str, bytes]], started: list[str]) -> bytes:
-    return encode_msgpack(Accepted(works, None, started))
+    return encode_msgpack(Accepted(list(works), own, list(started)))
 
 
 def finished_head(record: ActivationRecord) -> bytes:

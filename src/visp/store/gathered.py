@@ -97,8 +97,13 @@ class RoutedLedger:
     def start(self, ids: Sequence[str], then: Then) -> None:
         self._of(ids[0]).start(ids, then)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
-        self._of(record.head.id).finish(record, then, is_synced=is_synced)
+    def finish(
+        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
+    ) -> None:
+        self._of(record.head.id).finish(record, then, is_synced=is_synced, works=works)
+
+    def end(self, id: str) -> None:
+        self._of(id).end(id)
 
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         self._of(id).add_logs(id, logs, collected_us)

@@ -57,6 +57,9 @@ UNINDEXED_BYTES = "visp_ledger_unindexed_bytes"
 OPEN = "visp_ledger_open_works"
 
 
+_ENDS = frozenset((Type.FINISHED, Type.ENDED))
+
+
 class _Entry:
     """A frame to be written, and what follows when it is."""
 
@@ -191,10 +194,10 @@ class EmbeddedLedger:
             replay.read(self._folder)
         finally:
             self._segments = replay.segments  # closed with the ledger, also when the reading ended half-way
-        for id, work in replay.works.items():
-            work.segment.open_ids.add(id)
-            self._open[id] = _Open(work.segment, work.is_started)
-            self._found.append(OpenWork(id, work.message, work.is_started))
+        for id, held in replay.works.items():
+            held.segment.open_ids.add(id)
+            self._open[id] = _Open(held.segment, held.is_started)
+            self._found.append(OpenWork(id, held.work.message, held.is_started, held.work.due_ms))
         for record, offset in replay.records.values():
             pending = Pending(record, self._clock.monotonic_s() - LOGS_LIMIT_S)
             pending.offset = offset
@@ -231,21 +234,29 @@ class EmbeddedLedger:
             raise self._refusal  # a new one each time: an exception that is raised again collects its frames
 
     def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+        self._append_works(works, record, then)
+
+    def _append_works(self, works: Sequence[Work], record: ActivationRecord | None, then: Then | None) -> None:
         pending = None
         if record is not None:
             pending = Pending(record, self._clock.monotonic_s())
         head = frames.accepted_head(works, record)
         id = record.head.id if record is not None else works[0].id
-        self._append(
-            _Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works)),
-        )
+        self._append(_Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works)))
+
+    def end(self, id: str) -> None:
+        self._append(_Entry(Type.ENDED, id, b"", b"", None, False))
 
     def start(self, ids: Sequence[str], then: Then) -> None:
         last = len(ids) - 1
         for number, id in enumerate(ids):
             self._append(_Entry(Type.STARTED, id, b"", b"", then if number == last else None, True))
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(
+        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
+    ) -> None:
+        if works:
+            self._append_works(works, None, None)
         late: tuple[str, ...] = ()
         if record.logs and record.has_all_logs and length(record.logs) > INLINE_LOGS_BYTES:
             late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
@@ -346,7 +357,7 @@ class EmbeddedLedger:
         log.error("ledger.write_failed", reason=str(error), entries=len(entries))
         self._failure = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
         self._judge()
-        self._owed += [entry for entry in entries if entry.type is Type.FINISHED and entry.id in self._open]
+        self._owed += [entry for entry in entries if entry.type in _ENDS and entry.id in self._open]
         for entry in entries:
             if entry.then is not None:
                 _tell(entry.then, self._failure())
@@ -367,7 +378,7 @@ class EmbeddedLedger:
             work.segment.open_ids.add(id)
         if entry.type is Type.STARTED and (begun := self._open.get(entry.id)) is not None:
             begun.is_started = True
-        elif entry.type is Type.FINISHED and (ended := self._open.pop(entry.id, None)) is not None:
+        elif entry.type in _ENDS and (ended := self._open.pop(entry.id, None)) is not None:
             ended.segment.open_ids.discard(entry.id)
 
     def _next_segment(self, needed: int) -> Segment:
@@ -552,13 +563,13 @@ class EmbeddedLedger:
                 self._buffer[:0] = [copy for copy in copies if copy is not None]
                 self._flush()
 
-    def _copy(self, works: list[tuple[str, bytes]], segment: Segment) -> _Entry | None:
+    def _copy(self, works: Sequence[Work], segment: Segment) -> _Entry | None:
         """An entry of those that are still open; what had begun is said in it, so that both are kept or neither."""
-        left = [(id, message) for id, message in works if id in segment.open_ids]
+        left = [work for work in works if work.id in segment.open_ids]
         if not left:
             return None
-        ids = tuple(id for id, _ in left)
-        head = frames.copied_head(left, [id for id in ids if self._open[id].is_started])
+        ids = tuple(work.id for work in left)
+        head = frames.accepted_head(left, None, [id for id in ids if self._open[id].is_started])
         return _Entry(Type.ACCEPTED, ids[0], head, b"", None, False, None, ids)
 
     # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
@@ -601,10 +612,10 @@ def _tell(then: Then, error: Exception | None) -> None:
         log.exception("ledger.then_failed")
 
 
-def _works_in(segment: Segment, ids: frozenset[str]) -> list[list[tuple[str, bytes]]]:
+def _works_in(segment: Segment, ids: frozenset[str]) -> list[list[Work]]:
     """What the segment's `accepted` entries hold of these."""
     return [
-        [work for work in frames.read_accepted(frame).works if work[0] in ids]
+        [work for work in frames.read_accepted(frame).works if work.id in ids]
         for frame in frames.scan(segments.load(segment), segment.base)
         if frame.type == Type.ACCEPTED
     ]

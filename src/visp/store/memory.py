@@ -142,8 +142,7 @@ class MemoryLedger:
         pass
 
     def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
-        for work in works:
-            self._open[work.id] = OpenWork(work.id, work.message, False)
+        self._open |= {work.id: OpenWork(work.id, work.message, False, work.due_ms) for work in works}
         if record is not None:
             self._records[record.head.id] = record
         _soon(then)
@@ -154,10 +153,16 @@ class MemoryLedger:
                 self._open[id] = msgspec.structs.replace(work, is_started=True)
         _soon(then)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(
+        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
+    ) -> None:
+        self._open |= {work.id: OpenWork(work.id, work.message, False, work.due_ms) for work in works}
         self._open.pop(record.head.id, None)
         self._records[record.head.id] = record
         _soon(then)
+
+    def end(self, id: str) -> None:
+        self._open.pop(id, None)
 
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         if (record := self._records.get(id)) is not None:

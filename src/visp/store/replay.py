@@ -16,27 +16,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from visp.entity.activation import ActivationRecord
+    from visp.store.base import Work
     from visp.store.frames import Frame
     from visp.store.segments import Segment
 
 
-class Work:
-    """Accepted work: its message, the segment that holds it, and whether its run line may have been sent."""
+class Held:
+    """Accepted work, the segment that holds it, and whether its run line may have been sent."""
 
-    __slots__ = ("is_started", "message", "segment")
+    __slots__ = ("is_started", "segment", "work")
 
-    def __init__(self, message: bytes, segment: Segment) -> None:
-        self.message = message
+    def __init__(self, work: Work, segment: Segment) -> None:
+        self.work = work
         self.segment = segment
         self.is_started = False
 
 
 class Replay:
-    """What a log holds. `works` are those without a record, `records` those from `indexed_to` on with their offset."""
+    """What a log holds.
+
+    `works` are those that have not ended, `records` those from `indexed_to` on with their offset.
+    """
 
     def __init__(self, indexed_to: int) -> None:
         self.segments: list[Segment] = []
-        self.works: dict[str, Work] = {}
+        self.works: dict[str, Held] = {}
         self.records: dict[str, tuple[ActivationRecord, int]] = {}
         self._indexed_to = indexed_to
         self._synced_to = 0
@@ -66,9 +70,9 @@ class Replay:
                 ) from None
             del found[number:]
             break
-        self.works = {id: work for id, work in self.works.items() if id not in finished}
-        for id, work in self.works.items():
-            work.is_started = id in started
+        self.works = {id: held for id, held in self.works.items() if id not in finished}
+        for id, held in self.works.items():
+            held.is_started = id in started
 
     def _take(self, frame: Frame, segment: Segment, started: set[str], finished: set[str]) -> None:
         record: ActivationRecord | None = None
@@ -78,12 +82,14 @@ class Replay:
                 record = frames.read_finished(frame)
         elif frame.type == Type.ACCEPTED:
             accepted = frames.read_accepted(frame)
-            for id, message in accepted.works:
-                self.works[id] = Work(message, segment)
+            for work in accepted.works:
+                self.works[work.id] = Held(work, segment)
             started.update(accepted.started)
             record = frames.record_of(accepted)
         elif frame.type == Type.STARTED:
             started.add(frame.id)
+        elif frame.type == Type.ENDED:
+            finished.add(frame.id)
         elif frame.id in self.records:
             held, offset = self.records[frame.id]
             self.records[frame.id] = (with_logs(held, *frames.read_logs(frame)), offset)

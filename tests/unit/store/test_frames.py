@@ -98,15 +98,16 @@ def test_frames_behind_a_damaged_place_are_found() -> None:
 def test_accepted_work_and_the_trigger_s_record_are_read_back() -> None:
     works = [Work(ID, b"message"), Work("f" * 32, b"")]
     accepted = frames.read_accepted(_frame(Type.ACCEPTED, frames.accepted_head(works, RECORD)))
-    assert accepted.works == [(ID, b"message"), ("f" * 32, b"")]
+    assert accepted.works == works
     assert accepted.started == []
     assert frames.record_of(accepted) == RECORD
-    assert frames.record_of(frames.read_accepted(_frame(Type.ACCEPTED, frames.accepted_head(works, None)))) is None
+    assert frames.record_of(frames.read_accepted(_frame(Type.ACCEPTED, frames.accepted_head(works)))) is None
 
 
 def test_a_copy_says_what_had_been_started() -> None:
-    accepted = frames.read_accepted(_frame(Type.ACCEPTED, frames.copied_head([(ID, b"m"), ("f" * 32, b"n")], [ID])))
-    assert accepted.works == [(ID, b"m"), ("f" * 32, b"n")]
+    works = [Work(ID, b"m"), Work("f" * 32, b"n", 7)]
+    accepted = frames.read_accepted(_frame(Type.ACCEPTED, frames.accepted_head(works, None, [ID])))
+    assert accepted.works == works
     assert accepted.started == [ID]
 
 

@@ -473,10 +473,10 @@ async def test_a_whole_entry_of_a_newer_visp_is_refused_and_not_cut(home: Home) 
     await accept(ledger, 1)
     image = home.image()
     (path,) = image.segments()
-    body = struct.pack("<BB16sQI", 5, 1, bytes(16), 0, 0)
+    body = struct.pack("<BB16sQI", 9, 1, bytes(16), 0, 0)
     overwrite(path, frames_of(path)[-1].end, struct.pack("<II", len(body), zlib.crc32(body)) + body)
     before = path.read_bytes()
-    with pytest.raises(StoreUnavailable, match=r"cannot be read \(type 5, version 1\): was it written by a newer visp"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be read \(type 9, version 1\): was it written by a newer visp"):
         await image.open()
     assert path.read_bytes() == before
 
