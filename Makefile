@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install start demo test check gate bench bench-compare format lock clean
+.PHONY: help install start demo test crash simulate check gate bench bench-compare format lock clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,12 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 
 test: install demo/node_modules/.installed ## every test
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
+
+crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
+	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+simulate: install ## the whole platform in one process, over simulated time, disk and containers: SEEDS=10000, SEED=n repeats one
+	@$(BIN)/python -m tests.simulation $(if $(SEED),$(SEED) --trace,$(if $(SEEDS),--seeds $(SEEDS)) --jobs $(WORKERS))
 
 check: install ## lint, format and types
 	@$(BIN)/ruff check .

@@ -104,6 +104,14 @@ class NotFound(RequestError):
         super().__init__(sentence)
 
 
+class NotYet(NotFound):
+    """No such resource so far, but it may come: the answer of `NotFound`, and when to ask again."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (("Retry-After", "1"),)
+
+
 class UnknownRoute(NotFound):
     """No such route under the API."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -103,12 +102,6 @@ class Neighbours:
             if now != told:
                 told = now
                 self.bus.publish(topics.PINGS, now)
-
-    async def leave(self) -> None:
-        """Until nothing runs here for another shard."""
-        is_idle = asyncio.Event()
-        self.bus.when_empty(is_idle.set)
-        await is_idle.wait()
 
 
 class _Counts:

@@ -20,11 +20,15 @@ from visp.errors import VispError
 from visp.settings import Settings, default_data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, MutableMapping, Sequence
 
 SECRET_BYTES = 32
 ENDING_S = 1.0
 LOOK_S = 0.02
+RESTORING = ".restoring"
+"""A folder in the data folder, for as long as what a restore puts there is not whole."""
+FIRST_GIVEN = 3
+"""The first descriptor that a service manager gives."""
 
 
 class CannotStart(VispError):
@@ -32,7 +36,15 @@ class CannotStart(VispError):
 
 
 def prepare_data_dir(settings: Settings) -> Path:
-    """The data folder, made if need be, for its owner alone; raises `CannotStart`."""
+    """The data folder, made if need be, for its owner alone; raises `CannotStart`, also for one half restored."""
+    path = make_data_dir(settings)
+    if (path / RESTORING).exists():
+        raise CannotStart(f"a restore into {path} was not finished: run visp admin restore again, with --replace")
+    return path
+
+
+def make_data_dir(settings: Settings) -> Path:
+    """The data folder, whatever is in it; raises `CannotStart`."""
     path = Path(settings.data_dir) if settings.data_dir else default_data_dir()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +73,8 @@ def locked(data_dir: Path) -> Iterator[int]:
             except BlockingIOError:
                 if time.monotonic() > until_s:
                     raise CannotStart(
-                        f"another server uses {data_dir}: stop it, or choose another folder by --data-dir"
+                        f"another server uses {data_dir}: stop it, replace it by --takeover, "
+                        "or choose another folder by --data-dir"
                     ) from None
                 time.sleep(LOOK_S)
         yield descriptor
@@ -93,12 +106,73 @@ def listening(settings: Settings, *, is_shared: bool = False) -> Iterator[socket
         yield listener
 
 
+def adopted(descriptor: int) -> socket.socket:
+    """A socket that this process was given by its number, from now on its own alone."""
+    given = socket.socket(fileno=descriptor)
+    given.set_inheritable(False)
+    given.setblocking(False)
+    return given
+
+
+def activated(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening sockets that a service manager gives (`LISTEN_FDS`), in its order; children are not told of them.
+
+    Raises `CannotStart` for what does not listen, or is no TCP.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    given = []
+    for descriptor in range(FIRST_GIVEN, FIRST_GIVEN + int(count)):
+        try:
+            each = adopted(descriptor)
+        except OSError:
+            raise _unfit(descriptor) from None
+        is_listening = each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and each.type == socket.SOCK_STREAM
+        if not is_listening or each.family not in (socket.AF_INET, socket.AF_INET6):
+            each.close()
+            raise _unfit(descriptor)
+        given.append(each)
+    return given
+
+
+def _unfit(descriptor: int) -> CannotStart:
+    return CannotStart(f"LISTEN_FDS: descriptor {descriptor} is no TCP socket that listens (ListenStream=)")
+
+
+def settings_at(settings: Settings, listener: socket.socket) -> Settings:
+    """The settings with the address that is listened on, wherever the socket is from: who is let in depends on it."""
+    host, port = listener.getsockname()[:2]
+    return msgspec.structs.replace(settings, host=host, port=port)
+
+
+def check_address(settings: Settings, addresses: Sequence[tuple[str, int]]) -> None:
+    """Whether the settings name where the running server listens; port 0 and its own host do. Raises `CannotStart`."""
+    hosts = {host for host, _ in addresses}
+    ports = {port for _, port in addresses}
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        if hosts & {str(entry[4][0]) for entry in found} and settings.port in (0, *ports):
+            return
+    said = ", ".join(f"{host}:{port}" for host, port in addresses)
+    raise CannotStart(
+        f"the running server listens on {said}, the settings say {settings.host}:{settings.port}: --takeover keeps the "
+        "address; give the same --host and --port, or stop the server first"
+    )
+
+
+def secret_path(settings: Settings, data_dir: Path) -> Path:
+    """Where the secret is, or is going to be."""
+    return Path(settings.secret_file) if settings.secret_file else data_dir / "secret"
+
+
 def read_secret(settings: Settings, data_dir: Path) -> bytes:
     """The secret that seals keys, made at first start.
 
     Raises `CannotStart` when its file is unusable or open to others.
     """
-    path = Path(settings.secret_file) if settings.secret_file else data_dir / "secret"
+    path = secret_path(settings, data_dir)
     try:
         if not path.exists():
             _make_secret(path)

@@ -30,11 +30,16 @@ from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
 from visp.controller.crud import Crud
 from visp.controller.fire import Fire
+from visp.controller.hooks import Hooks
+from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
+from visp.controller.later import Later
+from visp.controller.outbound import Outbound
 from visp.controller.primitive import Primitive
 from visp.controller.recovery import Recovery
 from visp.controller.sequence import Sequences
+from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.runtime_manifest import LocalRuntime
 from visp.entity.subject import GUEST, SYSTEM
@@ -46,6 +51,7 @@ from visp.runtime.base import PreparedCode
 from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
 from visp.store.cache import EntityCache
+from visp.store.promises import SqlitePromises
 from visp.telemetry import log
 from visp.telemetry.metrics import Registry
 
@@ -73,6 +79,9 @@ DRIVERS = {
 }
 """`driver` → where its class is; a setting may name a `module:Class` of someone else's."""
 
+STARTED = ("visp.invoker.invoker", "visp.invoker.code", "visp.store.filesystem", "visp.runtime.client")
+"""What is imported when it is first needed, beside the driver: between two servers it is better there already."""
+
 API_HOST = "http://visp.internal:3233"
 """What actions are told: a name of the platform's own, until containers have a network that leads to it."""
 
@@ -82,10 +91,15 @@ class Parts(msgspec.Struct, kw_only=True):
 
     site: Site
     gate: Gate
-    acks: Acks
     boot: Callable[[], Awaitable[None]]
-    leave: Callable[[], Awaitable[None]] | None
-    """Until nothing runs here for other shards; None where there are none."""
+    under_way: Callable[[], int]
+    """How many activations run here, or are going to."""
+    hold_back: Callable[[], None]
+    """Accepted work that waits is left to the next start, and who waits for records comes again; `go_on` takes that
+    back."""
+    go_on: Callable[[], None]
+    hurry: Callable[[], None]
+    """Whoever waits for a result is told where to ask for it."""
     unready: str | None = "starting: the sandbox is being checked"
 
 
@@ -120,6 +134,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         identities = Identities(ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host))
         acks = Acks(throttle, settings.queue, bus, clock)
+        waits = Waits(ground.activations, settings.waits)
         fleet = Fleet(clock)
         metrics = Registry({"shard": str(number)})
         bus.subscribe(topics.PINGS, lambda message: _hear_ping(fleet, message))
@@ -130,7 +145,13 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock, shard=number, shards=settings.workers
         )
         sequences = Sequences(
-            primitive=primitive, entities=entities, acks=acks, ledger=ledger, clock=clock, tasks=tasks
+            primitive=primitive,
+            entities=entities,
+            acks=acks,
+            ledger=ledger,
+            activations=ground.activations,
+            clock=clock,
+            tasks=tasks,
         )
         invoke = Invoke(throttle=throttle, primitive=primitive, sequences=sequences, manifest=manifest, clock=clock)
         fire = Fire(
@@ -142,14 +163,35 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             ledger=ledger,
             clock=clock,
         )
-        recovery = Recovery(
+        promises = await SqlitePromises.open(data_dir / "promises.db")
+        stack.push_async_callback(promises.close)
+        outbound = Outbound(settings.hooks)
+        stack.push_async_callback(outbound.close)
+        hooks = Hooks(activations=ground.activations, outbound=outbound, clock=clock, limits=settings.hooks)
+        later = Later(
             ledger=ledger,
+            activations=ground.activations,
+            letters=promises,
             entities=entities,
             identities=identities,
             primitive=primitive,
             sequences=sequences,
+            fire=fire,
+            hooks=hooks,
+            bus=bus,
             clock=clock,
+            settings=settings,
+            tasks=tasks,
         )
+        recovery = Recovery(ledger=ledger, later=later, sequences=sequences)
+        idempotency = Idempotency(
+            promises=promises,
+            activations=ground.activations,
+            clock=clock,
+            limits=settings.queue,
+        )
+        if number == shard.FIRST:
+            tasks.create_task(idempotency.sweep())
         services = Services(
             settings=settings,
             clock=clock,
@@ -159,9 +201,13 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             crud=Crud(entities=entities, blobs=blobs, manifest=manifest, clock=clock),
             invoke=invoke,
             fire=fire,
+            later=later,
+            promises=promises,
+            idempotency=idempotency,
             acks=acks,
             fleet=fleet,
             activations=ground.activations,
+            waits=waits,
             metrics=metrics,
             unready=lambda: parts.unready,
             build=_build_date(),
@@ -169,11 +215,23 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         invoker = await stack.enter_async_context(
             _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities)
         )
-        for source in (invoker.measured, acks.measured, ground.own.measured):
+        for owner_of in (acks.owner_of, invoker.owner_of, later.owner_of):
+            waits.ask(owner_of)
+        for source in (
+            invoker.measured,
+            acks.measured,
+            waits.measured,
+            later.measured,
+            hooks.measured,
+            ground.own.measured,
+        ):
             metrics.add(source)
         if neighbours is not None:
             fleet.ask(invoker.ping)
             tasks.create_task(neighbours.tell(invoker.ping))
+            from visp.controller.abroad import Abroad
+
+            waits.join(Abroad(waits, neighbours.links, ground.activations))
             await neighbours.join(entities, identities, acks, fleet)
 
         async def boot() -> None:
@@ -187,9 +245,52 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             if begun or ended:
                 log.info("recovery.done", resumed=begun, ended=ended)
 
-        leave = None if neighbours is None else neighbours.leave
-        parts = Parts(site=Site(services), gate=Gate(services), acks=acks, boot=boot, leave=leave)
+        def hold_back() -> None:
+            waits.close()
+            invoker.hold_back()
+
+        def go_on() -> None:
+            waits.open()
+            invoker.go_on()
+
+        def hurry() -> None:
+            primitive.hurry()
+            sequences.hurry()
+
+        parts = Parts(
+            site=Site(services),
+            gate=Gate(services),
+            boot=boot,
+            under_way=lambda: invoker.under_way + sequences.under_way,
+            hold_back=hold_back,
+            go_on=go_on,
+            hurry=hurry,
+        )
         yield parts
+
+
+def rehearse(settings: Settings, data_dir: Path) -> None:
+    """Finds what would keep this server from starting, as far as it shows while another one uses the data folder.
+
+    Everything that a start imports is imported by then. Raises `VispError`.
+    """
+    from visp.store.database import check_version
+    from visp.store.promises import MIGRATIONS
+    from visp.store.sqlite import ACTIVATION_MIGRATIONS, ENTITY_MIGRATIONS
+
+    premises.read_secret(settings, data_dir)
+    premises.read_manifest(settings)
+    for number in range(settings.workers):
+        make_driver(settings, shard.home_dir(data_dir, number))
+    for pattern, migrations in (
+        ("entities.db", ENTITY_MIGRATIONS),
+        ("promises.db", MIGRATIONS),
+        ("activations-*.db", ACTIVATION_MIGRATIONS),
+    ):
+        for path in data_dir.glob(pattern):
+            check_version(path, migrations)
+    for module in STARTED:
+        importlib.import_module(module)
 
 
 def _neighbours(settings: Settings, data_dir: Path, number: int, clock: SystemClock) -> Neighbours | None:
@@ -419,6 +520,7 @@ def _connect(container: Container, kind: str, on_output: OnOutput) -> ActionClie
 
 async def _make_keys(identities: Identities, url: str) -> None:
     """Keys of the built-in namespaces. The guest of a server that others can reach gets one of its own, shown once."""
+    await identities.check_secret(SYSTEM)
     await identities.ensure(SYSTEM)
     if identities.has_public_guest:
         return

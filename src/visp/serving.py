@@ -1,4 +1,4 @@
-"""Runs a server from its settings to its end: listens, announces itself, and stops in order.
+"""Runs a server from its settings to its end: listens, announces itself, and stops in order, or gives way to another.
 
 The port listens as soon as the stores are open; what containers need goes on beside it.
 """
@@ -9,137 +9,295 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from visp import premises, roles
+from visp import handover, premises, roles
+from visp.ending import Signals, settle
 from visp.errors import VispError
+from visp.handover import Inheritance, Leaver, Line, Message
+from visp.listening import Listening
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import socket
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
-
-    from uvicorn import Server
 
     from visp.roles import Parts
     from visp.settings import Loaded, Settings
 
-BACKLOG = 4096
 GC_THRESHOLDS = (10_000, 20, 50)
 """Hardly anything on the warm path makes circles; looking for them each 700 objects costs more than it finds."""
 
 
-def serve(loaded: Loaded) -> int:
+def serve(loaded: Loaded, *, is_takeover: bool = False) -> int:
     """Runs the server until SIGTERM or SIGINT; the exit status. What keeps it from serving goes to stderr."""
-    return _run(loaded.settings, None)
+    settings = loaded.settings
+    return run(settings, lambda: _serve(settings, is_takeover))
 
 
-def serve_shard(settings: Settings, number: int) -> int:
-    """The same for one shard of several, whose parent has the data folder's lock and has chosen the port."""
-    return _run(settings, number)
+def serve_shard(settings: Settings, number: int, listeners: Sequence[socket.socket], control: socket.socket) -> int:
+    """The same for one shard of several, whose parent has the data folder's lock, the port, and the say."""
+    return run(settings, lambda: _serve_shard(settings, number, listeners, control))
 
 
-def _run(settings: Settings, shard: int | None) -> int:
+def run(settings: Settings, serving: Callable[[], Coroutine[None, None, None]]) -> int:
+    """Runs it on a loop of the fast kind; the exit status."""
     import uvloop
 
     log.set_level(settings.log_level)
     try:
-        uvloop.run(_serve(settings, shard))
+        uvloop.run(serving())
     except VispError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):
+            print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings, shard: int | None) -> None:
-    stopping = _stop_on_signals()
+async def _serve(settings: Settings, is_takeover: bool) -> None:
     data_dir = premises.prepare_data_dir(settings)
+    inheritance = inherited(settings, data_dir, is_takeover=is_takeover)
+    signals = Signals()
     with contextlib.ExitStack() as stack:
-        if shard is None:
-            stack.enter_context(premises.locked(data_dir))
-        listener = stack.enter_context(premises.listening(settings, is_shared=shard is not None))
-        url = premises.url_of(listener)
-        async with roles.assembled(settings, data_dir, url, shard or 0) as parts:
-            server = _server(parts, settings)
-            serving = asyncio.ensure_future(server.serve([listener]))
+        if not inheritance.listeners:
+            inheritance.listeners.append(stack.enter_context(premises.listening(settings)))
+        listeners = inheritance.listeners
+        settings = premises.settings_at(settings, listeners[0])
+        while True:
+            with premises.locked(data_dir):
+                leaver = await _Life(settings, data_dir, inheritance, signals).live()
+            if leaver is None or await leaver.is_succeeded(signals.stop):
+                return
+            gc.unfreeze()
+            inheritance = Inheritance(listeners, leaver.kept, is_kept=inheritance.is_kept, is_return=True)
+
+
+def inherited(settings: Settings, data_dir: Path, *, is_takeover: bool) -> Inheritance:
+    """What there is to begin with: the service manager's sockets, or with `is_takeover` those of the running server.
+
+    By then that one has ended. Whatever is wrong with this server and can be known before is known before.
+    Raises `VispError`.
+    """
+    given = premises.activated(os.environ)
+    predecessor = handover.Predecessor.find(data_dir) if is_takeover else None
+    if predecessor is None:
+        return Inheritance(given, is_kept=bool(given))
+    try:
+        premises.check_address(settings, predecessor.addresses)
+        roles.rehearse(settings, data_dir)
+    except BaseException:
+        predecessor.leave()
+        raise
+    for each in given:
+        each.close()  # the same ones, by another way
+    log.info("handover.begun", from_pid=predecessor.pid)
+    return predecessor.take(is_kept=bool(given))
+
+
+class _Life:
+    """A server in this process, from the opening of its stores until they are closed."""
+
+    def __init__(self, settings: Settings, data_dir: Path, inheritance: Inheritance, signals: Signals) -> None:
+        self._settings = settings
+        self._data_dir = data_dir
+        self._inheritance = inheritance
+        self._signals = signals
+        self._url = premises.url_of(inheritance.listeners[0])
+
+    async def live(self) -> Leaver | None:
+        """Until a signal, or until it has given way to the server that is returned. Raises `VispError`."""
+        listeners = self._inheritance.listeners
+        async with roles.assembled(self._settings, self._data_dir, self._url) as parts:
+            listening = Listening(parts.gate, parts.site)
+            await listening.begin(listeners, self._inheritance.connections)
             sweeping = asyncio.ensure_future(parts.gate.sweep())
-            booting = asyncio.ensure_future(_boot(parts, url, data_dir))
-            stop = asyncio.ensure_future(stopping.wait())
+            booting = asyncio.ensure_future(boot(parts, self._url, self._data_dir, self._inheritance))
             try:
-                await asyncio.wait({serving, stop, booting}, return_when=asyncio.FIRST_COMPLETED)
-                if booting.done() and booting.exception() is None:
-                    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                while True:
+                    leaver = await self._until_over(parts, booting)
+                    if leaver is None:
+                        await stop(parts, listening, self._inheritance, self._settings, self._signals.hurry)
+                        return None
+                    if await self._give_way(parts, listening, leaver):
+                        return leaver
             finally:
-                parts.unready = "stopping"
-                server.should_exit = True
-                await _settle(parts, settings.http.shutdown_s)
-                await asyncio.gather(serving, return_exceptions=True)
-                for task in (booting, sweeping, stop):
+                listening.close()
+                for task in (booting, sweeping):
                     task.cancel()
-                await asyncio.gather(booting, sweeping, stop, return_exceptions=True)
-            if not booting.cancelled() and (error := booting.exception()) is not None:
-                raise error
+                await asyncio.gather(booting, sweeping, return_exceptions=True)
+
+    async def _until_over(self, parts: Parts, booting: asyncio.Future[None]) -> Leaver | None:
+        """Waits for a signal, or for who is given way to. Raises what kept containers from being possible."""
+
+        def greet() -> Message:
+            return handover.hello(self._inheritance.listeners, parts.unready)
+
+        stopping = asyncio.ensure_future(self._signals.stop.wait())
+        async with handover.offered(self._data_dir, greet) as asked:
+            try:
+                awaited: set[asyncio.Future[Any]] = {stopping, asked, booting}
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if booting.done():
+                    booting.result()
+                    await asyncio.wait(awaited - {booting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopping.cancel()
+            return Leaver(asked.result()) if asked.done() else None
+
+    async def _give_way(self, parts: Parts, listening: Listening, leaver: Leaver) -> bool:
+        """Whether everything is given away; else the new one is gone, and all is as it was."""
+        within_s = self._settings.http.shutdown_s
+        parts.unready = "it gives way to a new server"
+        listening.pause()
+        await leaver.begin(self._inheritance.listeners, within_s)
+        async with leaver.sending():
+            listening.give(leaver.take)
+            await settle(parts, listening, within_s, hurry=self._signals.hurry, is_off=leaver.is_off)
+        if not leaver.is_off.is_set():
+            return True
+        leaver.give_up()
+        await listening.begin(self._inheritance.listeners, leaver.kept)
+        parts.go_on()
+        parts.unready = None
+        return False
 
 
-async def _boot(parts: Parts, url: str, data_dir: Path) -> None:
+async def boot(parts: Parts, url: str, data_dir: Path, inheritance: Inheritance) -> None:
     """Makes containers possible, then says where the server is: text on a terminal, else one JSON line."""
     await parts.boot()
     gc.collect()
     gc.freeze()  # what is there now stays: it need not be looked through again
     gc.set_threshold(*GC_THRESHOLDS)
     parts.unready = None
-    premises.announce(url, data_dir)
+    inheritance.confirm()
+    if inheritance.is_return:  # who started this server has been told
+        log.info("handover.back", url=url)
+    else:
+        premises.announce(url, data_dir)
 
 
-async def _settle(parts: Parts, within_s: float) -> None:
-    """Lets what is in flight finish. What is accepted and has not begun by then runs at the next start."""
-    is_empty = asyncio.Event()
-    parts.acks.when_empty(is_empty.set)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await is_empty.wait()
-            if parts.leave is not None:
-                await parts.leave()
+async def stop(
+    parts: Parts, listening: Listening, inheritance: Inheritance, settings: Settings, hurry: asyncio.Event
+) -> None:
+    """Ends the port and what is under way, in order."""
+    within_s = settings.http.shutdown_s
+    log.info("stop.begun", at_most_s=within_s)
+    parts.unready = "stopping"
+    listening.pause()
+    if not inheritance.is_kept:  # whoever is in the queue is ours: nobody accepts there after us
+        await listening.accept_rest(inheritance.listeners)
+    for each in inheritance.listeners:
+        each.close()
+    listening.end_connections()
+    await settle(parts, listening, within_s, hurry=hurry)
 
 
-def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if stopping.is_set():
-            os._exit(130)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return stopping
+# ── one shard of several ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _server(parts: Parts, settings: Settings) -> Server:
-    import uvicorn
+async def _serve_shard(
+    settings: Settings, number: int, listeners: Sequence[socket.socket], control: socket.socket
+) -> None:
+    signals = Signals()
+    data_dir = premises.prepare_data_dir(settings)
+    inheritance = Inheritance(listeners)
+    url = premises.url_of(listeners[0])
+    async with roles.assembled(settings, data_dir, url, number) as parts:
+        listening = Listening(parts.gate, parts.site)
+        await listening.begin(listeners)
+        sweeping = asyncio.ensure_future(parts.gate.sweep())
+        booting = asyncio.ensure_future(boot(parts, url, data_dir, inheritance))
+        shard = _Shard(settings, parts, listening, inheritance, Line(control), signals)
+        told = asyncio.ensure_future(shard.obey())
+        stopping = asyncio.ensure_future(signals.stop.wait())
+        try:
+            awaited: set[asyncio.Future[Any]] = {told, stopping, booting}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if booting.done():
+                booting.result()
+                await asyncio.wait(awaited - {booting}, return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():  # the signal was for this process alone
+                await stop(parts, listening, inheritance, settings, signals.hurry)
+        finally:
+            listening.close()
+            for task in (booting, sweeping, told, stopping):
+                task.cancel()
+            await asyncio.gather(booting, sweeping, told, stopping, return_exceptions=True)
 
-    class Quiet(uvicorn.Server):
-        """Signals are ours."""
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
+class _Shard:
+    """Does what the parent says: leaves, goes on, or takes what another shard or server has left."""
 
-    protocol: Any = parts.gate.protocol()
-    config = uvicorn.Config(
-        parts.site,
-        http=protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=max(1, round(settings.http.shutdown_s)),
-    )
-    return Quiet(config)
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Parts,
+        listening: Listening,
+        inheritance: Inheritance,
+        line: Line,
+        signals: Signals,
+    ) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._listening = listening
+        self._inheritance = inheritance
+        self._line = line
+        self._hurry = signals.hurry
+        self._is_off = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def obey(self) -> None:
+        """Until the parent says that all shards are settled, and this one may close."""
+        try:
+            while (received := await self._line.receive()) is not None:
+                message, sockets = received
+                match message.what:
+                    case "listeners" | "connections":
+                        await self._take(message, sockets)
+                    case "leave":
+                        self._leaving = asyncio.create_task(self._leave(message.is_handover))
+                    case "hurry":
+                        self._hurry.set()
+                    case "stay":
+                        await self._stay()
+                    case _:
+                        return
+        finally:
+            if self._leaving is not None:
+                self._leaving.cancel()
+
+    async def _take(self, message: Message, sockets: list[socket.socket]) -> None:
+        is_listening = message.what == "listeners"
+        if is_listening:
+            self._inheritance.listeners += sockets
+        if self._leaving is None:
+            await self._listening.begin(sockets if is_listening else (), () if is_listening else sockets)
+
+    async def _leave(self, is_handover: bool) -> None:
+        if is_handover:
+            self._parts.unready = "it gives way to a new server"
+            self._listening.pause()
+            leaver = Leaver(self._line)
+            async with leaver.sending(is_watched=False):
+                self._listening.give(leaver.take)
+                within_s = self._settings.http.shutdown_s
+                await settle(self._parts, self._listening, within_s, hurry=self._hurry, is_off=self._is_off)
+            for each in leaver.kept:
+                each.close()  # the parent keeps them
+        else:
+            await stop(self._parts, self._listening, self._inheritance, self._settings, self._hurry)
+        if not self._is_off.is_set():
+            await self._line.send(Message(what="idle"))
+
+    async def _stay(self) -> None:
+        """The new server is gone."""
+        self._is_off.set()
+        if self._leaving is not None:
+            await self._leaving
+            self._leaving = None
+        self._is_off.clear()
+        await self._listening.begin(self._inheritance.listeners)
+        self._parts.go_on()
+        self._parts.unready = None

@@ -34,6 +34,16 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     payload_bytes: Annotated[
         Positive, Meta(description="bytes of arguments held for them; more is refused with 503")
     ] = 1 << 30
+    delayed: Annotated[
+        Positive,
+        Meta(description="accepted activations and fires of a namespace that are not due yet; one more is 429"),
+    ] = 10_000
+    dead_letters: Annotated[
+        Positive, Meta(description="dead letters kept for a namespace; the oldest goes when there is one more")
+    ] = 10_000
+    idempotency_keys: Annotated[
+        Positive, Meta(description="idempotency keys of a namespace that are remembered for a day; one more is 429")
+    ] = 1_000_000
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +139,42 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     every_s: Annotated[Seconds, Meta(description="seconds between two sweeps")] = 60.0
 
 
+class Waits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[waits]`: those who wait for records (`?wait=`) and follow them (server-sent events)."""
+
+    at_once: Annotated[
+        Positive,
+        Meta(description="requests that may wait for a record or follow records; one more is refused with 503"),
+    ] = 10_000
+    longest_s: Annotated[
+        Seconds, Meta(description="longest wait of a request with `wait`; one that asks for more waits this long")
+    ] = 60.0
+    stream_s: Annotated[
+        Seconds, Meta(description="a stream of events ends after this long; its reader comes again")
+    ] = 3600.0
+    stream_records: Annotated[
+        Positive, Meta(description="records that wait for a slow reader of a stream; further ones are counted as lost")
+    ] = 1000
+    heartbeat_s: Annotated[
+        float, Meta(gt=0, description="a stream on which nothing happens carries a comment this often")
+    ] = 15.0
+
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[hooks]`: calls of completion web hooks."""
+
+    reach: Annotated[
+        Literal["internet", "any"],
+        Meta(description="addresses that may be called: those of the internet, or private ones and this machine's too"),
+    ] = "internet"
+    timeout_s: Annotated[float, Meta(gt=0, description="a call that is not answered by then has failed")] = 10.0
+    give_up_s: Annotated[Seconds, Meta(description="a call that keeps failing is tried for this long")] = 86_400.0
+    at_once: Annotated[Positive, Meta(description="calls of a namespace under way at once")] = 8
+    waiting: Annotated[
+        Positive, Meta(description="calls of a namespace that wait; a further one is dropped, and counted")
+    ] = 10_000
+
+
 class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[http]`: bounds of the front door, checked before anything is parsed."""
 
@@ -184,6 +230,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     container: Container = Container()
     ledger: Ledger = Ledger()
     retention: Retention = Retention()
+    waits: Waits = Waits()
+    hooks: Hooks = Hooks()
     http: Http = Http()
 
 

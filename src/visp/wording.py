@@ -47,6 +47,13 @@ DISK_FULL = (
 LIMITS_INNER = "Inner entity level routes for limits are not yet implemented."
 
 
+def too_many_waits(limit: int) -> str:
+    return f"Too many requests wait for activations on this server (allowed: {limit}; setting [waits] at_once)."
+
+
+BAD_SECONDS = "It must be a number of seconds, 0 or more."
+
+
 def in_flight_full(limit: int) -> str:
     return f"Too many activations are in flight on this server (allowed: {limit}; setting [queue] activations)."
 
@@ -288,6 +295,16 @@ INIT_EXITED = "The action did not initialize and exited unexpectedly."
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
 NO_RESOURCES = "Failed to provision resources to run the action."
 ACTION_GONE = "Action could not be found or may have been deleted."
+KEY_IN_FLIGHT = "A request with this Idempotency-Key is being begun: send this one again."
+KEY_REUSED = "This Idempotency-Key was used with another body: use a new key for a new request."
+DELAYED_AND_BLOCKING = "A delayed request cannot be blocking: its result is there after its time."
+CANCELLED = "The activation was cancelled before it began."
+TRIGGER_GONE = "Trigger could not be found or may have been deleted."
+BAD_DEAD_LETTER = (
+    "The annotation 'dead-letter' must be the name of a trigger or an action of the same namespace, or true."
+)
+BAD_HOOK_URL = "`url` is an http or https address of at most 2000 characters, without credentials or fragment"
+BAD_HOOK_SECRET = "`secret` is whsec_ and the Base64 of 24 to 64 random bytes, as `openssl rand -base64 24` makes them"
 ACTION_UNREADABLE = "Action version is not compatible and cannot be invoked."
 ACTION_NOT_FETCHED = "Action could not be fetched."
 SEQUENCE_FAILED = "Sequence failed."
@@ -353,3 +370,51 @@ CODE_SCATTERED = "The action's code cannot be unpacked: its entries lie too deep
 
 def code_needs_memory(limit_mb: int) -> str:
     return f"The action's code needs more than {limit_mb} MB of memory to be unpacked."
+
+
+def bad_retry(reason: str) -> str:
+    return (
+        "The annotation 'retry' must be an object like "
+        f'{{"attempts": 3, "backoff_ms": 1000, "max_backoff_ms": 60000, "on": ["internal"]}}: {reason}.'
+    )
+
+
+def bad_hook(reason: str) -> str:
+    return (
+        "The annotation 'completion-hook' must be an object like "
+        f'{{"url": "https://example.com/done", "secret": "whsec_…", "on": ["success", "internal"]}}: {reason}.'
+    )
+
+
+def address_closed(host: str) -> str:
+    return f'{host} is not an address of the internet; the operator\'s setting [hooks] reach = "any" allows it'
+
+
+def not_answered(limit_s: float) -> str:
+    return f"no answer within {limit_s:g} s"
+
+
+def too_much_delayed(limit: int) -> str:
+    return (
+        f"The namespace has {limit} activations and fires that are not due yet: cancel some, or ask the operator to "
+        "raise [queue] delayed."
+    )
+
+
+def bad_idempotency_key(limit: int) -> str:
+    return f"An Idempotency-Key is 1 to {limit} printable ASCII characters."
+
+
+def too_many_keys(limit: int) -> str:
+    return (
+        f"The namespace has used {limit} idempotency keys in a day: send requests without one, or ask the operator to "
+        "raise [queue] idempotency_keys."
+    )
+
+
+def bad_delay(days: int) -> str:
+    return f"expected a time like 90, 1.5s, 10m, 2h or 1d, at most {days} days"
+
+
+def bad_instant(days: int) -> str:
+    return f"expected milliseconds since 1970 or a time like 2030-01-31T12:00:00Z, at most {days} days from now"

@@ -119,6 +119,32 @@ async def test_a_disk_that_fails_leaves_no_file(monkeypatch, folder: Path, numbe
     assert await blobs.get(digest) == b"code"
 
 
+async def test_a_name_whose_sync_failed_is_made_anew(monkeypatch, folder: Path) -> None:
+    """A sync that succeeds after one that failed says nothing of what the first one was for."""
+    blobs = FileBlobs(folder)
+    fsync, replace, named = os.fsync, os.replace, list[Path]()
+
+    def fail_for_folders(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    def note(draft: Path, path: Path) -> None:
+        named.append(path)
+        replace(draft, path)
+
+    monkeypatch.setattr(os, "replace", note)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail_for_folders)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await blobs.put(b"code")
+    await blobs.put(b"code")
+    assert len(named) == 3
+    await blobs.put(b"code")
+    assert len(named) == 3
+
+
 async def test_the_names_of_file_and_folders_are_synced_before_a_put_is_answered(monkeypatch, folder: Path) -> None:
     synced: list[str] = []
     fsync = os.fsync

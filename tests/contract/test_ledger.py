@@ -345,9 +345,11 @@ async def test_work_that_is_due_later_says_when(home: Memory | Embedded) -> None
 async def test_what_follows_from_an_outcome_is_accepted_with_it(home: Memory | Embedded) -> None:
     ledger = await home.open()
     await accept(ledger, id_of(1))
-    heard = Heard()
-    ledger.finish(record(1), heard, works=[Work(id_of(2), b"again", 7)])
+    followed, heard = Heard(), Heard()
+    ledger.accept([Work(id_of(2), b"again", 7)], None, followed, is_owed=True)
+    ledger.finish(record(1), heard)
     assert await heard.error() is None
+    assert await followed.error() is None
     ledger = await home.after_a_kill()
     assert ledger.open_work() == [OpenWork(id_of(2), b"again", False, 7)]
     assert await ledger.get("ns", id_of(1)) == record(1)
@@ -361,3 +363,25 @@ async def test_work_that_is_no_activation_ends_without_a_record(home: Memory | E
     ledger = await home.after_a_kill()
     assert [work.id for work in ledger.open_work()] == [id_of(2), id_of(3)]
     assert await ledger.get("ns", id_of(1)) is None
+
+
+# ── those who wait for records ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_it_tells_of_each_record_once_it_can_be_read(ledger: Store) -> None:
+    told: list[str] = []
+    ledger.when_recorded(lambda entry: told.append(entry.head.id))
+    assert not ledger.has_open(id_of(2))
+    await accept(ledger, id_of(2), trigger=record(1))
+    assert told == [id_of(1)]
+    assert [ledger.has_open(id_of(number)) for number in (1, 2)] == [False, True]
+    await finish(ledger, record(3), record(2))
+    assert told == [id_of(1), id_of(3), id_of(2)]
+    assert not ledger.has_open(id_of(2))
+
+
+async def test_work_that_a_killed_process_left_is_open_in_the_next(home: Memory | Embedded) -> None:
+    await accept(await home.open(), id_of(1))
+    after = await home.after_a_kill()
+    assert after.has_open(id_of(1))
+    assert not after.has_open(id_of(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import subprocess
@@ -106,3 +107,45 @@ def test_shards_share_what_the_server_may_use() -> None:
     assert share.retention.bytes == 6
     assert premises.share_of(settings(workers=64, pool=pool, retention=Retention(bytes=0))).retention.bytes == 0
     assert premises.share_of(settings(workers=64, pool=Pool(memory_mb=5))).pool.memory_mb == 1
+
+
+def environ_of(pid: int | str, count: int | str) -> dict[str, str]:
+    return {"LISTEN_PID": str(pid), "LISTEN_FDS": str(count), "LISTEN_FDNAMES": "http", "HOME": "/"}
+
+
+def test_the_sockets_of_a_service_manager_are_taken_and_children_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        given = listener.dup()
+        given.set_inheritable(True)
+        monkeypatch.setattr(premises, "FIRST_GIVEN", given.detach())
+        environ = environ_of(os.getpid(), 1)
+        (taken,) = premises.activated(environ)
+        with taken:
+            assert taken.getsockname() == listener.getsockname()
+            assert not taken.get_inheritable()
+            at = premises.settings_at(settings(host="0.0.0.0", port=1), taken)
+            assert (at.host, at.port) == listener.getsockname()
+        assert environ == {"HOME": "/"}
+
+
+@pytest.mark.parametrize(("pid", "count"), [("1", "1"), ("", "1"), ("own", ""), ("own", "x")])
+def test_sockets_for_another_process_are_not_ours(pid: str, count: str) -> None:
+    assert premises.activated(environ_of(os.getpid() if pid == "own" else pid, count)) == []
+
+
+def test_a_given_socket_that_does_not_listen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in (socket.AF_INET, socket.AF_UNIX):
+        monkeypatch.setattr(premises, "FIRST_GIVEN", socket.socket(family).detach())
+        with pytest.raises(CannotStart, match="no TCP socket that listens"):
+            premises.activated(environ_of(os.getpid(), 1))
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 3233), ("localhost", 3233), ("127.0.0.1", 0)])
+def test_a_takeover_keeps_the_address(host: str, port: int) -> None:
+    premises.check_address(settings(host=host, port=port), [("127.0.0.1", 3233)])
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 3234), ("0.0.0.0", 3233), ("no.such.host.invalid", 3233)])
+def test_a_takeover_does_not_move(host: str, port: int) -> None:
+    with pytest.raises(CannotStart, match=r"listens on 127\.0\.0\.1:3233, .*give the same --host and --port"):
+        premises.check_address(settings(host=host, port=port), [("127.0.0.1", 3233)])

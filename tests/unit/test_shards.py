@@ -3,6 +3,8 @@
 import os
 import subprocess
 
+import pytest
+
 from visp import shards
 
 
@@ -24,3 +26,13 @@ def test_orphans_are_waited_for_and_children_are_not() -> None:
     assert not os.path.exists(f"/proc/{orphan.pid}")
     assert own.wait() == 0
     orphan.returncode = 0
+
+
+@pytest.mark.parametrize(
+    ("sockets", "workers", "hands"),
+    [(2, 2, [[0], [1]]), (1, 3, [[0], [0], [0]]), (3, 2, [[0, 2], [1]]), (3, 1, [[0, 1, 2]]), (2, 3, [[0], [1], [0]])],
+)
+def test_every_shard_accepts_on_a_socket_and_every_socket_is_accepted_on(
+    sockets: int, workers: int, hands: list[list[int]]
+) -> None:
+    assert shards.dealt(sockets, workers) == hands

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from visp.api import queries
+from visp.api import deferred, queries
 from visp.api.context import no_package
 from visp.api.errors import JSON, HttpAnswer, json_answer
 from visp.controller.invoke import Invocation
@@ -19,6 +18,8 @@ from visp.errors import NotFound
 from visp.store.base import EntityQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from visp.api.context import Call
 
 COLLECTION = "actions"
@@ -95,22 +96,27 @@ async def invoke_action(call: Call) -> HttpAnswer:
     parse_object(body)  # what is malformed is told before what is absent
     action = await call.services.crud.get(Action, name)
     invoke.check_size(call.identity, len(body))
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    due = deferred.due_ms(call, is_blocking=is_blocking)
 
-    def settle(answer: Answer) -> None:
-        if not answered.done():  # the caller may have gone
-            answered.set_result(answer)
+    def begin(id: str | None, then: Callable[[Answer], None]) -> bool:
+        invocation = Invocation(
+            identity=call.identity,
+            action=action,
+            body=body,
+            transid=call.transid,
+            received_ms=call.received_ms,
+            wait_s=wait_ms / 1000 if is_blocking else None,
+            id=id,
+        )
+        if due is None:
+            invoke.start(invocation, then)
+        else:
+            call.services.later.delay(invoke.message(invocation), due, then)
+        return True
 
-    invocation = Invocation(
-        identity=call.identity,
-        action=action,
-        body=body,
-        transid=call.transid,
-        received_ms=call.received_ms,
-        wait_s=wait_ms / 1000 if is_blocking else None,
-    )
-    invoke.start(invocation, settle)
-    return http_answer(await answered, is_result=is_result)
+    answer = await deferred.begun(call, body, begin, is_blocking=is_blocking)
+    assert answer is not None
+    return http_answer(answer, is_result=is_result)
 
 
 def http_answer(answer: Answer, *, is_result: bool) -> HttpAnswer:

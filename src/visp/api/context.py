@@ -14,15 +14,18 @@ from visp.clock import Clock
 from visp.controller.acks import Acks
 from visp.controller.crud import Crud
 from visp.controller.fire import Fire
+from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
+from visp.controller.later import Later
+from visp.controller.waits import Waits
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
 from visp.entity.runtime_manifest import Manifest
 from visp.entity.subject import Identity
 from visp.errors import BodyTooLarge, NotFound, WrongContentType
 from visp.scheduler.fleet import Fleet
 from visp.settings import Settings
-from visp.store.base import ActivationStore
+from visp.store.base import ActivationStore, Promises
 from visp.store.cache import EntityCache
 from visp.telemetry.metrics import Registry
 
@@ -41,9 +44,13 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     crud: Crud
     invoke: Invoke
     fire: Fire
+    later: Later
+    promises: Promises
+    idempotency: Idempotency
     acks: Acks
     fleet: Fleet
     activations: ActivationStore
+    waits: Waits
     metrics: Registry
     unready: Callable[[], str | None]
     """Why the server does not serve yet, or None when it does."""

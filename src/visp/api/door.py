@@ -72,6 +72,10 @@ class Gate:
         self.http = services.settings.http
         self.is_leased = services.invoke.is_leased
         self.turns = Turns(asyncio.get_running_loop())
+        self.is_ending = False
+        """Every answer is the last one on its connection."""
+        self.on_idle: Callable[[Door], None] | None = None
+        """Hears of each connection on which nothing is under way any more."""
 
     def reserve(self, identity: Identity, entity: Action | Trigger) -> bool:
         """Whether what the request will be charged is at hand; it is kept for it then."""
@@ -342,7 +346,7 @@ class Door(HttpToolsProtocol):
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
         super().on_headers_complete()
-        if self.parser.should_upgrade():
+        if self.parser.should_upgrade() or self.gate.is_ending:
             self.cycle.keep_alive = False
 
     def _decide(self) -> _Hot | None:
@@ -471,8 +475,9 @@ class Door(HttpToolsProtocol):
         hot.response_complete = True
         if hot.disconnected or self.transport.is_closing():
             return
-        self._send(answer, hot.transid, keep_alive=hot.keep_alive)
-        if not hot.keep_alive:
+        keep_alive = hot.keep_alive and (not self.gate.is_ending or bool(self.pipeline))
+        self._send(answer, hot.transid, keep_alive=keep_alive)
+        if not keep_alive:
             self.transport.close()
         self.on_response_complete()
 
@@ -488,6 +493,26 @@ class Door(HttpToolsProtocol):
             self._send_refusal()
         elif not self._is_in_message:  # the sweep closes an idle connection: no timer for each request
             self.late_at_s = self.gate.services.clock.monotonic_s() + self.gate.http.keep_alive_s
+            if self.gate.on_idle is not None:
+                self.gate.on_idle(self)
+
+    # ── the end of the server ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: no part of a request has been read, and no answer is owed."""
+        cycle = self.cycle
+        return (
+            not self._is_in_message
+            and not self.pipeline
+            and self._refusal is None
+            and (cycle is None or cycle.response_complete)
+        )
+
+    def end_after_answer(self) -> None:
+        """The answer that is owed, if one is, is the last."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
 
     def _send(self, answer: HttpAnswer, id: str, *, keep_alive: bool) -> None:
         """One write: head and body together, unless the body is large enough that a copy would cost more."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 LENGTH_DIGITS = 12
 
+COLD_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key"})
+COLD_FIELDS = frozenset({"delay", "at"})
+"""Of the query."""
+
 _PREFIX = b"/api/v1/namespaces/"
 
 
@@ -55,6 +59,8 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
         wait_ms = queries.wait_ms(query, longest_wait_ms)
     except RequestError:
         return None
+    if not query.keys().isdisjoint(COLD_FIELDS):
+        return None
     is_trigger = collection == "triggers"
     return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result)
 
@@ -82,7 +88,7 @@ def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_
     fields = dict(headers)
     if target is None or len(fields) != len(headers):
         return None  # a header given twice is looked at with more care
-    if b"transfer-encoding" in fields or b"expect" in fields or b"upgrade" in fields:
+    if not fields.keys().isdisjoint(COLD_HEADERS):
         return None
     length = fields.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > LENGTH_DIGITS:

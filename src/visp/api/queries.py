@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -22,6 +23,10 @@ FALSE = frozenset({"false", "no", "off", "0"})
 FIELDS_LIMIT = 100
 
 INT_BITS, LONG_BITS = 32, 64
+DELAY_LIMIT_DAYS = 366
+_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)?\Z", re.ASCII)
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?\Z")
 _DIGITS = re.compile(r"[+-]?[0-9]{1,40}\Z")
 
 
@@ -94,6 +99,44 @@ def wait_ms(query: Mapping[str, str], maximum_ms: int) -> int:
     if number is None or not 1 <= number <= maximum_ms:
         raise BadQuery("timeout", wording.bad_wait(maximum_ms))
     return number
+
+
+def due_ms(query: Mapping[str, str], now_ms: int) -> int | None:
+    """When a request is to be begun, by `delay` (from now) or `at`; None: at once. Raises `BadQuery`."""
+    delay, at = query.get("delay"), query.get("at")
+    if delay is not None:
+        match = _DELAY.match(delay)
+        due = None if match is None else now_ms + round(float(match[1]) * _UNIT_MS[match[2] or "s"])
+        if due is None or due > now_ms + DELAY_LIMIT_DAYS * _UNIT_MS["d"]:
+            raise BadQuery("delay", wording.bad_delay(DELAY_LIMIT_DAYS))
+        return due
+    if at is None:
+        return None
+    number = _number(at, LONG_BITS)
+    if number is None:
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError:
+            raise BadQuery("at", wording.bad_instant(DELAY_LIMIT_DAYS)) from None
+        number = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if not 0 <= number <= now_ms + DELAY_LIMIT_DAYS * _UNIT_MS["d"]:
+        raise BadQuery("at", wording.bad_instant(DELAY_LIMIT_DAYS))
+    return number
+
+
+def wait_s(query: Mapping[str, str], maximum_s: float) -> float | None:
+    """`wait` for a record: seconds, of which no more than the longest wait are taken; raises `BadQuery`."""
+    text = query.get("wait")
+    if text is None:
+        return None
+    if not _SECONDS.match(text):
+        raise BadQuery("wait", wording.BAD_SECONDS)
+    return min(float(text), maximum_s)
+
+
+def followed(query: Mapping[str, str]) -> tuple[str | None, int | None]:
+    """The filters of a stream of records: `name` and `since`, as of a list. Raises `BadQuery`."""
+    return _name_filter(query), _epoch(query, "since")
 
 
 def activations(query: Mapping[str, str], namespace: str) -> tuple[ActivationQuery, Page, bool]:

@@ -14,9 +14,23 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from visp import wording
-from visp.api import actions, activations, auth, info, metrics, namespaces, paths, queries, rules, triggers
+from visp.api import (
+    actions,
+    activations,
+    auth,
+    deferred,
+    events,
+    info,
+    metrics,
+    namespaces,
+    paths,
+    queries,
+    rules,
+    triggers,
+)
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
+from visp.api.events import EventStream
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
@@ -27,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     Open = Callable[[Request, Services], Awaitable[HttpAnswer]]
-    Guarded = Callable[[Call], Awaitable[HttpAnswer]]
+    Guarded = Callable[[Call], Awaitable[HttpAnswer | EventStream]]
 
 API = "/api/v1"
 URI_LIMIT_BYTES = 8 * 1024
@@ -87,6 +101,12 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/activations/{{id}}/", activations.get_activation),
     ("GET", f"{_NS}/activations/{{id}}/result", activations.get_result),
     ("GET", f"{_NS}/activations/{{id}}/logs", activations.get_logs),
+    ("GET", f"{_NS}/delayed", deferred.list_delayed),
+    ("DELETE", f"{_NS}/delayed/{{id}}", deferred.cancel_delayed),
+    ("GET", f"{_NS}/deadletters", deferred.list_letters),
+    ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
+    ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
+    ("DELETE", f"{_NS}/deadletters/{{id}}", deferred.drop_letter),
 )
 """With a key."""
 
@@ -102,15 +122,19 @@ class Site:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         id = transid.of_request(request.headers.get("x-request-id", "").encode("latin-1", "replace") or None)
+        answer: HttpAnswer | EventStream
         try:
             answer = await self._answer(request, id)
         except ClientDisconnect:
             return
         except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
             answer = render(error, id)
-        await respond(answer, id, scope, receive, send)
+        if isinstance(answer, EventStream):
+            await events.respond(answer, id, receive, send)
+        else:
+            await respond(answer, id, scope, receive, send)
 
-    async def _answer(self, request: Request, id: str) -> HttpAnswer:
+    async def _answer(self, request: Request, id: str) -> HttpAnswer | EventStream:
         path: str = request.scope["raw_path"].decode("latin-1")
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
@@ -126,7 +150,7 @@ class Site:
             return _only_options(id)
         return await self._guarded_answer(request, path, id)
 
-    async def _guarded_answer(self, request: Request, path: str, id: str) -> HttpAnswer:
+    async def _guarded_answer(self, request: Request, path: str, id: str) -> HttpAnswer | EventStream:
         services = self._services
         peer = request.client.host if request.client else None
         identity = await auth.identify(services.identities, request.headers, peer)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from visp.api import queries
+from visp.api import deferred, queries
 from visp.api.actions import http_answer
 from visp.api.errors import HttpAnswer, json_answer
 from visp.controller.fire import Firing
@@ -16,6 +15,8 @@ from visp.entity.trigger import Trigger
 from visp.store.base import EntityQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from visp.api.context import Call
     from visp.controller.primitive import Answer
 
@@ -67,12 +68,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     call.services.invoke.check_size(call.identity, len(body))
     await fire.load(trigger)
     await fire.obtain(call.identity, trigger)
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-    def settle(answer: Answer) -> None:
-        if not answered.done():
-            answered.set_result(answer)
-
+    due = deferred.due_ms(call)
     firing = Firing(
         identity=call.identity,
         trigger=trigger,
@@ -81,6 +77,12 @@ async def fire_trigger(call: Call) -> HttpAnswer:
         transid=call.transid,
         received_ms=call.received_ms,
     )
-    if fire.start(firing, settle) is not None:
-        return HttpAnswer(204)
-    return http_answer(await answered, is_result=False)
+
+    def begin(id: str | None, then: Callable[[Answer], None]) -> bool:
+        if due is None:
+            return fire.start(firing, then, id) is None
+        call.services.later.delay(fire.message(firing, id), due, then)
+        return True
+
+    answer = await deferred.begun(call, body, begin, is_blocking=False)
+    return HttpAnswer(204) if answer is None else http_answer(answer, is_result=False)

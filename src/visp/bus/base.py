@@ -13,6 +13,8 @@ Unsubscribe = Callable[[], None]
 ACKS = "acks"
 PINGS = "pings"
 ENTITIES = "entities"
+LATER = "later"
+"""What is due at a time of its own."""
 
 
 def invoker_topic(invoker: int) -> str:

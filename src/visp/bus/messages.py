@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 
 from visp.entity.activation import ActivationHead
+from visp.entity.follow import Follow
+from visp.entity.hook import Hook
 
 
 class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
@@ -31,6 +33,84 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     is_blocking: bool = False
     cause: str | None = None
     binding: str | None = None
+    follow: Follow | None = None
+
+
+class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Fire this trigger (its id) for a namespace, once its time has come: `id` is that of its record."""
+
+    id: str
+    transid: str
+    namespace: str
+    namespace_uuid: str
+    subject: str
+    trigger: str
+    content: bytes
+    headers: dict[str, str]
+    received_ms: int
+
+
+class LetterMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """An activation has failed for good: keep the letter, and tell `target` (an entity's id, empty for nobody).
+
+    `run` is the message of the last attempt, `status` and `result` what it came to, `at_ms` when.
+    """
+
+    id: str
+    run: ActivationMessage
+    status: int
+    result: bytes
+    at_ms: int
+    target: str
+
+    @property
+    def namespace(self) -> str:
+        return self.run.namespace
+
+    @property
+    def namespace_uuid(self) -> str:
+        return self.run.namespace_uuid
+
+
+class HookMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Tell this hook what `activation` came to at `at_ms`."""
+
+    id: str
+    namespace: str
+    namespace_uuid: str
+    activation: str
+    hook: Hook
+    at_ms: int
+
+
+class StepMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """How far an accepted sequence has come: what a start goes on with. It takes the place of `run` in the ledger.
+
+    Component number `index` is being run as activation `part` (empty: it has not begun) with `input`. Before that the
+    sequence came to `ids`, `duration_ms` and `memory_mb`, and all that is nested in the topmost one to `atomic` runs.
+    """
+
+    run: ActivationMessage
+    index: int
+    part: str
+    input: bytes
+    ids: tuple[str, ...]
+    duration_ms: int
+    memory_mb: int | None
+    atomic: int
+    start_ms: int
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+
+class Deferred(msgspec.Struct, frozen=True, array_like=True):
+    """Work that the ledger holds and nobody has begun: `task` is encoded as there, `due_ms` when it may begin."""
+
+    id: str
+    task: bytes
+    due_ms: int
 
 
 class ResultAck(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -85,12 +165,12 @@ class EntityChanged(msgspec.Struct, frozen=True, array_like=True):
     revision: int
 
 
-Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged
+Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ActivationMessage)
 
-_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged)
+_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred)
 _TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 
@@ -107,11 +187,22 @@ def decode(data: bytes) -> Message:
     return _DECODERS[data[0]].decode(memoryview(data)[1:])
 
 
-def encode_activation(message: ActivationMessage) -> bytes:
-    """The form that the ledger carries."""
-    return _encoder.encode(message)
+Task = ActivationMessage | FireMessage | LetterMessage | StepMessage | HookMessage
+"""What the ledger holds as work."""
+
+_TASKS: Final = {1: FireMessage, 2: LetterMessage, 3: StepMessage, 4: HookMessage}
+_TASK_TAGS: Final = {kind: bytes([tag]) for tag, kind in _TASKS.items()}
 
 
-def decode_activation(data: bytes) -> ActivationMessage:
-    """Raises `msgspec.DecodeError` for what `encode_activation` did not make."""
-    return _decoder.decode(data)
+def encode_task(task: Task) -> bytes:
+    """The form that the ledger carries: an activation as it is, others behind a byte that no activation begins with."""
+    return _TASK_TAGS.get(type(task), b"") + _encoder.encode(task)
+
+
+def decode_task(data: bytes) -> Task:
+    """Raises `msgspec.DecodeError` for what `encode_task` did not make."""
+    kind = _TASKS.get(data[0]) if data else None
+    if kind is None:
+        return _decoder.decode(data)
+    task: Task = msgspec.msgpack.decode(memoryview(data)[1:], type=kind)
+    return task

@@ -39,7 +39,6 @@ class UnixBus:
         """Activations that other shards have running here, and whose they are; bounded by what those have in flight."""
         self._ping: Ping | None = None
         self._lost: list[Callable[[int], None]] = []
-        self._on_empty: Callable[[], None] | None = None
         links.when_message(self._heard)
         links.when_up(self._up)
         links.when_down(self._down)
@@ -68,15 +67,6 @@ class UnixBus:
         """`then` hears of a shard that is gone, with all that was sent to it; perhaps more than once."""
         self._lost.append(then)
 
-    def when_empty(self, then: Callable[[], None]) -> None:
-        """Calls `then` once nothing runs here for another shard; at once, if nothing does."""
-        self._on_empty = then
-        self._look_empty()
-
-    def _look_empty(self) -> None:
-        if not self._guests and self._on_empty is not None:
-            self._on_empty()
-
     def _send_home(self, ack: ResultAck | CompletionAck) -> bool:
         """Whether the ack is of another shard's activation."""
         id = ack.head.id if isinstance(ack, ResultAck) else ack.id
@@ -85,7 +75,6 @@ class UnixBus:
             return False
         if isinstance(ack, CompletionAck) or ack.is_complete:
             del self._guests[id]
-            self._look_empty()
         self._links.send(home, _pack(topics.ACKS, ack))
         return True
 
@@ -108,7 +97,6 @@ class UnixBus:
 
     def _down(self, peer: int) -> None:
         self._guests = {id: home for id, home in self._guests.items() if home != peer}
-        self._look_empty()
         for then in self._lost:
             then(peer)
 

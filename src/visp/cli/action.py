@@ -10,9 +10,11 @@ import click
 from visp.cli import artifact as artifacts
 from visp.cli import invoke as invoking
 from visp.cli import listing, output, pairs, saving
+from visp.cli import wait as waiting
 from visp.cli.command import ApiGroup
 from visp.cli.exits import CommandError, misuse, unable
 from visp.cli.session import pass_session
+from visp.cli.terms import taken, terms_options
 from visp.client import documents
 from visp.client.errors import ApiError
 
@@ -131,11 +133,15 @@ Examples:
   visp action invoke hello -r -p name World
   visp action invoke hello -b
   visp action invoke /whisk.system/utils/echo -P arguments.json
+  visp action invoke remind --delay 2h -p who me
 """
 )
 @click.argument("name")
 @click.option("-b", "--blocking", "is_blocking", is_flag=True, help="Wait for the activation and print its record.")
 @click.option("-r", "--result", "is_result", is_flag=True, help="Wait for the activation and print its result alone.")
+@click.option("--wait", "is_wait", is_flag=True, help="Do not block: print the id to stderr, then wait for the record.")
+@waiting.timeout_option
+@terms_options
 @pairs.param_option
 @pairs.param_file_option
 @listing.json_option
@@ -145,19 +151,38 @@ def invoke(
     name: str,
     is_blocking: bool,
     is_result: bool,
+    is_wait: bool,
+    within_s: float,
+    delay: str | None,
+    at: str | None,
+    idempotency_key: str | None,
     params: pairs.Pairs,
     param_files: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Invoke an action.
 
-    Without -b or -r the command does not wait. When the action fails, its logs and its error go to stderr, and the
-    exit status is not 0: 246 for a failure of the action, 244 for one of the platform, 202 when it still runs.
+    Without -b, -r or --wait the command does not wait. When the action fails, its logs and its error go to stderr, and
+    the exit status is not 0: 246 for a failure of the action, 244 for one of the platform, 202 when it still runs.
+
+    --wait (with -r for the result alone) waits as `visp wait` does, however long, also over a restart of the server.
+    --delay and --at: it is accepted now and begun then; `visp delayed` lists and cancels what waits.
     """
     entity = _parse(name)
+    terms = taken(delay, at, idempotency_key, is_blocking=is_blocking or (is_result and not is_wait))
     arguments = pairs.values(params, param_files)
+    if is_wait:
+        if is_blocking:
+            raise misuse("--wait and --blocking exclude each other")
+        with unable(f"invoke action '{name}'"):
+            id = session.client.invoke(entity, arguments, terms=terms).activation_id
+        output.ok(f"invoked /{entity.id} with id {id}", is_error=True)
+        waiting.show(session, id, within_s, is_result=is_result, as_json=as_json)
+        return
     with unable(f"invoke action '{name}'"):
-        invoking.run(session, entity, arguments, is_blocking=is_blocking, is_result=is_result, as_json=as_json)
+        invoking.run(
+            session, entity, arguments, is_blocking=is_blocking, is_result=is_result, as_json=as_json, terms=terms
+        )
 
 
 @action.command(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from visp.cli import output
 from visp.client import documents
 from visp.client.errors import ActivationFailed, ClientError, StillRunning
+from visp.client.terms import AT_ONCE, Terms
 
 if TYPE_CHECKING:
     from visp.cli.pairs import Values
@@ -22,10 +23,11 @@ def run(
     is_blocking: bool,
     is_result: bool,
     as_json: bool,
+    terms: Terms = AT_ONCE,
 ) -> None:
     """Invokes and prints. Raises what the client raised, after what there is to see has been shown."""
     try:
-        done = session.client.invoke(name, arguments, is_blocking=is_blocking, is_result=is_result)
+        done = session.client.invoke(name, arguments, is_blocking=is_blocking, is_result=is_result, terms=terms)
     except StillRunning as late:
         if as_json:
             output.answer(late.body)

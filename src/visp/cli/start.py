@@ -16,13 +16,15 @@ from visp.cli.settings_flags import load, settings_flags
 Examples:
   visp start
   visp start --port 0 --data-dir /tmp/visp
+  visp start --takeover
   visp start --set limits.invocations_per_minute=60 --set retention.days=1
 """,
 )
 @settings_flags
+@click.option("--takeover", is_flag=True, help="Replace the running server of this data folder; no request fails.")
 @click.pass_context
-def start(ctx: click.Context, /, config: str | None, others: tuple[str, ...], **named: Any) -> None:
-    """Start the platform in the foreground; Ctrl-C stops it.
+def start(ctx: click.Context, /, config: str | None, others: tuple[str, ...], takeover: bool, **named: Any) -> None:
+    """Start the platform in the foreground; Ctrl-C stops it, a second one hurries.
 
     Settings come from visp.toml, then from VISP_* variables, then from these flags; `visp config show --origin` tells
     where each came from.
@@ -32,4 +34,4 @@ def start(ctx: click.Context, /, config: str | None, others: tuple[str, ...], **
         from visp.shards import serve
     else:
         from visp.serving import serve
-    ctx.exit(serve(loaded))
+    ctx.exit(serve(loaded, is_takeover=takeover))

@@ -10,6 +10,7 @@ from visp.cli import listing, output, pairs
 from visp.cli.command import ApiGroup
 from visp.cli.exits import misuse, unable
 from visp.cli.session import pass_session
+from visp.cli.terms import taken, terms_options
 from visp.client import documents
 from visp.client.errors import ApiError, ClientError
 
@@ -162,15 +163,29 @@ Examples:
 """
 )
 @click.argument("name")
+@terms_options
 @pairs.param_option
 @pairs.param_file_option
 @listing.json_option
 @pass_session
-def fire(session: Session, name: str, params: pairs.Pairs, param_files: tuple[str, ...], as_json: bool) -> None:
-    """Fire a trigger: each active rule on it invokes its action."""
+def fire(
+    session: Session,
+    name: str,
+    delay: str | None,
+    at: str | None,
+    idempotency_key: str | None,
+    params: pairs.Pairs,
+    param_files: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Fire a trigger: each active rule on it invokes its action.
+
+    --delay and --at: it is accepted now and fired then; `visp delayed` lists and cancels what waits.
+    """
     entity = _parse(name)
+    terms = taken(delay, at, idempotency_key)
     with unable(f"fire trigger '{name}'"):
-        fired = session.client.fire(entity, pairs.values(params, param_files))
+        fired = session.client.fire(entity, pairs.values(params, param_files), terms)
     if as_json:
         output.answer(fired.body or b"{}")
     elif fired.activation_id:

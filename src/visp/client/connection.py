@@ -17,9 +17,10 @@ import msgspec
 
 from visp import __version__
 from visp.client.errors import ApiError, Misused, NoConnection
+from visp.client.terms import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from visp.client.credentials import Credentials
 
@@ -64,9 +65,14 @@ class Connection:
             self._http.close()
             self._http = None
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Sends `path` (encoded, with its query) below the API's host. Raises `NoConnection`, `Misused`."""
-        headers = {"Accept": "application/json", "User-Agent": f"visp/{__version__}"}
+    def request(
+        self, method: str, path: str, body: bytes | None = None, more: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Sends `path` (encoded, with its query) below the API's host; `more` headers go with it.
+
+        Raises `NoConnection`, `Misused`.
+        """
+        headers = {"Accept": "application/json", "User-Agent": f"visp/{__version__}", **(more or {})}
         if self._credentials.auth:
             headers["Authorization"] = "Basic " + base64.b64encode(self._credentials.auth.encode()).decode()
         if body is not None:
@@ -82,8 +88,8 @@ class Connection:
             return self._send(method, path, body, headers)
         except ConnectionError as error:
             # The server may have closed an idle connection while the request was on its way. A POST is not sent a
-            # second time: it may have been taken, and would run the action twice.
-            if not is_reused or method == "POST":
+            # second time: it may have been taken, and would run the action twice, unless it has a key.
+            if not is_reused or (method == "POST" and IDEMPOTENCY_KEY not in headers):
                 raise self._failed(error) from None
         except (HTTPException, OSError) as error:
             raise self._failed(error) from None

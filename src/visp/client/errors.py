@@ -7,7 +7,8 @@
     ├── NoConnection       the server cannot be reached, or did not answer                            3
     ├── ApiError           the platform refused: `{"error", "code"}`                                  HTTP status − 256
     ├── ActivationFailed   the action ran and failed; carries its answer and its activation id        HTTP status − 256
-    └── StillRunning       a blocking invocation that was not finished in time                        202
+    ├── StillRunning       a blocking invocation that was not finished in time                        202
+    └── NotInTime          an activation that was waited for has no record yet                        124
 
 Exit statuses are those of OpenWhisk's `wsk`, modulo 256: 400 gives 144, 404 gives 148, 502 gives 246.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from visp.errors import VispError
 
-GENERAL, USAGE, NETWORK, STILL_RUNNING, INTERRUPTED = 1, 2, 3, 202, 130
+GENERAL, USAGE, NETWORK, NOT_IN_TIME, STILL_RUNNING, INTERRUPTED = 1, 2, 3, 124, 202, 130
 
 
 def exit_code(status: int) -> int:
@@ -51,10 +52,14 @@ class NoConnection(ClientError):
 
 
 class ApiError(ClientError):
-    """The platform refused. `code` is the transaction id, empty when the answer was not the platform's own."""
+    """The platform refused. `code` is the transaction id, empty when the answer was not the platform's own.
 
-    def __init__(self, status: int, error: str, code: str = "") -> None:
+    `retry_after_s` is when the same call may succeed, None when the answer does not say that it ever will.
+    """
+
+    def __init__(self, status: int, error: str, code: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(f"{error} (code {code})" if code else error)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.error = error
         self.code = code
@@ -81,4 +86,14 @@ class StillRunning(ClientError):
     def __init__(self, body: bytes, activation_id: str) -> None:
         super().__init__("Request accepted, but processing not completed yet.")
         self.body = body
+        self.activation_id = activation_id
+
+
+class NotInTime(ClientError):
+    """The time is over, and there is no record of the activation yet: it may still come."""
+
+    exit_code = NOT_IN_TIME
+
+    def __init__(self, activation_id: str, within_s: float) -> None:
+        super().__init__(f"activation {activation_id} has no record after {within_s:g} s; it may still come")
         self.activation_id = activation_id

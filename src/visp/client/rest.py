@@ -14,6 +14,7 @@ from visp.client import documents
 from visp.client.connection import Answer, Connection
 from visp.client.errors import ActivationFailed, ApiError, Misused, StillRunning
 from visp.client.names import escape
+from visp.client.terms import AT_ONCE, Terms
 from visp.entity.names import CALLERS_NAMESPACE
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Client:
         *,
         is_blocking: bool = False,
         is_result: bool = False,
+        terms: Terms = AT_ONCE,
     ) -> Invocation:
         """Invokes an action; `is_result` waits too, and asks for the result alone.
 
@@ -106,8 +108,9 @@ class Client:
         answer = self._call(
             "POST",
             _entity("actions", name),
-            {"blocking": is_blocking, "result": is_result},
+            {"blocking": is_blocking, "result": is_result, "delay": terms.delay, "at": terms.at},
             msgspec.json.encode(arguments),
+            terms.headers,
         )
         activation_id = answer.activation_id or documents.text(documents.value(answer.body), "activationId")
         if not answer.is_success:
@@ -118,16 +121,36 @@ class Client:
             raise ActivationFailed(502, _error_of(answer.body), answer.body, activation_id)
         return Invocation(activation_id, answer.body)
 
-    def fire(self, name: FullyQualifiedName, arguments: Mapping[str, msgspec.Raw]) -> Invocation:
+    def fire(
+        self, name: FullyQualifiedName, arguments: Mapping[str, msgspec.Raw], terms: Terms = AT_ONCE
+    ) -> Invocation:
         """Fires a trigger; the activation id is empty when no active rule is attached, and nothing was started."""
-        answer = self._call("POST", _entity("triggers", name), body=msgspec.json.encode(arguments))
+        answer = self._call(
+            "POST",
+            _entity("triggers", name),
+            {"delay": terms.delay, "at": terms.at},
+            msgspec.json.encode(arguments),
+            terms.headers,
+        )
         _check(answer)
         document = documents.value(answer.body)
         return Invocation(answer.activation_id or documents.text(document, "activationId"), answer.body)
 
-    def activation(self, id: str, namespace: str = CALLERS_NAMESPACE, *, has_phases: bool = False) -> bytes:
-        """`has_phases` asks for when the activation reached what; a server that does not know leaves that out."""
+    def activation(
+        self,
+        id: str,
+        namespace: str = CALLERS_NAMESPACE,
+        *,
+        has_phases: bool = False,
+        wait_s: float | None = None,
+    ) -> bytes:
+        """`has_phases` asks for when the activation reached what; a server that does not know leaves that out.
+
+        `wait_s` asks the server to wait for the record; `waiting.wait_for` goes on when it does not wait that long.
+        """
         query: Query = {"phases": True} if has_phases else {}
+        if wait_s is not None:
+            query["wait"] = f"{wait_s:.3f}"
         return self._ask("GET", f"/namespaces/{escape(namespace)}/activations/{escape(id)}", query)
 
     def activation_logs(self, id: str, namespace: str = CALLERS_NAMESPACE) -> bytes:
@@ -153,6 +176,10 @@ class Client:
             query["docs"] = True
         return self._ask("GET", f"/namespaces/{escape(namespace)}/activations", query)
 
+    def deferred(self, method: str, collection: str, id: str) -> bytes:
+        """GET, POST (replay) or DELETE of one of `deadletters` or `delayed`."""
+        return self._ask(method, f"/namespaces/{escape(CALLERS_NAMESPACE)}/{collection}/{escape(id)}")
+
     # ── the platform ────────────────────────────────────────────────────────────────────────────────────────────
 
     def namespaces(self) -> bytes:
@@ -171,7 +198,14 @@ class Client:
         _check(answer)
         return answer.body
 
-    def _call(self, method: str, path: str, query: Query | None = None, body: bytes | None = None) -> Answer:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         if not self.credentials.auth:
             raise Misused(
                 f"there is no key for {self.credentials.apihost}: `visp property set --auth KEY`, WHISK_AUTH or --auth"
@@ -179,7 +213,7 @@ class Client:
         path = f"/api/{escape(self.credentials.apiversion)}{path}"
         if given := {key: _parameter(value) for key, value in (query or {}).items() if value is not None}:
             path += "?" + urlencode(given)
-        return self._connection.request(method, path, body)
+        return self._connection.request(method, path, body, headers)
 
 
 def _entity(collection: str, name: FullyQualifiedName) -> str:
@@ -216,9 +250,12 @@ def _refusal(answer: Answer) -> ApiError:
     document = documents.value(answer.body)
     error = document.get("error") if isinstance(document, dict) else None
     if not isinstance(error, str):
-        return ApiError(answer.status, f"The connection failed, or timed out. (HTTP status code {answer.status})")
-    code = document.get("code") if isinstance(document, dict) else None
-    return ApiError(answer.status, error, "" if code is None else str(code))
+        error, code = f"The connection failed, or timed out. (HTTP status code {answer.status})", None
+    else:
+        code = document.get("code") if isinstance(document, dict) else None
+    later = answer.headers.get("retry-after", "")
+    retry_after_s = int(later) if later.isascii() and later.isdecimal() else None
+    return ApiError(answer.status, error, "" if code is None else str(code), retry_after_s)
 
 
 def _is_failure(record: bytes) -> bool:

@@ -48,7 +48,6 @@ class Acks:
         self._entries: dict[str, _Entry] = {}
         self._payload_bytes = 0
         self._drain = Drain(clock)
-        self._on_empty: Callable[[], None] | None = None
         transport.subscribe(bus.ACKS, self._heard)
 
     def __len__(self) -> int:
@@ -70,6 +69,11 @@ class Acks:
         self._payload_bytes += payload_bytes
         self._throttle.enter(namespace_uuid)
 
+    def owner_of(self, id: str) -> str | None:
+        """The uuid of the namespace whose activation in flight this is; None for any other id."""
+        entry = self._entries.get(id)
+        return None if entry is None else entry.namespace_uuid
+
     def forget(self, id: str) -> None:
         """The waiter is gone; the run goes on."""
         entry = self._entries.get(id)
@@ -83,8 +87,6 @@ class Acks:
             self._drain.ended += 1
             self._payload_bytes -= entry.payload_bytes
             self._throttle.leave(entry.namespace_uuid)
-        if not self._entries and self._on_empty is not None:
-            self._on_empty()
 
     def lost(self, shard: int) -> None:
         """A shard is gone: whoever waits for what runs there hears so; what it had accepted it goes on with alone."""
@@ -94,12 +96,6 @@ class Acks:
                 on_result, entry.on_result = entry.on_result, None
                 on_result(None)
             self.complete(id)
-
-    def when_empty(self, then: Callable[[], None]) -> None:
-        """Calls `then` once nothing is in flight; at once, if nothing is."""
-        self._on_empty = then
-        if not self._entries:
-            then()
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, ResultAck):

@@ -12,7 +12,7 @@ import msgspec
 from visp import wording
 from visp.entitlement import rights
 from visp.entity import action as actions
-from visp.entity import execs
+from visp.entity import execs, follow
 from visp.entity import rule as rules
 from visp.entity import trigger as triggers
 from visp.entity.action import Action
@@ -90,6 +90,7 @@ class Crud:
         old = await self._find_for_put(Action, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = actions.create(name, put, now_ms) if old is None else actions.update(old, put, now_ms)
+        follow.parse(new.annotations, name.namespace)  # what cannot be meant is refused now, not when it fails
         self._check_kind_is_offered(new.exec)
         if isinstance(put.exec, SequenceExec):
             await self._check_sequence(name, put.exec)
@@ -213,7 +214,9 @@ class Crud:
             previous = await self._linked_trigger(old.trigger)
             if previous is not None:
                 changes.append(Write(triggers.unlink(previous, name.id), previous.revision))
-        linked = triggers.link(trigger, name.id, RuleLink(new.action, status))
+        linked = triggers.link(
+            trigger, name.id, RuleLink(new.action, status, follow.parse(new.annotations, name.namespace))
+        )
         changes.append(Write(linked, trigger.revision))
         await self._entities.write(*changes)
         return new, status
@@ -229,7 +232,9 @@ class Crud:
         trigger = await self._linked_trigger(rule.trigger)
         if trigger is None:
             raise NotFound(wording.RULE_TRIGGER_GONE)
-        linked = triggers.link(trigger, name.id, RuleLink(rule.action, status))
+        linked = triggers.link(
+            trigger, name.id, RuleLink(rule.action, status, follow.parse(rule.annotations, name.namespace))
+        )
         await self._entities.write(Write(linked, trigger.revision))
 
     async def delete_rule(self, name: FullyQualifiedName) -> Rule:

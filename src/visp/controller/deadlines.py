@@ -41,6 +41,13 @@ class Deadlines:
         if line is not None:
             line.pop(id, None)
 
+    def expire(self) -> None:
+        """The time of everyone who waits is over now."""
+        for line in list(self._lines.values()):
+            while line:
+                _, (_, then) = line.popitem(last=False)
+                then()
+
     def _due(self, wait_s: float) -> None:
         line = self._lines[wait_s]
         now_s = self._clock.monotonic_s()

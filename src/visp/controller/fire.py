@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.bus.messages import encode_activation
+from visp.bus.messages import FireMessage, encode_task
 from visp.controller.invoke import Invocation
 from visp.controller.primitive import Accepted, Answer, Order, Refused, message_of, refusal
 from visp.entitlement import rights
@@ -121,19 +121,59 @@ class Fire:
                 except VispError as error:
                     log.warning("fire.action_unreadable", action=link.action.id, reason=str(error))
 
-    def start(self, firing: Firing, then: Callable[[Answer], None]) -> NothingToDo | None:
-        """Fires; `then` hears `Accepted` once the ledger holds it all. Raises `RequestError` and `ServiceError`."""
+    def start(self, firing: Firing, then: Callable[[Answer], None], id: str | None = None) -> NothingToDo | None:
+        """Fires; `then` hears `Accepted` once the ledger holds it all. Raises `RequestError` and `ServiceError`.
+
+        `id` is given where it was promised before.
+        """
         payload = payloads.parse_object(firing.body)
-        rules = firing.trigger.rules or {}
-        if not any(link.status is RuleStatus.ACTIVE for link in rules.values()):
+        if not _active(firing.trigger):
             return NothingToDo()
         self._primitive.check_room()
+        self._begin(id or self._primitive.new_id(), firing, payload, then)
+        return None
+
+    def message(self, firing: Firing, id: str | None = None) -> FireMessage:
+        """What will be fired, for one who lets it wait. Raises `RequestError` and `ServiceError`."""
+        self._primitive.check_room()
+        return FireMessage(
+            id=id or self._primitive.new_id(),
+            transid=firing.transid,
+            namespace=firing.identity.namespace,
+            namespace_uuid=firing.identity.namespace_uuid,
+            subject=firing.identity.subject,
+            trigger=firing.trigger.name.id,
+            content=firing.body,
+            headers={name: text for name, text in firing.headers.items() if name not in WITHHELD_HEADERS},
+            received_ms=firing.received_ms,
+        )
+
+    def start_delayed(self, id: str, firing: Firing) -> None:
+        """Fires under an id that was given away before, once the time has come: there is a record in any case."""
+        self._begin(id, firing, payloads.parse_object(firing.body), _ignore)
+
+    def tell(self, identity: Identity, target: Action | Trigger, body: bytes, transid: str) -> None:
+        """Runs an action, or fires a trigger, for the platform itself; raises `RequestError` and `ServiceError`."""
+        received_ms = self._clock.now_ms()
+        if isinstance(target, Trigger):
+            firing = Firing(
+                identity=identity, trigger=target, body=body, headers={}, transid=transid, received_ms=received_ms
+            )
+            self.start(firing, _ignore)
+        else:
+            self._invoke.start(
+                Invocation(identity=identity, action=target, body=body, transid=transid, received_ms=received_ms),
+                _ignore,
+            )
+
+    def _begin(self, id: str, firing: Firing, payload: JsonObject, then: Callable[[Answer], None]) -> None:
         event = payloads.merge({}, payload)
         body = payloads.encode(_argument(firing, payload))
         orders: list[Order] = []
+        rules = firing.trigger.rules or {}
         logs = tuple(self._activate(firing, rule, link, body, orders) for rule, link in rules.items())
-        record = _record(self._primitive.new_id(), firing, event, logs, self._clock.now_ms())
-        works = [Work(order.id, encode_activation(message_of(order, is_accepted=True))) for order in orders]
+        record = _record(id, firing, event, logs, self._clock.now_ms())
+        works = [Work(order.id, encode_task(message_of(order, is_accepted=True))) for order in orders]
 
         def accepted(error: Exception | None) -> None:
             then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
@@ -141,7 +181,6 @@ class Fire:
         self._ledger.accept(works, record, accepted)
         for order in orders:
             self._publish(order)
-        return None
 
     def _publish(self, order: Order) -> None:
         """The ledger holds it already: what cannot be published now runs at the next start."""
@@ -182,9 +221,14 @@ class Fire:
                 body=body,
                 transid=firing.transid,
                 received_ms=firing.received_ms,
+                follow=link.follow,
             ),
             is_here=True,
         )
+
+
+def _ignore(_: Answer) -> None:
+    """Nobody waits."""
 
 
 def _active(trigger: Trigger) -> int:

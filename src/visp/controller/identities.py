@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
+from visp.entity import follow
 from visp.entity.limits import (
     PARAMETERS_LIMIT_BYTES,
     PAYLOAD_LIMIT_BYTES,
@@ -33,7 +34,7 @@ from visp.entity.subject import (
     new_key,
     parse_authorization,
 )
-from visp.errors import Unauthorized
+from visp.errors import StoreUnavailable, Unauthorized
 from visp.store.base import KeyRecord
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
     store_activations: bool | None = None
     warmed_container_keeping_count: int | None = None
     warmed_container_keeping_timeout: str | None = None
+    retry: follow.RetryPolicy | None = None
+    dead_letter: bool | None = None
 
 
 class Identities:
@@ -146,6 +149,15 @@ class Identities:
         record = await self._subjects.key(namespace_uuid)
         return None if record is None else f"{record.uuid}:{unseal(record.sealed, self._secret)}"
 
+    async def check_secret(self, namespace: str) -> None:
+        """Raises `StoreUnavailable` with a sentence when a key of this namespace was sealed by another secret."""
+        for record in await self._subjects.keys_of(namespace):
+            if not opens(record.sealed, self._secret):
+                raise StoreUnavailable(
+                    "the secret is not the one that sealed the keys of this data folder: its file is damaged, or is "
+                    "another; put the right one there"
+                )
+
     async def ensure(self, namespace: str) -> AuthKey | None:
         """Makes a key for a built-in namespace that has none yet, and returns it; None when there was one."""
         if await self._subjects.keys_of(namespace):
@@ -198,6 +210,7 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         result_bytes=result_bytes,
         allowed_kinds=frozenset(own.allowed_kinds or ()),
         is_storing=own.store_activations is not False,
+        follow=follow.merged(follow.Follow(retry=own.retry, dead_letter="" if own.dead_letter else None)),
         own={name: value for name, value in own_only.items() if value is not None},
     )
 
@@ -229,6 +242,17 @@ def unseal(sealed: bytes, secret: bytes) -> str:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(_sealing_key(secret)).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], b"visp-key").decode()
+
+
+def opens(sealed: bytes, secret: bytes) -> bool:
+    """Whether this is the secret under which a key was sealed."""
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        unseal(sealed, secret)
+    except (InvalidTag, ValueError):
+        return False
+    return True
 
 
 def _sealing_key(secret: bytes) -> bytes:

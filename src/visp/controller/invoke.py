@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.controller.primitive import Answer, Order
+from visp.controller.primitive import Answer, Order, message_of
 from visp.entitlement import rights
+from visp.entity import follow
 from visp.entity import payload as payloads
 from visp.entity.action import Action
 from visp.entity.execs import CodeExec, SequenceExec
+from visp.entity.follow import Follow
 from visp.entity.parameters import Parameters, is_true, values
 from visp.entity.subject import Identity
 from visp.errors import BadRequest, TooLarge
@@ -23,6 +25,7 @@ from visp.errors import BadRequest, TooLarge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from visp.bus.messages import ActivationMessage
     from visp.clock import Clock
     from visp.controller.primitive import Primitive
     from visp.controller.sequence import Sequences
@@ -33,7 +36,11 @@ if TYPE_CHECKING:
 
 
 class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A request to run an action. `body` is the payload as it was sent; `wait_s` None asks for no result."""
+    """A request to run an action. `body` is the payload as it was sent; `wait_s` None asks for no result.
+
+    `follow` is what a rule says of failures. `id` is given where it was promised before: then the ledger has the work
+    before it runs, blocking or not.
+    """
 
     identity: Identity
     action: Action
@@ -41,6 +48,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     transid: str
     received_ms: int
     wait_s: float | None = None
+    follow: Follow | None = None
+    id: str | None = None
 
 
 class Invoke:
@@ -88,14 +97,51 @@ class Invoke:
         Raises `RequestError` and `ServiceError` for what is refused before anything was begun.
         """
         order = self.order(invocation)
-        wait_s = invocation.wait_s
+        wait_s, is_promised = invocation.wait_s, invocation.id is not None
         if isinstance(order.action.exec, SequenceExec):
-            self._sequences.start(order, wait_s, then)
+            self._sequences.start(order, wait_s, then, is_promised=is_promised)
         elif wait_s is None:
             self._primitive.run_accepted(order, then)
+        elif is_promised:
+            self._primitive.run_promised(order, wait_s, then)
         else:
             self._primitive.run_blocking(order, wait_s, then)
         return order.id
+
+    def new_id(self) -> str:
+        """For what is promised before it is begun: it will lie in this shard's ledger."""
+        return self._primitive.new_id()
+
+    def message(self, invocation: Invocation) -> ActivationMessage:
+        """What will be run, for one who lets it wait; raises `RequestError` and `ServiceError`."""
+        return message_of(self.order(invocation, is_here=True), is_accepted=True)
+
+    def replay(
+        self,
+        identity: Identity,
+        action: Action,
+        message: ActivationMessage,
+        transid: str,
+        then: Callable[[Answer], None],
+    ) -> bool:
+        """Accepts the same run again, as a first attempt: with its argument as it was merged then."""
+        self._primitive.check_room()
+        follow = message.follow
+        order = Order(
+            id=self._primitive.new_id(),
+            identity=identity,
+            action=action,
+            content=message.content,
+            transid=transid,
+            received_ms=self._clock.now_ms(),
+            binding=message.binding,
+            follow=None if follow is None else msgspec.structs.replace(follow, attempt=1, first=None),
+        )
+        if isinstance(action.exec, SequenceExec):
+            self._sequences.start(order, None, then)
+        else:
+            self._primitive.run_accepted(order, then)
+        return True
 
     def order(self, invocation: Invocation, *, is_here: bool = False) -> Order:
         """The checks that need the action and the payload; raises `RequestError` and `ServiceError`.
@@ -108,12 +154,13 @@ class Invoke:
         self._primitive.check_room()
         is_here = is_here or isinstance(action.exec, SequenceExec)  # whose controller this is
         return Order(
-            id=self._primitive.new_id() if is_here else self._primitive.place(identity, action),
+            id=invocation.id or (self._primitive.new_id() if is_here else self._primitive.place(identity, action)),
             identity=identity,
             action=action,
             content=argument(action, payload),
             transid=invocation.transid,
             received_ms=invocation.received_ms,
+            follow=follow_of(identity, action, invocation.follow),
         )
 
     def check_action(self, identity: Identity, action: Action, payload: JsonObject) -> None:
@@ -133,6 +180,14 @@ def overrides_final(action: Action, payload: JsonObject) -> bool:
     if not is_true(action.annotations, "final"):
         return False
     return any(is_defined(action.parameters, key) for key in payload)
+
+
+def follow_of(identity: Identity, action: Action, of_rule: Follow | None) -> Follow | None:
+    """What follows from a failure, for which the action was checked when it was stored."""
+    annotations, of_namespace = action.annotations, identity.limits.follow
+    if follow.ANNOTATIONS.isdisjoint(annotations):
+        return follow.merged(of_rule, of_namespace) if of_rule is not None else of_namespace
+    return follow.merged(of_rule, follow.parse(annotations, action.name.namespace), of_namespace)
 
 
 def is_defined(parameters: Parameters, key: str) -> bool:

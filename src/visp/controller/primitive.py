@@ -10,15 +10,18 @@ The warm path is plain calls: everything here ends in a callback. Three ways to 
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.bus.base import invoker_topic
-from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_activation
+from visp.bus.base import LATER, invoker_topic
+from visp.bus.follow import follow_ups
+from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_task
 from visp.controller.deadlines import Deadlines
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, new_id
+from visp.entity.follow import Follow
 from visp.entity.subject import Identity
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.scheduler.placement import place
@@ -28,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.bus.base import Bus
+    from visp.bus.messages import Deferred
     from visp.clock import Clock
     from visp.controller.acks import Acks
+    from visp.entity.activation import ActivationRecord
     from visp.scheduler.fleet import Fleet
     from visp.store.base import Ledger
 
@@ -70,6 +75,7 @@ class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     received_ms: int
     cause: str | None = None
     binding: str | None = None
+    follow: Follow | None = None
 
 
 class Primitive:
@@ -137,22 +143,49 @@ class Primitive:
         def accepted(error: Exception | None) -> None:
             then(Accepted(order.id) if error is None else Refused(refusal(error)))
 
-        self._ledger.accept([Work(order.id, encode_activation(message))], None, accepted)
+        self._ledger.accept([Work(order.id, encode_task(message))], None, accepted)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
         # in the same loop turn: a free container's `started` shares the sync
         self._bus.publish(self._topic_of(order), message)
 
-    def run_part(self, order: Order, then: Callable[[Answer], None]) -> None:
-        """Runs a part of a composite: answers `Finished`."""
+    def run_promised(self, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
+        """Answers `Finished`, or `Accepted` once `wait_s` has passed; the ledger holds the work before it runs."""
+        message = message_of(order, is_accepted=True)
+        waiting = _Promised(self, order, wait_s, then)
+        self._ledger.accept([Work(order.id, encode_task(message))], None, waiting.on_accepted)
+        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
+        self._deadlines.add(order.id, wait_s, waiting.on_deadline)
+        self._bus.publish(self._topic_of(order), message)
+
+    def run_part(self, order: Order, then: Callable[[Answer], None], *, is_accepted: bool = False) -> None:
+        """Runs a part of a composite: answers `Finished`. `is_accepted`: the ledger holds it."""
         self._acks.register(
             order.id, order.identity.namespace_uuid, len(order.content), lambda ack: then(answer_of(ack))
         )
-        self._bus.publish(self._topic_of(order), message_of(order))
+        self._bus.publish(self._topic_of(order), message_of(order, is_accepted=is_accepted))
+
+    def detach_part(self, order: Order) -> None:
+        """A part that runs is accepted work from now on: its entry is in the ledger's buffer."""
+        self._bus.publish(self._topic_of(order), Detached(order.id))
 
     def publish_accepted(self, order: Order) -> None:
         """Publishes work that the ledger holds already: a fire's children, or what is found at start."""
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
         self._bus.publish(self._topic_of(order), message_of(order, is_accepted=True))
+
+    def hurry(self) -> None:
+        """Nobody is waited with any longer: what blocking callers wait for becomes accepted work."""
+        self._deadlines.expire()
+
+    def follow(self, message: ActivationMessage, record: ActivationRecord) -> None:
+        """Accepts what follows from an outcome, by the write that records it: called in the same turn of the loop."""
+        now_ms = self._clock.now_ms()
+        for next in follow_ups(message, record.head.status, record.result, now_ms, random.random()):
+
+            def accepted(_: Exception | None, next: Deferred = next) -> None:
+                self._bus.publish(LATER, next)
+
+            self._ledger.accept([Work(next.id, next.task, next.due_ms)], None, accepted, is_owed=True)
 
     def settled(self, order: Order, wait_s: float) -> None:
         """The result came in time."""
@@ -161,7 +194,7 @@ class Primitive:
     def detach(self, order: Order, topic: str, then: Callable[[Exception | None], None]) -> None:
         """Turns a running blocking activation into accepted work."""
         message = message_of(order, is_accepted=True)
-        self._ledger.accept([Work(order.id, encode_activation(message))], None, then)
+        self._ledger.accept([Work(order.id, encode_task(message))], None, then)
         self._bus.publish(topic, Detached(order.id))
 
 
@@ -198,6 +231,44 @@ class _Waiting:
             then(answer)
 
 
+class _Promised:
+    """A blocking caller whose work was accepted first."""
+
+    __slots__ = ("_is_accepted", "_is_late", "_order", "_primitive", "_then", "_wait_s")
+
+    def __init__(self, primitive: Primitive, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
+        self._primitive = primitive
+        self._order = order
+        self._wait_s = wait_s
+        self._then: Callable[[Answer], None] | None = then
+        self._is_accepted = self._is_late = False
+
+    def on_accepted(self, error: Exception | None) -> None:
+        self._is_accepted = error is None
+        if error is not None:
+            self._settle(Refused(refusal(error)))
+        elif self._is_late:
+            self._settle(Accepted(self._order.id))
+
+    def on_result(self, ack: ResultAck | None) -> None:
+        if ack is None:
+            self.on_deadline()
+        else:
+            self._settle(answer_of(ack))
+
+    def on_deadline(self) -> None:
+        """The id is given once it is on disk."""
+        self._is_late = True
+        if self._is_accepted:
+            self._settle(Accepted(self._order.id))
+
+    def _settle(self, answer: Answer) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            self._primitive.settled(self._order, self._wait_s)
+            then(answer)
+
+
 def answer_of(ack: ResultAck | None) -> Answer:
     """What an ack means for whoever waits; None that the shard that ran it is gone."""
     if ack is None:
@@ -229,4 +300,5 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         is_blocking=is_blocking,
         cause=order.cause,
         binding=order.binding,
+        follow=order.follow,
     )

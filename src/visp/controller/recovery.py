@@ -1,6 +1,7 @@
 """After a restart: what was accepted and not started runs; what was running gets its internal-error record.
 
-An action is run at most once: started work is not run again, because nobody knows how far it came.
+An action is run at most once: started work is not run again, because nobody knows how far it came, unless its
+annotations ask for retries. What is due later waits for its time again, and a sequence goes on from the step it was at.
 """
 
 from __future__ import annotations
@@ -9,117 +10,87 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp import wording
-from visp.bus.messages import ActivationMessage, decode_activation
-from visp.controller.primitive import Order
-from visp.entity.action import Action
-from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, Status, failure
+from visp.bus.messages import ActivationMessage, StepMessage, decode_task
+from visp.controller.sequence import Found
 from visp.entity.execs import SequenceExec
-from visp.entity.names import from_id
-from visp.errors import Corrupt, ServiceError
+from visp.errors import ServiceError
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from visp.clock import Clock
-    from visp.controller.identities import Identities
-    from visp.controller.primitive import Primitive
+    from visp.bus.messages import Task
+    from visp.controller.later import Later
+    from visp.controller.primitive import Order
     from visp.controller.sequence import Sequences
     from visp.store.base import Ledger, OpenWork
-    from visp.store.cache import EntityCache
 
 
 class Recovery:
     """Runs once, when an invoker is up."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        entities: EntityCache,
-        identities: Identities,
-        primitive: Primitive,
-        sequences: Sequences,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, *, ledger: Ledger, later: Later, sequences: Sequences) -> None:
         self._ledger = ledger
-        self._entities = entities
-        self._identities = identities
-        self._primitive = primitive
+        self._later = later
         self._sequences = sequences
-        self._clock = clock
 
     async def run(self) -> tuple[int, int]:
-        """Resumes or ends everything the ledger holds open; how many were begun, how many were ended."""
+        """Resumes or ends everything the ledger holds open; how many were begun, how many were ended.
+
+        What waits comes first: what follows from an outcome that was not recorded must not be made twice.
+        """
         begun = ended = 0
+        found: dict[str, Found] = {}
         for work in self._ledger.open_work():
-            if await self._resume(work):
+            task = _task(work)
+            if task is None:
+                ended += 1
+            elif isinstance(task, StepMessage) or (
+                isinstance(task, ActivationMessage) and (work.is_started or not work.due_ms)
+            ):
+                found[work.id] = Found(task, work.is_started)
+            else:
+                self._later.take(work.id, task, work.due_ms)
+                begun += 1
+        steps = {id: one.task for id, one in found.items() if isinstance(one.task, StepMessage)}
+        orders = {id: await self._later.order_of(step.run) for id, step in steps.items()}
+        parts = {step.part for id, step in steps.items() if orders[id] is not None}
+        for id, one in found.items():
+            if await self._resume(one, is_part=id in parts, order=orders.get(id), found=found):
                 begun += 1
             else:
                 ended += 1
         return begun, ended
 
-    async def _resume(self, work: OpenWork) -> bool:
+    async def _resume(self, one: Found, *, is_part: bool, order: Order | None, found: dict[str, Found]) -> bool:
+        """Whether the work goes on; a part goes on, if at all, with the sequence that waits for it."""
+        task = one.task
         try:
-            message = decode_activation(work.message)
-        except (msgspec.DecodeError, ValueError):
-            log.error("recovery.unreadable", activation=work.id)
-            return False
-        action = await self._action(message)
-        if work.is_started:
-            self._end(message, action, failure(Status.INTERNAL_ERROR, wording.INTERRUPTED))
-            return False
-        identity = await self._identities.by_uuid(message.namespace_uuid)
-        if action is None or identity is None:
-            self._end(message, action, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
-            return False
-        order = Order(
-            id=message.id,
-            identity=identity,
-            action=action,
-            content=message.content,
-            transid=message.transid,
-            received_ms=message.received_ms,
-            cause=message.cause,
-            binding=message.binding,
-        )
-        try:
-            if isinstance(action.exec, SequenceExec):
-                self._sequences.resume(order)
-            else:
-                self._primitive.publish_accepted(order)
+            if is_part and (isinstance(task, StepMessage) or not one.is_started):
+                return True
+            if isinstance(task, StepMessage):
+                if order is None:
+                    await self._later.end_unrun(task.run)
+                else:
+                    self._sequences.go_on(order, task, found, self._later)
+                return order is not None
+            if one.is_started and not await self._is_sequence(task):
+                await self._later.interrupt(task)
+                return False
+            return await self._later.resume(task)
         except ServiceError as error:
-            log.error("recovery.not_published", activation=work.id, reason=str(error))
+            log.error("recovery.not_resumed", activation=task.id, reason=str(error))
+            if isinstance(task, ActivationMessage) and not one.is_started:
+                self._later.take(task.id, task, task.received_ms)  # which tries until it can be begun
             return False
-        return True
 
-    async def _action(self, message: ActivationMessage) -> Action | None:
-        try:
-            found = await self._entities.get(message.action)
-        except Corrupt:
-            return None
-        return found if isinstance(found, Action) else None
-
-    def _end(self, message: ActivationMessage, action: Action | None, outcome: Outcome) -> None:
-        now_ms = self._clock.now_ms()
-        head = ActivationHead(
-            id=message.id,
-            namespace=message.namespace,
-            subject=message.subject,
-            name=from_id(message.action).name,
-            version="0.0.1" if action is None else action.version,
-            start_ms=now_ms,
-            end_ms=now_ms,
-            duration_ms=0,
-            status=outcome.status,
-            path=message.action,
-            kind="unknown" if action is None else action.exec.kind,
-            limits=None if action is None else action.limits,
-            cause=message.cause,
-            binding=message.binding,
-        )
-        self._ledger.finish(ActivationRecord(head=head, result=outcome.result), _report)
+    async def _is_sequence(self, message: ActivationMessage) -> bool:
+        """Of one without a step no part was begun: it begins anew."""
+        action = await self._later.action_of(message)
+        return action is not None and isinstance(action.exec, SequenceExec)
 
 
-def _report(error: Exception | None) -> None:
-    if error is not None:
-        log.error("recovery.not_recorded", reason=str(error))
+def _task(work: OpenWork) -> Task | None:
+    try:
+        return decode_task(work.message)
+    except (msgspec.DecodeError, ValueError):
+        log.error("recovery.unreadable", activation=work.id)
+        return None

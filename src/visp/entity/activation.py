@@ -89,6 +89,7 @@ class ActivationHead(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_
     """Everything in a record but its result and logs.
 
     `path` is `ns[/pkg]/name` of the action that ran (None for a trigger); `namespace` the one that invoked it.
+    `retry_of` is the id of the first attempt and `attempt` the number of this one, both None in the first.
     `end_ms` is 0 and `duration_ms` None for a trigger. `is_timeout` is None for what is no ordinary action, and so is
     `phases`, as in every record that was written before there were any. New fields go to the end: records are kept.
     """
@@ -114,6 +115,8 @@ class ActivationHead(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_
     is_conductor: bool = False
     binding: str | None = None
     phases: Phases | None = None
+    retry_of: str | None = None
+    attempt: int | None = None
 
 
 class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -127,6 +130,13 @@ class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     result: bytes
     logs: tuple[str, ...] = ()
     has_all_logs: bool = True
+
+
+def filter_name(head: ActivationHead) -> str:
+    """The name that a list's filter compares: `package/name` of an action in a package, else the name."""
+    if head.path is None:
+        return head.name
+    return head.path.partition("/")[2]
 
 
 def with_logs(record: ActivationRecord, logs: tuple[str, ...], collected_us: int | None = None) -> ActivationRecord:
@@ -193,6 +203,8 @@ def render_annotations(head: ActivationHead, *, has_phases: bool = False) -> byt
         out += b',{"key":"initTime","value":%d}' % head.init_ms
     if head.cause is not None:
         out += b',{"key":"causedBy","value":"sequence"}'
+    if head.retry_of is not None:
+        out += b"," + _annotation("retryOf", head.retry_of) + b"," + _annotation("attempt", head.attempt)
     if has_phases and head.phases is not None:
         out += b"," + _annotation(PHASES_KEY, _shown_phases(head.phases))
     return out + binding

@@ -16,6 +16,7 @@ import uuid
 import msgspec
 
 from visp import wording
+from visp.entity.follow import Follow
 from visp.entity.limits import (
     PARAMETERS_LIMIT_BYTES,
     PAYLOAD_LIMIT_BYTES,
@@ -58,6 +59,8 @@ class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
     allowed_kinds: frozenset[str] = frozenset()
     is_storing: bool = True
     """Whether records of activations are kept."""
+    follow: Follow | None = None
+    """What follows from a failure where neither rule nor action say so."""
     own: dict[str, object] = {}
     """Further limits as `GET …/limits` shows them: only where an operator set them."""
 

@@ -10,6 +10,7 @@ import msgspec
 from visp import wording
 from visp.entity import version
 from visp.entity.action import parse_publish, raw_fields
+from visp.entity.follow import Follow
 from visp.entity.names import FullyQualifiedName, is_name, split_path
 from visp.entity.parameters import Parameters, render_parameters, text
 from visp.entity.payload import parse_document
@@ -22,10 +23,14 @@ class RuleStatus(StrEnum):
 
 
 class RuleLink(msgspec.Struct, frozen=True):
-    """A rule as its trigger knows it: the status lives here, so that firing reads one document."""
+    """A rule as its trigger knows it: the status lives here, so that firing reads one document.
+
+    `follow` is what the rule's annotations say of failures.
+    """
 
     action: FullyQualifiedName
     status: RuleStatus
+    follow: Follow | None = None
 
 
 class Trigger(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,6 +213,7 @@ def head_of(
 ) -> ActivationHead:
     """The head of an ordinary action's record."""
     message, action = job.message, job.action
+    follow = message.follow
     return ActivationHead(
         id=message.id,
         namespace=message.namespace,
@@ -233,6 +234,8 @@ def head_of(
         cause=message.cause,
         binding=message.binding,
         phases=phases,
+        retry_of=None if follow is None else follow.first,
+        attempt=None if follow is None or follow.first is None else follow.attempt,
     )
 
 
@@ -250,4 +253,6 @@ def fallback_head(message: ActivationMessage, outcome: Outcome, now_ms: int) -> 
         status=outcome.status,
         path=message.action,
         cause=message.cause,
+        retry_of=None if message.follow is None else message.follow.first,
+        attempt=None if message.follow is None or message.follow.first is None else message.follow.attempt,
     )

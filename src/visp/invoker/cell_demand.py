@@ -71,7 +71,7 @@ class CellDemand:
         passed = int((now_s - self._second_s) / SECOND_S)
         if passed == 0:
             return
-        for cell in self._levels.keys() | self._drawn.keys():
+        for cell in {**self._levels, **self._drawn}:
             drawn = self._drawn.get(cell, 0) if self._start_s.get(cell, WORTH_S) >= WORTH_S else 0
             level = follow(self._levels.get(cell, 0.0), drawn, passed)
             if level >= FAINT:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from visp import wording
 from visp.bus import base as topics
+from visp.bus.follow import follow_ups
 from visp.bus.messages import (
     WARM_LIMIT,
     ActivationMessage,
@@ -36,13 +38,14 @@ from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
 from visp.invoker.slot import WORKING, Key, Slot, State
 from visp.runtime.base import CONCURRENT, CONCURRENT_FAMILIES, CodeRefused, Gone, Reply
+from visp.store.base import Work
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from visp.bus.base import Bus
-    from visp.bus.messages import Message
+    from visp.bus.messages import Deferred, Message
     from visp.clock import Clock
     from visp.container.base import Container, Maker
     from visp.entity.activation import Phases
@@ -112,6 +115,9 @@ class Invoker:
         """Every activation that waits or runs here, by id; `_loading` those whose action is being read, and whether
         they were detached meanwhile."""
         self._loading: dict[str, bool] = {}
+        self._held: list[Job] = []
+        self._is_holding = False
+        self._is_hold_due = False
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
         self._meter = Meter()
@@ -153,6 +159,26 @@ class Invoker:
         """What this invoker has counted, for a scrape."""
         return self._meter.families(self.pool)
 
+    # ── before the end ──────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def under_way(self) -> int:
+        """Activations that run here or are going to, without those that are held back."""
+        return len(self._jobs) + len(self._loading) - len(self._held)
+
+    def hold_back(self) -> None:
+        """Accepted work that has no container is not begun any more: the ledger has it, and the next start runs it."""
+        self._is_holding = True
+        self._is_hold_due = False
+        self._held += self.pool.withdraw(lambda job: job.is_accepted)
+
+    def go_on(self) -> None:
+        """There is no next start: what was held back runs here after all."""
+        self._is_holding = self._is_hold_due = False
+        held, self._held = self._held, []
+        for job in held:
+            self.pool.submit(job)
+
     # ── from the bus ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _heard(self, message: Message) -> None:
@@ -175,6 +201,9 @@ class Invoker:
             job.is_accepted = True
             if job.has_begun:
                 self._ledger.start([id], _ignore)
+            elif self._is_holding and not self._is_hold_due:  # many are detached in one turn: they are looked for once
+                self._is_hold_due = True
+                self._loop.call_soon(lambda: self.hold_back() if self._is_holding else None)
         elif id in self._loading:
             self._loading[id] = True
 
@@ -200,7 +229,10 @@ class Invoker:
         if is_detached:
             job.is_accepted = True
         self._jobs[message.id] = job
-        self.pool.submit(job)
+        if self._is_holding and job.is_accepted:
+            self._held.append(job)
+        else:
+            self.pool.submit(job)
 
     def _concurrency_of(self, action: Action) -> int:
         """How many of its runs one container takes at once: as many as it may, if its launcher can."""
@@ -551,11 +583,14 @@ class Invoker:
         phases = activate.phases_of(job, self._clock.monotonic_s())
         self._meter.record(job.action.exec.kind, outcome.status, phases)
         head = activate.head_of(job, outcome, end_ms, duration_ms, is_timeout=is_timeout, phases=phases)
-        self._write(ActivationRecord(head=head, result=outcome.result, logs=logs, has_all_logs=has_all_logs))
+        record = ActivationRecord(head=head, result=outcome.result, logs=logs, has_all_logs=has_all_logs)
+        self._write(record, job.message)
         return phases
 
-    def _write(self, record: ActivationRecord) -> None:
+    def _write(self, record: ActivationRecord, message: ActivationMessage) -> None:
         bus = self._bus
+        if message.follow is not None:
+            self._follow(message, record)
 
         def written(error: Exception | None) -> None:
             said = None if error is None else str(error)
@@ -563,10 +598,20 @@ class Invoker:
 
         self._ledger.finish(record, written)
 
+    def _follow(self, message: ActivationMessage, record: ActivationRecord) -> None:
+        """What follows from the outcome is accepted by the write that records it."""
+        now_ms = self._clock.now_ms()
+        for next in follow_ups(message, record.head.status, record.result, now_ms, random.random()):
+
+            def accepted(_: Exception | None, next: Deferred = next) -> None:
+                self._bus.publish(topics.LATER, next)
+
+            self._ledger.accept([Work(next.id, next.task, next.due_ms)], None, accepted, is_owed=True)
+
     def _abort(self, message: ActivationMessage, outcome: Outcome) -> None:
         """An activation whose action could not be had: the fallback record."""
         head = activate.fallback_head(message, outcome, self._clock.now_ms())
-        self._write(ActivationRecord(head=head, result=outcome.result))
+        self._write(ActivationRecord(head=head, result=outcome.result), message)
 
     def _not_recorded(self, job: Job, error: Exception) -> None:
         """Nothing can be written: the activation was not begun, and its caller is told so."""
@@ -574,6 +619,11 @@ class Invoker:
         outcome = failure(Status.INTERNAL_ERROR, wording.DISK_FULL)
         head = activate.head_of(job, outcome, job.start_ms, 0, is_timeout=False)
         self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error), is_complete=True))
+
+    def owner_of(self, id: str) -> str | None:
+        """The uuid of the namespace whose activation waits or runs here; None for any other id."""
+        job = self._jobs.get(id)
+        return None if job is None else job.message.namespace_uuid
 
     # ── pings ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -175,6 +175,12 @@ class Pool:
             while job.key in self._queues and self._plan_key(job.key) is None:
                 pass
 
+    def withdraw(self, which: Callable[[Job], bool]) -> list[Job]:
+        """Takes jobs that wait out of their queues; who is left may be served sooner."""
+        taken = self._waiting.withdraw(which)
+        self._look()
+        return taken
+
     def launched(self, slot: Slot) -> None:
         """The slot's container has been created: soon its start is over."""
         self.shelf.launched(slot, self._clock.monotonic_s())

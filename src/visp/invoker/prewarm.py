@@ -44,7 +44,7 @@ def counts(
 ) -> dict[Cell, int]:
     """How many of each sort to have; for demand no more than `most`."""
     out = {entry.cell: entry.count for entry in wanted}
-    for cell in levels.keys() | expected.keys():
+    for cell in {**levels, **expected}:  # in an order that does not depend on how strings are hashed
         demand = min(most, max(round(levels.get(cell, 0.0)), expected.get(cell, 0)))
         out[cell] = max(out.get(cell, 0), demand)
     return out

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from visp.invoker.fair import Accounts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from visp.invoker.job import Job
     from visp.invoker.slot import Key
 
@@ -57,13 +59,31 @@ class Waiting:
         job = queue.popleft()
         if not queue:
             del self.queues[key]
-        left = self._by_namespace[key.namespace] - 1
-        if left:
-            self._by_namespace[key.namespace] = left
-        else:
-            del self._by_namespace[key.namespace]
+        self._discount(key.namespace, 1)
         job.placed_s = now_s
         return job
+
+    def withdraw(self, which: Callable[[Job], bool]) -> list[Job]:
+        """Takes out the jobs of which `which` is true, in the order of their queues."""
+        taken: list[Job] = []
+        for key, queue in list(self.queues.items()):
+            kept = deque(job for job in queue if not which(job))
+            if len(kept) == len(queue):
+                continue
+            taken += [job for job in queue if which(job)]
+            self._discount(key.namespace, len(queue) - len(kept))
+            if kept:
+                self.queues[key] = kept
+            else:
+                del self.queues[key]
+        return taken
+
+    def _discount(self, namespace: str, count: int) -> None:
+        left = self._by_namespace[namespace] - count
+        if left:
+            self._by_namespace[namespace] = left
+        else:
+            del self._by_namespace[namespace]
 
     def in_turn(self) -> list[Key]:
         """Every key that waits: of the namespace that was charged least first, within it who waits longest."""

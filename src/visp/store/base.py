@@ -173,6 +173,21 @@ class ActivationStore(Protocol):
         """None for an unknown id and for another namespace's alike. Waits up to 1 s for logs that are still coming."""
         ...
 
+    def when_recorded(self, then: Callable[[ActivationRecord], None]) -> None:
+        """`then`, which never raises, hears of each record that this process writes, once it can be read.
+
+        Its logs may still be coming.
+        """
+        ...
+
+    def has_open(self, id: str) -> bool:
+        """Whether a ledger of this process holds it as accepted work that has not ended."""
+        ...
+
+    async def is_open(self, id: str) -> bool:
+        """The same, of whichever process has its ledger; raises `ServiceError` when that does not answer."""
+        ...
+
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         """Only records whose logs are complete."""
         ...
@@ -221,10 +236,14 @@ class Ledger(Protocol):
         """Raises `StoreFull` or `Overloaded` when new work must be refused. Cheap: called for each request."""
         ...
 
-    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+    def accept(
+        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+    ) -> None:
         """Work that will run whatever happens, all of it or none.
 
-        `record` is a fired trigger's own, terminal at once. Synced.
+        `record` is a fired trigger's own, terminal at once. Synced. `is_owed`: it follows from what is recorded in the
+        same turn of the loop, and so in the same write; what cannot be written now is written when there is room, and
+        `then` hears only of that.
         """
         ...
 
@@ -232,14 +251,8 @@ class Ledger(Protocol):
         """The run lines of these accepted works are about to be sent. Synced."""
         ...
 
-    def finish(
-        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
-    ) -> None:
-        """The outcome. When `record.has_all_logs` is false, `add_logs` follows.
-
-        `works` follow from it: they are accepted by the same write, before it. So a start that finds them without it
-        must not derive them anew from what was interrupted.
-        """
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+        """The outcome. When `record.has_all_logs` is false, `add_logs` follows."""
         ...
 
     def end(self, id: str) -> None:
@@ -256,3 +269,73 @@ class Ledger(Protocol):
         Valid after start, empty when read again.
         """
         ...
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter: an activation that failed for good. `id` is its own, `body` its owner's business."""
+
+    id: str
+    namespace: str
+    at_ms: int
+    body: bytes
+
+
+class LetterStore(Protocol):
+    """Dead letters, by namespace. What is acknowledged survives a power cut."""
+
+    async def put_letter(self, letter: Letter, keep: int) -> int:
+        """Keeps the letter, once however often it comes, and `keep` of a namespace: how many of the oldest went."""
+        ...
+
+    async def letter(self, namespace: str, id: str) -> Letter | None:
+        """None for an unknown id and for another namespace's alike; raises `Corrupt`."""
+        ...
+
+    async def letters(self, namespace: str, skip: int, limit: int) -> Sequence[Letter]:
+        """The newest first."""
+        ...
+
+    async def count_letters(self, namespace: str) -> int:
+        """All of a namespace."""
+        ...
+
+    async def drop_letter(self, namespace: str, id: str) -> bool:
+        """Whether there was one."""
+        ...
+
+
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """What an idempotency key stands for: the hash of the body it came with, and the activation that was begun."""
+
+    body: bytes
+    id: str
+    at_ms: int
+
+
+class PromiseStore(Protocol):
+    """Idempotency keys, each under the hash of its scope. What is acknowledged survives a power cut."""
+
+    async def promise(self, scope: bytes, since_ms: int) -> Promise | None:
+        """What the key stands for, if it is that young."""
+        ...
+
+    async def put_promise(
+        self, scope: bytes, namespace: str, promise: Promise, since_ms: int, limit: int
+    ) -> Promise | None:
+        """What the key stands for from now on: this, unless there is one that young already.
+
+        None when the namespace has `limit` of them.
+        """
+        ...
+
+    async def drop_promise(self, scope: bytes) -> None:
+        """Nothing was begun after all."""
+        ...
+
+    async def sweep_promises(self, before_ms: int) -> int:
+        """Forgets those that are older; how many."""
+        ...
+
+
+class Promises(LetterStore, PromiseStore, Protocol):
+    """What a server owes beside activations."""

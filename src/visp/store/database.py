@@ -2,21 +2,30 @@
 
 Each side has a connection and a thread of its own. Writes that arrive while a commit is under way share the next one. A
 file that another process writes is `Borrowed`: it has the reader alone.
+
+A file that is damaged is refused when it is opened, as far as a quick look shows. What it does not show is found by the
+checksums of rows, which are their readers' business, and by `visp admin check`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from visp.errors import Corrupt, StoreFull, StoreUnavailable, VispError
+from visp.store import wal
+from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    Migration = str | Callable[[sqlite3.Connection], None]
+    """A script, or a function that runs inside the migration's transaction."""
 
 T = TypeVar("T")
 
@@ -31,6 +40,16 @@ WAITING_WRITES = 20_000
 """Writes that may wait for a commit; one more is refused."""
 GROUP_WRITES = 500
 """Writes of one commit: so that the first of many is not kept waiting by the last."""
+
+
+LOOKED_THROUGH_BYTES = 16 * 1024 * 1024
+"""A file up to this size is looked through at every start, which takes a fifth of a second at the most."""
+LOOKED_AT_BYTES = 128 * 1024 * 1024
+"""One up to this size is looked at without comparing its indexes, which is five times as fast; a larger one is not."""
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What a read raises. SQLite's sentence about a damaged schema may hold bytes of it, which are no text."""
+DAMAGED = "`visp admin check` says what is damaged, and `visp admin restore` brings back a backup"
+NEWER = "run that visp, or restore a backup that this one made"
 
 
 class Database:
@@ -48,11 +67,11 @@ class Database:
 
     @classmethod
     async def open(
-        cls, path: Path, migrations: Sequence[str], *, synchronous: str, cache_kib: int = CACHE_KIB
+        cls, path: Path, migrations: Sequence[Migration], *, synchronous: str, cache_kib: int = CACHE_KIB
     ) -> Database:
         """Opens the file and brings it to the newest version; `cache_kib` is the writer's.
 
-        Raises `StoreUnavailable` with a sentence when it cannot be used or was written by a newer visp.
+        Raises `StoreUnavailable` with a sentence when it cannot be used, is damaged or was written by a newer visp.
         """
         database = cls(path)
         loop = asyncio.get_running_loop()
@@ -61,10 +80,10 @@ class Database:
                 database._writer, lambda: _open(path, synchronous, migrations, cache_kib)
             )
             database._to_read = await loop.run_in_executor(database._reader, lambda: _connect(path, synchronous))
-        except sqlite3.Error as error:
+        except (*FAILURES, OSError) as error:
             database._reader.shutdown()
             database._writer.shutdown()
-            raise StoreUnavailable(f"{path} cannot be used: {error}") from None
+            raise StoreUnavailable(f"{path} cannot be used: {error}{_advice(error)}") from None
         return database
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -131,7 +150,7 @@ class Borrowed(Database):
         loop = asyncio.get_running_loop()
         try:
             database._to_read = await loop.run_in_executor(database._reader, _borrow, path)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             database._reader.shutdown()
             raise StoreUnavailable(f"{path} cannot be read: {error}") from None
         return database
@@ -160,6 +179,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     connection.execute(f"PRAGMA synchronous={synchronous}")
     connection.execute("PRAGMA temp_store=MEMORY")  # a savepoint keeps pages as they were: not in a file of its own
+    connection.text_factory = _text
     return connection
 
 
@@ -168,10 +188,30 @@ def _borrow(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     connection.execute("PRAGMA query_only=1")
+    connection.text_factory = _text
     return connection
 
 
-def _open(path: Path, synchronous: str, migrations: Sequence[str], cache_kib: int) -> sqlite3.Connection:
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that leaves the file, and its log, as they are; another process may write it meanwhile."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+        connection.text_factory = _text
+        yield connection
+    finally:
+        connection.close()
+
+
+def _text(raw: bytes) -> str:
+    """Damaged bytes become a text that no checksum fits: they must not keep other rows from being read."""
+    return raw.decode(errors="surrogateescape")
+
+
+def _open(path: Path, synchronous: str, migrations: Sequence[Migration], cache_kib: int) -> sqlite3.Connection:
+    if synchronous == "FULL":
+        _look_at_log(path)
     connection = _connect(path, synchronous)
     try:
         connection.execute(f"PRAGMA cache_size=-{cache_kib}")
@@ -181,13 +221,74 @@ def _open(path: Path, synchronous: str, migrations: Sequence[str], cache_kib: in
         connection.execute("PRAGMA journal_size_limit=67108864")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
-            raise sqlite3.DatabaseError(f"a newer visp wrote it (version {version}, this one knows {len(migrations)})")
+            raise Newer(f"a newer visp wrote it (version {version}, this one knows {len(migrations)})")
+        if version < 0:
+            raise Damaged(f"it is damaged (version {version})")
+        _look_through(connection, path.stat().st_size)
         for number in range(version, len(migrations)):
-            connection.executescript(f"BEGIN IMMEDIATE;{migrations[number]};PRAGMA user_version={number + 1};COMMIT;")
-    except sqlite3.Error:
+            _migrate(connection, migrations[number], number + 1)
+    except BaseException:
         connection.close()
         raise
     return connection
+
+
+class Newer(sqlite3.DatabaseError):
+    """Written by a visp that knows more."""
+
+
+def check_version(path: Path, migrations: Sequence[Migration]) -> None:
+    """Raises `StoreUnavailable` when a newer visp wrote the file, or it cannot be read. Its owner may be at work."""
+    try:
+        with contextlib.closing(_borrow(path)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except FAILURES as error:
+        raise StoreUnavailable(f"{path} cannot be read: {error}") from None
+    if version > len(migrations):
+        raise StoreUnavailable(f"{path} was written by a newer visp (version {version}): {NEWER}")
+
+
+class Damaged(sqlite3.DatabaseError):
+    """Found by ourselves: SQLite's own findings have an error code."""
+
+
+def _migrate(connection: sqlite3.Connection, migration: Migration, version: int) -> None:
+    if isinstance(migration, str):
+        connection.executescript(f"BEGIN IMMEDIATE;{migration};PRAGMA user_version={version};COMMIT;")
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    migration(connection)
+    connection.execute(f"PRAGMA user_version={version}")
+    connection.execute("COMMIT")
+
+
+def _look_at_log(path: Path) -> None:
+    """SQLite ends its log where a frame does not fit its checksum, and says nothing of what it drops."""
+    state = wal.examine(path)
+    while state.is_damaged and (again := wal.examine(path)) != state:
+        state = again  # another process began it anew while it was read
+    if state.is_damaged:
+        raise Damaged(
+            f"its log is damaged at byte {state.whole_bytes} of {path.name}-wal: what it held has been acknowledged"
+        )
+    if state.cut_bytes:
+        log.warning("store.cut", file=f"{path.name}-wal", at=state.whole_bytes, bytes=state.cut_bytes)
+
+
+def _look_through(connection: sqlite3.Connection, size_bytes: int) -> None:
+    if size_bytes > LOOKED_AT_BYTES:
+        return
+    pragma = "integrity_check" if size_bytes <= LOOKED_THROUGH_BYTES else "quick_check"
+    found = [row[0] for row in connection.execute(f"PRAGMA {pragma}(1)")]
+    if found != ["ok"]:
+        raise Damaged(f"it is damaged ({' '.join(str(found[0]).split())})")
+
+
+def _advice(error: sqlite3.Error | UnicodeDecodeError | OSError) -> str:
+    """What to do about a file that cannot be used, where visp knows."""
+    if isinstance(error, Newer):
+        return f"; {NEWER}"
+    return f"; {DAMAGED}" if isinstance(error, (Damaged, UnicodeDecodeError)) or _code(error) in CORRUPT_CODES else ""
 
 
 def _commit(
@@ -220,7 +321,7 @@ def _change(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection
 
 
 def _failed(error: Exception) -> _Failed:
-    return _Failed(_translate(error) if isinstance(error, (sqlite3.Error, OSError)) else error)
+    return _Failed(_translate(error) if isinstance(error, (*FAILURES, OSError)) else error)
 
 
 def _checkpoint(connection: sqlite3.Connection) -> bool:
@@ -231,17 +332,27 @@ def _checkpoint(connection: sqlite3.Connection) -> bool:
 def _translated(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
     try:
         return query(connection)
-    except (sqlite3.Error, OSError) as error:
+    except (*FAILURES, OSError) as error:
         raise _translate(error) from error
 
 
-def _translate(error: sqlite3.Error | OSError) -> VispError:
+def _translate(error: sqlite3.Error | UnicodeDecodeError | OSError) -> VispError:
     """Foreign exceptions end here."""
     if isinstance(error, OSError):
         return StoreFull() if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable()
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what the extended code adds
+    if isinstance(error, UnicodeDecodeError):
+        return Corrupt()
+    code = _code(error)
     if code == sqlite3.SQLITE_FULL:
         return StoreFull()
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in CORRUPT_CODES:
         return Corrupt()
     return StoreUnavailable()
+
+
+CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _code(error: BaseException) -> int:
+    """SQLite's number of an error, without what the extended code adds."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -24,6 +24,8 @@ class FileBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._naming = threading.Lock()  # a sweep must not remove what a put has just found or named
+        self._doubtful: set[str] = set()
+        """Blobs whose names could not be synced: a later sync that succeeds says nothing of them."""
 
     async def put(self, content: bytes) -> str:
         return await asyncio.to_thread(self._put, content)
@@ -38,7 +40,7 @@ class FileBlobs:
         digest = hashlib.sha256(content).hexdigest()
         path = self._path(digest)
         try:
-            if self._has(path, content):
+            if digest not in self._doubtful and self._has(path, content):
                 return digest
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = path.with_name(f".{digest}.{os.urandom(6).hex()}")
@@ -52,7 +54,8 @@ class FileBlobs:
             except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
-            _sync_names(path)
+            self._sync_names(path)
+            self._doubtful.discard(digest)
         except OSError as error:
             raise _translate(error) from error
         return digest
@@ -66,7 +69,7 @@ class FileBlobs:
             except FileNotFoundError:
                 return False
             os.utime(path)  # a sweep spares what was written lately
-        _sync_names(path)  # another put may have named it and not be done yet
+        self._sync_names(path)  # another put may have named it and not be done yet
         return True
 
     def _get(self, digest: str) -> bytes:
@@ -93,14 +96,17 @@ class FileBlobs:
             raise _translate(error) from error
         return removed
 
+    def _sync_names(self, path: Path) -> None:
+        """Makes the blob's name durable, and those of the folders that may have been made for it."""
+        try:
+            for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
+                sync_folder(folder)
+        except OSError:
+            self._doubtful.add(path.name)
+            raise
+
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
-
-
-def _sync_names(path: Path) -> None:
-    """Makes the blob's name durable, and those of the folders that may have been made for it."""
-    for folder in (path.parent, path.parent.parent, path.parent.parent.parent):
-        sync_folder(folder)
 
 
 def _translate(error: OSError) -> StoreFull | StoreUnavailable:

@@ -31,6 +31,8 @@ ADOPTER = 0
 ACCEPT = "ledger.accept"
 GET = "activations.get"
 FLUSH = "activations.flush"
+OPEN = "activations.open"
+YES = b"1"
 TIME_DIGITS = 12
 """Of an id: when it was made."""
 NONE = b""
@@ -65,11 +67,13 @@ class RoutedLedger:
     def check_room(self) -> None:
         self._own.check_room()
 
-    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+    def accept(
+        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+    ) -> None:
         id = works[0].id if record is None else record.head.id
         shard = shard_of(id)
         if self._peers is None or record is not None or shard in self._ledgers or shard >= self._count:
-            self._of(id).accept(works, record, then)
+            self._of(id).accept(works, record, then, is_owed=is_owed)
             return
 
         def answered(answer: bytes | None) -> None:
@@ -97,10 +101,8 @@ class RoutedLedger:
     def start(self, ids: Sequence[str], then: Then) -> None:
         self._of(ids[0]).start(ids, then)
 
-    def finish(
-        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
-    ) -> None:
-        self._of(record.head.id).finish(record, then, is_synced=is_synced, works=works)
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+        self._of(record.head.id).finish(record, then, is_synced=is_synced)
 
     def end(self, id: str) -> None:
         self._of(id).end(id)
@@ -137,6 +139,7 @@ class GatheredActivations:
         if peers is not None:
             peers.answer_later(GET, self._get_for)
             peers.answer_later(FLUSH, self._flush_for)
+            peers.answer_later(OPEN, self._open_for)
 
     async def close(self) -> None:
         """Gives back the indexes of others."""
@@ -165,6 +168,23 @@ class GatheredActivations:
         ledger = self._ledgers.get(shard_of(id))
         record = None if ledger is None else await ledger.get(namespace, id)
         return NONE if record is None else _encode(record)
+
+    def when_recorded(self, then: Callable[[ActivationRecord], None]) -> None:
+        for ledger in self._ledgers.values():
+            ledger.when_recorded(then)
+
+    def has_open(self, id: str) -> bool:
+        ledger = self._ledgers.get(shard_of(id))
+        return ledger is not None and ledger.has_open(id)
+
+    async def is_open(self, id: str) -> bool:
+        shard = shard_of(id)
+        if shard in self._ledgers or self._peers is None or shard >= self._count:
+            return self.has_open(id)
+        return await self._peers.ask(shard, OPEN, id.encode()) == YES
+
+    async def _open_for(self, peer: int, body: bytes) -> bytes:
+        return YES if self.has_open(body.decode()) else NONE
 
     # ── lists ───────────────────────────────────────────────────────────────────────────────────────────────────
 

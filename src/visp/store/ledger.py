@@ -63,7 +63,19 @@ _ENDS = frozenset((Type.FINISHED, Type.ENDED))
 class _Entry:
     """A frame to be written, and what follows when it is."""
 
-    __slots__ = ("head", "id", "is_synced", "offset", "pending", "tail", "then", "type", "work_ids")
+    __slots__ = (
+        "head",
+        "id",
+        "is_owed",
+        "is_synced",
+        "offset",
+        "pending",
+        "started",
+        "tail",
+        "then",
+        "type",
+        "work_ids",
+    )
 
     def __init__(
         self,
@@ -85,6 +97,16 @@ class _Entry:
         self.pending = pending
         self.work_ids = work_ids
         self.offset = 0
+        self.is_owed = False
+        self.started: tuple[str, ...] = ()
+
+    def begin(self, id: str, then: Then | None) -> None:
+        """One of the works of this entry, which is not written yet, begins at once."""
+        self.started += (id,)
+        accepted = frames.read_accepted_head(self.head)
+        self.head = frames.encode_msgpack(msgspec.structs.replace(accepted, started=list(self.started)))
+        if then is not None:
+            self.then = _both(self.then, then)
 
 
 class _Open:
@@ -109,6 +131,8 @@ class EmbeddedLedger:
         self._segments: list[Segment] = []
         self._spare: Spare | None = None
         self._buffer: list[_Entry] = []
+        self._accepting: dict[str, _Entry] = {}
+        """Works of the buffer: of what begins in the turn in which it was accepted both are said by one frame."""
         self._owed: list[_Entry] = []
         self._is_flush_due = False
         self._synced_to = 0
@@ -233,16 +257,19 @@ class EmbeddedLedger:
         if self._refusal is not None:
             raise self._refusal  # a new one each time: an exception that is raised again collects its frames
 
-    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
-        self._append_works(works, record, then)
-
-    def _append_works(self, works: Sequence[Work], record: ActivationRecord | None, then: Then | None) -> None:
+    def accept(
+        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+    ) -> None:
         pending = None
         if record is not None:
             pending = Pending(record, self._clock.monotonic_s())
         head = frames.accepted_head(works, record)
         id = record.head.id if record is not None else works[0].id
-        self._append(_Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works)))
+        entry = _Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works))
+        entry.is_owed = is_owed
+        for work in works:
+            self._accepting[work.id] = entry
+        self._append(entry)
 
     def end(self, id: str) -> None:
         self._append(_Entry(Type.ENDED, id, b"", b"", None, False))
@@ -250,13 +277,14 @@ class EmbeddedLedger:
     def start(self, ids: Sequence[str], then: Then) -> None:
         last = len(ids) - 1
         for number, id in enumerate(ids):
-            self._append(_Entry(Type.STARTED, id, b"", b"", then if number == last else None, True))
+            heard = then if number == last else None
+            accepting = self._accepting.get(id)
+            if accepting is None:
+                self._append(_Entry(Type.STARTED, id, b"", b"", heard, True))
+            else:
+                accepting.begin(id, heard)
 
-    def finish(
-        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
-    ) -> None:
-        if works:
-            self._append_works(works, None, None)
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
         late: tuple[str, ...] = ()
         if record.logs and record.has_all_logs and length(record.logs) > INLINE_LOGS_BYTES:
             late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
@@ -297,6 +325,7 @@ class EmbeddedLedger:
         """Writes everything that this turn produced, then says so."""
         self._is_flush_due = False
         entries, self._buffer = self._buffer, []
+        self._accepting.clear()
         while entries:
             try:
                 written = self._write(entries)
@@ -323,9 +352,9 @@ class EmbeddedLedger:
             entry.offset = segment.end + size
             parts.append(data)
             size += len(data)
-        segment.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if segment not in self._unsynced:
-            self._unsynced.append(segment)
+            self._unsynced.append(segment)  # also of what fails: that it was undone must be on disk before what follows
+        segment.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if self._spare is None and not self._is_disk_full and segment.used > segment.size_bytes // 2:
             self._prepare_spare()
         return len(parts)
@@ -357,29 +386,32 @@ class EmbeddedLedger:
         log.error("ledger.write_failed", reason=str(error), entries=len(entries))
         self._failure = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
         self._judge()
-        self._owed += [entry for entry in entries if entry.type in _ENDS and entry.id in self._open]
+        self._owed += [entry for entry in entries if entry.is_owed or (entry.type in _ENDS and entry.id in self._open)]
         for entry in entries:
-            if entry.then is not None:
-                _tell(entry.then, self._failure())
+            if entry.then is not None and not entry.is_owed:
+                then, entry.then = entry.then, None
+                _tell(then, self._failure())
 
     def _note(self, entry: _Entry) -> None:
         """What a written entry means for what is in memory."""
         if entry.pending is not None:
             entry.pending.offset = entry.offset
             self._unindexed.keep(entry.pending)
+            if (ended := self._open.pop(entry.id, None)) is not None:
+                ended.segment.open_ids.discard(entry.id)
         for id in entry.work_ids:
             if id in self._unindexed:
                 continue  # its caller was given up on in the turn in which it finished
-            work = _Open(self._segments[-1])
+            work = _Open(self._segments[-1], id in entry.started)
             if (copied := self._open.get(id)) is not None:
                 copied.segment.open_ids.discard(id)
-                work.is_started = copied.is_started
+                work.is_started |= copied.is_started
             self._open[id] = work
             work.segment.open_ids.add(id)
         if entry.type is Type.STARTED and (begun := self._open.get(entry.id)) is not None:
             begun.is_started = True
-        elif entry.type in _ENDS and (ended := self._open.pop(entry.id, None)) is not None:
-            ended.segment.open_ids.discard(entry.id)
+        elif entry.type is Type.ENDED and (done := self._open.pop(entry.id, None)) is not None:
+            done.segment.open_ids.discard(entry.id)
 
     def _next_segment(self, needed: int) -> Segment:
         """The segment after the present one. A frame larger than a segment gets one of its own size."""
@@ -423,10 +455,9 @@ class EmbeddedLedger:
         allocating.add_done_callback(allocated)
 
     def _write_owed(self) -> None:
-        """Outcomes of accepted work that could not be written: whoever has its id is owed a record."""
+        """Outcomes of accepted work that could not be written, for whoever has its id; and what follows from some."""
         owed, self._owed = self._owed, []
         for entry in owed:
-            entry.then = None  # it was told that the entry could not be written
             self._append(entry)
 
     def _judge(self) -> None:
@@ -551,7 +582,7 @@ class EmbeddedLedger:
             done += 1
         if done and await self.index.checkpoint():
             for _ in range(done):
-                await self._in_thread(self._segments.pop(0).remove)
+                await self._in_thread(_remove, self._segments.pop(0))
 
     async def _copy_pinned(self) -> None:
         """Entries that would keep old segments are written again at the end of the log."""
@@ -582,6 +613,15 @@ class EmbeddedLedger:
             return None
         return await self._unindexed.get(pending)
 
+    def when_recorded(self, then: Callable[[ActivationRecord], None]) -> None:
+        self._unindexed.when_kept(then)
+
+    def has_open(self, id: str) -> bool:
+        return id in self._open
+
+    async def is_open(self, id: str) -> bool:
+        return id in self._open
+
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         await self.flush()
         return await self.index.list(query)
@@ -604,6 +644,15 @@ class EmbeddedLedger:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
 
 
+def _both(first: Then | None, second: Then) -> Then:
+    def then(error: Exception | None) -> None:
+        if first is not None:
+            _tell(first, error)
+        second(error)
+
+    return then
+
+
 def _tell(then: Then, error: Exception | None) -> None:
     """One that raises must not keep the others from hearing."""
     try:
@@ -619,6 +668,15 @@ def _works_in(segment: Segment, ids: frozenset[str]) -> list[list[Work]]:
         for frame in frames.scan(segments.load(segment), segment.base)
         if frame.type == Type.ACCEPTED
     ]
+
+
+def _remove(segment: Segment) -> None:
+    try:
+        segment.remove()
+    except OSError as error:
+        if error.errno == errno.EIO:
+            _end_process("ledger.sync_failed", error)
+        raise
 
 
 def _end_process(event: str, error: Exception) -> NoReturn:

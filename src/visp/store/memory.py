@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.entity.activation import with_logs
+from visp.entity.activation import filter_name, with_logs
 from visp.errors import Conflict, Corrupt
 from visp.store.base import Delete, Document, KeyRecord, OpenWork, Put
-from visp.store.sqlite import filter_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from visp.entity.activation import ActivationRecord
     from visp.store.base import ActivationQuery, EntityQuery, Revision, Then, Work
@@ -129,6 +128,7 @@ class MemoryLedger:
         self._records: dict[str, ActivationRecord] = {}
         self._open: dict[str, OpenWork] = {}
         self._found: list[OpenWork] = []
+        self._heard: list[Callable[[ActivationRecord], None]] = []
 
     def reopened(self) -> MemoryLedger:
         """What the next process would find, were this one killed now."""
@@ -141,10 +141,13 @@ class MemoryLedger:
     def check_room(self) -> None:
         pass
 
-    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+    def accept(
+        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+    ) -> None:
         self._open |= {work.id: OpenWork(work.id, work.message, False, work.due_ms) for work in works}
         if record is not None:
-            self._records[record.head.id] = record
+            self._open.pop(record.head.id, None)
+            self._keep(record)
         _soon(then)
 
     def start(self, ids: Sequence[str], then: Then) -> None:
@@ -153,12 +156,9 @@ class MemoryLedger:
                 self._open[id] = msgspec.structs.replace(work, is_started=True)
         _soon(then)
 
-    def finish(
-        self, record: ActivationRecord, then: Then, *, is_synced: bool = False, works: Sequence[Work] = ()
-    ) -> None:
-        self._open |= {work.id: OpenWork(work.id, work.message, False, work.due_ms) for work in works}
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
         self._open.pop(record.head.id, None)
-        self._records[record.head.id] = record
+        self._keep(record)
         _soon(then)
 
     def end(self, id: str) -> None:
@@ -175,6 +175,20 @@ class MemoryLedger:
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
         record = self._records.get(id)
         return record if record is not None and record.head.namespace == namespace else None
+
+    def when_recorded(self, then: Callable[[ActivationRecord], None]) -> None:
+        self._heard.append(then)
+
+    def has_open(self, id: str) -> bool:
+        return id in self._open
+
+    async def is_open(self, id: str) -> bool:
+        return id in self._open
+
+    def _keep(self, record: ActivationRecord) -> None:
+        self._records[record.head.id] = record
+        for then in self._heard:
+            then(record)
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         return list(self._find(query)[query.skip : query.skip + query.limit])

@@ -86,6 +86,8 @@ class Replay:
                 self.works[work.id] = Held(work, segment)
             started.update(accepted.started)
             record = frames.record_of(accepted)
+            if record is not None:
+                finished.add(record.head.id)  # of a fire that was accepted before its time
         elif frame.type == Type.STARTED:
             started.add(frame.id)
         elif frame.type == Type.ENDED:

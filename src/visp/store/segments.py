@@ -52,8 +52,9 @@ class Segment:
             while view:
                 written = os.pwrite(self.descriptor, view, at)
                 at, view = at + written, view[written:]
-        except OSError:
-            self._undo(at)
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # then nothing of the last call was written
+            self._undo(at if is_full else self.used + len(data))
             raise
         self.used = at
 

@@ -1,6 +1,9 @@
 """The embedded stores: entities and subjects in one SQLite file, the index of activations in another.
 
 Entities are committed with `synchronous=FULL`. The index is NORMAL: what a power cut takes from it is in the ledger.
+
+No row is served whose bytes are not those that were written: each has a checksum over all of its columns. Those of a
+record that its head holds too are compared with it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from visp import wording
-from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Conflict, Corrupt
+from visp.store import rows
 from visp.store.base import Delete, Document, KeyRecord, Put
 from visp.store.database import Borrowed, Database
+from visp.store.rows import NO_CHECKSUM, checksum
 from visp.store.values import LARGE_BYTES, Values
 from visp.telemetry import log
 
@@ -23,12 +27,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from visp.entity.activation import ActivationRecord
     from visp.store.base import ActivationQuery, EntityQuery, Revision
+    from visp.store.database import Migration
+    from visp.store.rows import ActivationRow
 
 T = TypeVar("T")
 Row = TypeVar("Row")
 
-ENTITY_MIGRATIONS = (
+
+def _seal_entities(db: sqlite3.Connection) -> None:
+    """Checksums over whole rows. A document that did not fit its earlier one gets none that fits."""
+    for table in ("keys", "namespace_limits", "revisions"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT {NO_CHECKSUM}")
+    for row in db.execute("SELECT uuid, digest, sealed, subject, namespace, is_blocked FROM keys").fetchall():
+        db.execute("UPDATE keys SET crc = ? WHERE uuid = ?", (checksum(*row), row[0]))
+    for row in db.execute("SELECT namespace, limits FROM namespace_limits").fetchall():
+        db.execute("UPDATE namespace_limits SET crc = ? WHERE namespace = ?", (checksum(*row), row[0]))
+    for row in db.execute("SELECT last FROM revisions").fetchall():
+        db.execute("UPDATE revisions SET crc = ?", (checksum(*row),))
+    for (id,) in db.execute("SELECT id FROM documents").fetchall():
+        *row, crc = db.execute(GET_DOCUMENT, (id,)).fetchone()
+        values = (checksum(*row) if _fitted(id, row[_BODY], crc) else NO_CHECKSUM, id)
+        db.execute("UPDATE documents SET crc = ? WHERE id = ?", values)
+
+
+def _fitted(id: str, body: bytes, crc: int) -> bool:
+    """Whether a document fits its checksum of the first version."""
+    try:
+        return zlib.crc32(body, zlib.crc32(id.encode())) == crc
+    except (TypeError, ValueError):  # a column is not even of its type
+        return False
+
+
+def _seal_progress(db: sqlite3.Connection) -> None:
+    db.execute(f"ALTER TABLE progress ADD COLUMN crc INTEGER NOT NULL DEFAULT {NO_CHECKSUM}")
+    for row in db.execute("SELECT indexed_to FROM progress").fetchall():
+        db.execute("UPDATE progress SET crc = ?", (checksum(*row),))
+
+
+ENTITY_MIGRATIONS: tuple[Migration, ...] = (
     """
     CREATE TABLE documents (
         id TEXT PRIMARY KEY, collection TEXT NOT NULL, namespace TEXT NOT NULL, package TEXT, name TEXT NOT NULL,
@@ -45,9 +83,10 @@ ENTITY_MIGRATIONS = (
     CREATE INDEX keys_by_namespace ON keys (namespace);
     CREATE TABLE namespace_limits (namespace TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID;
     """,
+    _seal_entities,
 )
 
-ACTIVATION_MIGRATIONS = (
+ACTIVATION_MIGRATIONS: tuple[Migration, ...] = (
     """
     CREATE TABLE activations (
         id BLOB PRIMARY KEY, namespace TEXT NOT NULL, name TEXT NOT NULL, start_ms INTEGER NOT NULL,
@@ -65,6 +104,7 @@ ACTIVATION_MIGRATIONS = (
     CREATE INDEX activations_by_start ON activations (namespace, start_ms, id);
     CREATE INDEX activations_by_name ON activations (namespace, name, start_ms, id);
     """,
+    _seal_progress,
 )
 INDEX_CACHE_KIB = 8 * 1024
 """So that a group of records of a hundred actions and more finds their pages in memory: SQLite's own 2 MiB hold 250."""
@@ -72,18 +112,23 @@ INDEX_CACHE_KIB = 8 * 1024
 # ── entities and subjects ───────────────────────────────────────────────────────────────────────────────────────
 
 _DOCUMENT = "id, collection, namespace, package, name, updated_ms, publish, body, revision, crc"
+_BODY = 7
 GET_DOCUMENT = f"SELECT {_DOCUMENT} FROM documents WHERE id = ?"
 GET_REVISION = "SELECT revision FROM documents WHERE id = ?"
 PUT_DOCUMENT = f"INSERT OR REPLACE INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SCAN_DOCUMENTS = f"SELECT {_DOCUMENT} FROM documents WHERE collection = ? AND id > ? ORDER BY id LIMIT ?"
+ALL_DOCUMENTS = f"SELECT {_DOCUMENT} FROM documents ORDER BY id"
 DELETE_DOCUMENT = "DELETE FROM documents WHERE id = ?"
-NEXT_REVISION = "UPDATE revisions SET last = last + 1 RETURNING last"
-PUT_KEY = "INSERT OR REPLACE INTO keys (uuid, digest, sealed, subject, namespace, is_blocked) VALUES (?, ?, ?, ?, ?, ?)"
-_KEY = "uuid, digest, sealed, subject, namespace, is_blocked"
+GET_LAST_REVISION = "SELECT last, crc FROM revisions"
+SET_LAST_REVISION = "UPDATE revisions SET last = ?, crc = ?"
+_KEY = "uuid, digest, sealed, subject, namespace, is_blocked, crc"
+PUT_KEY = f"INSERT OR REPLACE INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+ALL_KEYS = f"SELECT {_KEY} FROM keys"
 GET_KEY = f"SELECT {_KEY} FROM keys WHERE uuid = ?"
 KEYS_OF = f"SELECT {_KEY} FROM keys WHERE namespace = ? ORDER BY uuid"
-GET_LIMITS = "SELECT limits FROM namespace_limits WHERE namespace = ?"
-PUT_LIMITS = "INSERT OR REPLACE INTO namespace_limits (namespace, limits) VALUES (?, ?)"
+GET_LIMITS = "SELECT namespace, limits, crc FROM namespace_limits WHERE namespace = ?"
+ALL_LIMITS = "SELECT namespace, limits, crc FROM namespace_limits"
+PUT_LIMITS = "INSERT OR REPLACE INTO namespace_limits (namespace, limits, crc) VALUES (?, ?, ?)"
 DELETE_LIMITS = "DELETE FROM namespace_limits WHERE namespace = ?"
 
 
@@ -99,42 +144,46 @@ class SqliteEntities:
 
     async def get(self, id: str) -> Document | None:
         row = await self._database.read(lambda db: db.execute(GET_DOCUMENT, (id,)).fetchone())
-        return None if row is None else _document(row)
+        return None if row is None else rows.document(row)
 
     async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
         return await self._database.write(lambda db: [_write(db, change) for change in changes])
 
     async def key(self, uuid: str) -> KeyRecord | None:
+        """Raises `Corrupt` when the stored pair does not match its checksum."""
         row = await self._database.read(lambda db: db.execute(GET_KEY, (uuid,)).fetchone())
-        return None if row is None else _key(row)
+        return None if row is None else rows.key(row)
 
     async def keys_of(self, namespace: str) -> list[KeyRecord]:
-        rows = await self._database.read(lambda db: db.execute(KEYS_OF, (namespace,)).fetchall())
-        return [_key(row) for row in rows]
+        found = await self._database.read(lambda db: db.execute(KEYS_OF, (namespace,)).fetchall())
+        return [rows.key(row) for row in found]
 
     async def put_key(self, record: KeyRecord) -> None:
-        values = msgspec.structs.astuple(record)
-        await self._database.write(lambda db: db.execute(PUT_KEY, values).rowcount)
+        *values, is_blocked = msgspec.structs.astuple(record)
+        values.append(int(is_blocked))
+        await self._database.write(lambda db: db.execute(PUT_KEY, (*values, checksum(*values))).rowcount)
 
     async def limits(self, namespace: str) -> bytes | None:
+        """Raises `Corrupt` when they do not match their checksum."""
         row = await self._database.read(lambda db: db.execute(GET_LIMITS, (namespace,)).fetchone())
-        return None if row is None else bytes(row[0])
+        return None if row is None else rows.limits(row)
 
     async def put_limits(self, namespace: str, limits: bytes | None) -> None:
         if limits is None:
             await self._database.write(lambda db: db.execute(DELETE_LIMITS, (namespace,)).rowcount)
         else:
-            await self._database.write(lambda db: db.execute(PUT_LIMITS, (namespace, limits)).rowcount)
+            values = (namespace, limits, checksum(namespace, limits))
+            await self._database.write(lambda db: db.execute(PUT_LIMITS, values).rowcount)
 
     async def scan(self, collection: str, after: str, limit: int) -> list[Document]:
-        rows = await self._database.read(lambda db: db.execute(SCAN_DOCUMENTS, (collection, after, limit)).fetchall())
-        return [_document(row) for row in rows]
+        found = await self._database.read(lambda db: db.execute(SCAN_DOCUMENTS, (collection, after, limit)).fetchall())
+        return [rows.document(row) for row in found]
 
     async def list(self, query: EntityQuery) -> list[Document]:
         where, values = _entity_filter(query)
         sql = f"SELECT {_DOCUMENT} FROM documents {where} ORDER BY updated_ms DESC, id DESC LIMIT ? OFFSET ?"
-        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
-        return _readable(rows, _document)
+        found = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
+        return _readable(found, rows.document)
 
     async def count(self, query: EntityQuery) -> int:
         where, values = _entity_filter(query)
@@ -154,28 +203,29 @@ def _write(db: sqlite3.Connection, change: Put | Delete) -> Revision:
     if isinstance(change, Delete):
         db.execute(DELETE_DOCUMENT, (id,))
         return 0
-    (revision,) = db.execute(NEXT_REVISION).fetchone()
-    document = change.document
-    db.execute(
-        PUT_DOCUMENT,
-        (
-            id,
-            document.collection,
-            document.namespace,
-            document.package,
-            document.name,
-            document.updated_ms,
-            document.publish,
-            document.body,
-            revision,
-            _document_crc(id, document.body),
-        ),
+    document, revision = change.document, _next_revision(db)
+    values = (
+        id,
+        document.collection,
+        document.namespace,
+        document.package,
+        document.name,
+        document.updated_ms,
+        int(document.publish),
+        document.body,
+        revision,
     )
-    return int(revision)
+    db.execute(PUT_DOCUMENT, (*values, checksum(*values)))
+    return revision
 
 
-def _document_crc(id: str, body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(id.encode()))
+def _next_revision(db: sqlite3.Connection) -> Revision:
+    """One that was never given: caches would take what they hold under an earlier one for the new document."""
+    last, crc = db.execute(GET_LAST_REVISION).fetchone() or (0, NO_CHECKSUM)
+    if checksum(last) != crc:
+        raise Corrupt()
+    db.execute(SET_LAST_REVISION, (last + 1, checksum(last + 1)))
+    return int(last) + 1
 
 
 def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
@@ -188,34 +238,10 @@ def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
     return where, tuple(values)
 
 
-def _document(row: tuple[str, str, str, str | None, str, int, int, bytes, int, int]) -> Document:
-    id, collection, namespace, package, name, updated_ms, publish, body, revision, crc = row
-    if _document_crc(id, body) != crc:
-        raise Corrupt()
-    return Document(
-        id=id,
-        collection=collection,
-        namespace=namespace,
-        package=package,
-        name=name,
-        updated_ms=updated_ms,
-        publish=bool(publish),
-        body=body,
-        revision=revision,
-    )
-
-
-def _key(row: tuple[str, bytes, bytes, str, str, int]) -> KeyRecord:
-    uuid, digest, sealed, subject, namespace, is_blocked = row
-    return KeyRecord(
-        uuid=uuid, digest=digest, sealed=sealed, subject=subject, namespace=namespace, is_blocked=bool(is_blocked)
-    )
-
-
-def _readable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+def _readable(found: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
     """What reads of a list: a damaged row is stated, and does not keep the others from being seen."""
     out: list[T] = []
-    for row in rows:
+    for row in found:
         try:
             out.append(read(row))
         except Corrupt:
@@ -233,17 +259,19 @@ _PUT_ACTIVATIONS = "INSERT OR REPLACE INTO activations (id, namespace, name, sta
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?)"
 
 
-def put_activations(rows: int) -> str:
+def put_activations(count: int) -> str:
     """Adds this many records."""
-    return _PUT_ACTIVATIONS + ", ".join([_VALUES] * rows)
+    return _PUT_ACTIVATIONS + ", ".join([_VALUES] * count)
 
 
-_ACTIVATION = "id, head, result, logs, crc"
+_ACTIVATION = "id, namespace, name, start_ms, head, result, logs, crc"
 GET_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ? AND namespace = ?"
 GET_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations WHERE namespace = ? AND id IN "
+ONE_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ?"
+ALL_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations ORDER BY id"
 OLDEST_ID = "SELECT min(id) FROM activations"
-PROGRESS = "SELECT indexed_to FROM progress"
-SET_PROGRESS = "UPDATE progress SET indexed_to = ?"
+PROGRESS = "SELECT indexed_to, crc FROM progress"
+SET_PROGRESS = "INSERT OR REPLACE INTO progress (rowid, indexed_to, crc) VALUES (1, ?, ?)"
 _DELETE = "DELETE FROM activations WHERE id IN (SELECT id FROM activations"
 _GONE = "RETURNING id, typeof(result) = 'integer'"
 OLDEST = f"{_DELETE} ORDER BY id LIMIT ?) {_GONE}"
@@ -266,7 +294,7 @@ class SqliteActivations:
     async def open(cls, path: Path) -> SqliteActivations:
         """Raises `StoreUnavailable` with a sentence when it cannot be used."""
         database = await Database.open(path, ACTIVATION_MIGRATIONS, synchronous="NORMAL", cache_kib=INDEX_CACHE_KIB)
-        values = Values(_folder_of(path))
+        values = Values(folder_of(path))
 
         def prepare(db: sqlite3.Connection) -> None:
             (oldest,) = db.execute(OLDEST_ID).fetchone()
@@ -278,7 +306,7 @@ class SqliteActivations:
     @classmethod
     async def borrow(cls, path: Path) -> SqliteActivations:
         """The index of another process, to be read."""
-        return cls(await Borrowed.borrow(path), Values(_folder_of(path)))
+        return cls(await Borrowed.borrow(path), Values(folder_of(path)))
 
     async def put(self, records: Sequence[ActivationRecord], indexed_to: int) -> None:
         """Adds the records; everything in the ledger before `indexed_to` is indexed by this."""
@@ -288,52 +316,49 @@ class SqliteActivations:
             self._values.put(large)
             for at in range(0, len(records), ROWS_AT_ONCE):
                 some = records[at : at + ROWS_AT_ONCE]
-                values = [value for record in some for value in _row(record)]
+                values = [value for record in some for value in rows.activation(record)]
                 db.execute(put_activations(len(some)), values)
-            db.execute(SET_PROGRESS, (indexed_to,))
+            db.execute(SET_PROGRESS, (indexed_to, checksum(indexed_to)))
 
         await self._database.write(change)
 
     async def indexed_to(self) -> int:
-        (offset,) = await self._database.read(lambda db: db.execute(PROGRESS).fetchone())
+        """Everything in the ledger before it is in here; 0 when that is not known: then it is all indexed anew."""
+        row = await self._database.read(lambda db: db.execute(PROGRESS).fetchone())
+        offset, crc = row or (0, NO_CHECKSUM)
+        if checksum(offset) != crc:
+            log.error("index.progress_damaged", action="all that the ledger holds is indexed anew")
+            return 0
         return int(offset)
 
     async def get(self, namespace: str, id: str) -> ActivationRecord | None:
         """Raises `Corrupt` when the stored bytes do not match their checksum."""
-        rows = await self._rows(GET_ACTIVATION, (bytes.fromhex(id), namespace))
-        return _record(rows[0]) if rows else None
+        found = await self._rows(GET_ACTIVATION, (bytes.fromhex(id), namespace))
+        return rows.record(found[0]) if found else None
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         where, values = _activation_filter(query)
         sql = f"SELECT {_ACTIVATION} FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
-        return _readable(await self._rows(sql, (*values, query.limit, query.skip)), _record)
+        return _readable(await self._rows(sql, (*values, query.limit, query.skip)), rows.record)
 
-    async def _rows(self, sql: str, values: tuple[object, ...]) -> Sequence[_ActivationRow]:
-        def read(db: sqlite3.Connection) -> Sequence[_ActivationRow]:
-            return [self._with_result(*row) for row in db.execute(sql, values)]
+    async def _rows(self, sql: str, values: tuple[object, ...]) -> Sequence[ActivationRow]:
+        def read(db: sqlite3.Connection) -> Sequence[ActivationRow]:
+            return [with_result(self._values, *row) for row in db.execute(sql, values)]
 
         return await self._database.read(read)
-
-    def _with_result(self, id: bytes, head: bytes, result: bytes | int, logs: bytes, crc: int) -> _ActivationRow:
-        if isinstance(result, int):
-            try:
-                result = self._values.get(id.hex())
-            except Corrupt:
-                result = b""  # which the checksum does not match
-        return head, result, logs, crc
 
     async def places(self, query: ActivationQuery) -> Sequence[tuple[int, str]]:
         """Start and id of what a list begins with: the query's page, and all that it skips."""
         where, values = _activation_filter(query)
         sql = f"SELECT start_ms, id FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ?"
-        rows = await self._database.read(lambda db: db.execute(sql, (*values, query.skip + query.limit)).fetchall())
-        return [(start_ms, id.hex()) for start_ms, id in rows]
+        found = await self._database.read(lambda db: db.execute(sql, (*values, query.skip + query.limit)).fetchall())
+        return [(start_ms, id.hex()) for start_ms, id in found if isinstance(id, bytes) and isinstance(start_ms, int)]
 
     async def some(self, namespace: str, ids: Sequence[str]) -> Sequence[ActivationRecord]:
         """The records with these ids, in no order; what is gone or does not read is left out."""
         keys = [bytes.fromhex(id) for id in ids]
         sql = f"{GET_ACTIVATIONS} ({', '.join('?' * len(keys))})"
-        return _readable(await self._rows(sql, (namespace, *keys)), _record)
+        return _readable(await self._rows(sql, (namespace, *keys)), rows.record)
 
     async def count(self, query: ActivationQuery) -> int:
         where, values = _activation_filter(query)
@@ -374,52 +399,29 @@ class SqliteActivations:
         await self._database.close()
 
 
-_ActivationRow = tuple[bytes, bytes, bytes, int]
-"""Head, result, logs, checksum."""
-
-
-def _folder_of(path: Path) -> Path:
+def folder_of(path: Path) -> Path:
     """Of the large results of an index."""
     return path.with_suffix(".values")
 
 
-def _row(record: ActivationRecord) -> tuple[bytes, str, str, int, bytes, bytes | int, bytes, int]:
-    head, result = record.head, record.result
-    packed = _encode_head(head)
-    logs = msgspec.json.encode(record.logs) if record.logs else b""
-    return (
-        bytes.fromhex(head.id),
-        head.namespace,
-        filter_name(head),
-        head.start_ms,
-        packed,
-        result if len(result) <= LARGE_BYTES else len(result),
-        logs,
-        _crc(packed, result, logs),
-    )
-
-
-def filter_name(head: ActivationHead) -> str:
-    """The name that a list's filter compares: `package/name` of an action in a package, else the name."""
-    if head.path is None:
-        return head.name
-    return head.path.partition("/")[2]
-
-
-def _crc(head: bytes, result: bytes, logs: bytes) -> int:
-    return zlib.crc32(logs, zlib.crc32(result, zlib.crc32(head)))
-
-
-_encode_head = msgspec.msgpack.Encoder().encode
-_decode_head = msgspec.msgpack.Decoder(ActivationHead).decode
-_decode_logs = msgspec.json.Decoder(tuple[str, ...]).decode
-
-
-def _record(row: _ActivationRow) -> ActivationRecord:
-    head, result, logs, crc = row
-    if _crc(head, result, logs) != crc:
-        raise Corrupt()
-    return ActivationRecord(head=_decode_head(head), result=result, logs=_decode_logs(logs) if logs else ())
+def with_result(
+    values: Values,
+    id: bytes,
+    namespace: str,
+    name: str,
+    start_ms: int,
+    head: bytes,
+    result: bytes | int,
+    logs: bytes,
+    crc: int,
+) -> ActivationRow:
+    """A row with a result that lies in a file: b"", which the checksum does not match, where there is none."""
+    if isinstance(result, int):
+        try:
+            result = values.get(id.hex()) if isinstance(id, bytes) else b""
+        except Corrupt:
+            result = b""
+    return id, namespace, name, start_ms, head, result, logs, crc
 
 
 def _activation_filter(query: ActivationQuery) -> tuple[str, tuple[object, ...]]:

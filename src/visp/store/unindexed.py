@@ -49,6 +49,7 @@ class Unindexed:
         self._clock = clock
         self._records: OrderedDict[str, Pending] = OrderedDict()
         self._indexing = asyncio.Lock()
+        self._heard: list[Callable[[ActivationRecord], None]] = []
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -64,6 +65,12 @@ class Unindexed:
             self.size_bytes -= earlier.size_bytes
         self._records[id] = pending
         self.size_bytes += pending.size_bytes
+        for then in self._heard:
+            then(pending.record)
+
+    def when_kept(self, then: Callable[[ActivationRecord], None]) -> None:
+        """`then`, which never raises, hears of each record from now on."""
+        self._heard.append(then)
 
     def set_logs(self, pending: Pending, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         """The complete logs of a record; whoever waits for them goes on."""

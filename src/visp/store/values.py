@@ -29,47 +29,64 @@ class Values:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.size_bytes = 0
 
     def prepare(self, oldest: str | None) -> None:
         """Finds out what there is, and removes what a crash has left: files older than the oldest record."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        for path in self._folder.glob("*/*"):
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        for path in self.folder.glob("*/*"):
             if oldest is None or path.name < oldest:
                 path.unlink()
             else:
                 self.size_bytes += path.stat().st_size
 
     def put(self, contents: Iterable[tuple[str, bytes]]) -> None:
-        """On disk when this returns, so that a record which is found has its result."""
+        """On disk when this returns, so that a record which is found has its result.
+
+        When it raises, what it has made is gone again: on a full disk that is room for others.
+        """
         folders: set[Path] = set()
-        for id, content in contents:
-            path = self._path(id)
-            if not path.parent.exists():
-                path.parent.mkdir(mode=0o700)
-                folders.add(self._folder)
-            folders.add(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb", buffering=0) as file:
-                earlier = os.fstat(descriptor).st_size
-                file.write(content)
-                file.truncate()
-                os.fdatasync(descriptor)
-            self.size_bytes += len(content) - earlier
-        for folder in folders:
-            sync_folder(folder)
+        made: list[str] = []
+        try:
+            for id, content in contents:
+                path = self.path(id)
+                if not path.parent.exists():
+                    path.parent.mkdir(mode=0o700)
+                    folders.add(self.folder)
+                folders.add(path.parent)
+                if not path.exists():
+                    made.append(id)
+                self._write(path, content)
+            for folder in folders:
+                sync_folder(folder)
+        except OSError:
+            self.remove(made)
+            raise
+
+    def _write(self, path: Path, content: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = os.fstat(descriptor).st_size
+        try:
+            view = memoryview(content)
+            while view:  # a disk that is nearly full takes a part
+                view = view[os.write(descriptor, view) :]
+            os.ftruncate(descriptor, len(content))
+            os.fdatasync(descriptor)
+        finally:
+            self.size_bytes += os.fstat(descriptor).st_size - size
+            os.close(descriptor)
 
     def get(self, id: str) -> bytes:
         """Raises `Corrupt` when there is none."""
         try:
-            return self._path(id).read_bytes()
+            return self.path(id).read_bytes()
         except FileNotFoundError:
             raise Corrupt() from None
 
     def remove(self, ids: Iterable[str]) -> None:
         for id in ids:
-            path = self._path(id)
+            path = self.path(id)
             try:
                 size = path.stat().st_size
                 path.unlink()
@@ -77,5 +94,5 @@ class Values:
                 continue
             self.size_bytes -= size
 
-    def _path(self, id: str) -> Path:
-        return self._folder / id[-SPREAD_DIGITS:] / id
+    def path(self, id: str) -> Path:
+        return self.folder / id[-SPREAD_DIGITS:] / id

@@ -120,3 +120,16 @@ def test_docs_do_not_go_with_count() -> None:
     with pytest.raises(BadRequest, match=r"The parameter 'docs' is not permitted with 'count'\.") as raised:
         queries.activations({"count": "true", "docs": "true"}, "ns")
     assert raised.value.is_routed
+
+
+@pytest.mark.parametrize(
+    ("query", "wait_s"), [({}, None), ({"wait": "0"}, 0), ({"wait": "2.5"}, 2.5), ({"wait": "61"}, 60)]
+)
+def test_waits_for_a_record(query: dict[str, str], wait_s: float | None) -> None:
+    assert queries.wait_s(query, 60) == wait_s
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1e9", "nan", "inf", "+1", " 1", "1" * 10, ".5"])
+def test_no_waits_for_a_record(text: str) -> None:
+    with pytest.raises(BadQuery, match="wait"):
+        queries.wait_s({"wait": text}, 60)

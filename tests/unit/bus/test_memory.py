@@ -3,7 +3,7 @@
 import pytest
 
 from visp.bus.memory import MemoryBus
-from visp.bus.messages import ActivationMessage, CompletionAck, Message, decode_activation, encode_activation
+from visp.bus.messages import ActivationMessage, CompletionAck, Message, decode_task, encode_task
 
 
 def test_every_subscriber_hears_it_before_publish_returns_in_order() -> None:
@@ -73,4 +73,4 @@ def test_an_activation_reads_back_as_it_was_written() -> None:
         cause="2",
         binding="n/b",
     )
-    assert decode_activation(encode_activation(message)) == message
+    assert decode_task(encode_task(message)) == message

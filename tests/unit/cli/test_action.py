@@ -206,6 +206,27 @@ def test_an_invocation_that_is_not_waited_for(api, visp):
     assert request.body == {"n": -1, "s": "NaN", "o": {"a": [1]}}
 
 
+@pytest.mark.parametrize("command", ["action", "trigger"])
+def test_terms_go_with_the_request(api, visp, command):
+    api.answer(f"POST /namespaces/_/{command}s/hello", 202, {"activationId": ID})
+    do = "invoke" if command == "action" else "fire"
+    assert visp(command, do, "hello", "--delay", "10m", "--idempotency-key", "k 1").exit_code == 0
+    assert visp(command, do, "hello", "--at", "2030-01-31T12:00:00Z").exit_code == 0
+    first, second = api.requests
+    assert (first.query.get("delay"), first.query.get("at")) == ("10m", None)
+    assert first.headers["idempotency-key"] == "k 1"
+    assert (second.query.get("delay"), second.query.get("at")) == (None, "2030-01-31T12:00:00Z")
+    assert "idempotency-key" not in second.headers
+    assert visp(command, do, "hello", "--at", "1", "--delay", "1").exit_code == 2
+
+
+def test_what_begins_later_is_not_blocked_for_but_waited_for(api, visp):
+    for flag in ("-b", "-r"):
+        done = visp("action", "invoke", "hello", "--delay", "1", flag)
+        assert (done.exit_code, "use --wait" in done.stderr) == (2, True), done.stderr
+    assert api.requests == []
+
+
 def test_a_result_is_printed_alone_with_its_numbers_as_they_came(api, visp):
     api.answer("POST /namespaces/_/actions/hello", body=b'{"z":1.50,"a":123456789012345678901234567890,"b":1e999}')
     done = visp("action", "invoke", "hello", "-r")

@@ -116,6 +116,7 @@ class Controller:
             entities=self.entities,
             acks=self.acks,
             ledger=self.ledger,
+            activations=self.ledger,
             clock=self.clock,
             tasks=tasks,
         )

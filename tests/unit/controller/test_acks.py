@@ -104,18 +104,3 @@ def test_no_more_bytes_in_flight_than_allowed(table: Table) -> None:
         table.acks.check_room()
     table.complete("a")
     table.acks.check_room()
-
-
-def test_the_end_can_be_waited_for(table: Table) -> None:
-    empty: list[str] = []
-    table.enter("a")
-    table.acks.when_empty(lambda: empty.append("now"))
-    assert empty == []
-    table.complete("a")
-    assert empty == ["now"]
-
-
-def test_an_end_that_is_reached_is_told_at_once(table: Table) -> None:
-    empty: list[str] = []
-    table.acks.when_empty(lambda: empty.append("now"))
-    assert empty == ["now"]

@@ -67,3 +67,17 @@ def test_many_that_wait_equally_long_share_one_timer() -> None:
     for number in range(1_000):
         deadlines.add(str(number), 60.0, lambda: None)
     assert len(loop.timers) == 1
+
+
+def test_everyone_s_time_may_be_over_at_once() -> None:
+    loop, deadlines, called = make()
+    deadlines.add("a", 10.0, lambda: called.append("a"))
+    deadlines.add("b", 10.0, lambda: called.append("b"))
+    deadlines.add("c", 1.0, lambda: called.append("c"))
+    deadlines.expire()
+    assert (called, len(deadlines)) == (["a", "b", "c"], 0)
+    loop.advance(100.0)
+    assert called == ["a", "b", "c"]
+    deadlines.add("d", 10.0, lambda: called.append("d"))
+    loop.advance(10.0)
+    assert called == ["a", "b", "c", "d"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from visp.bus.messages import decode_activation
+from visp.bus.messages import decode_task
 from visp.controller.fire import Firing, NothingToDo
 from visp.controller.primitive import Accepted, Order, Refused
 from visp.entity.activation import Outcome, Status
@@ -82,7 +82,7 @@ async def test_record_and_children_are_accepted_together(controller: Any) -> Non
     accepted = await fire(controller, trigger(("r1", "hello", ACTIVE), ("r2", "hello", ACTIVE)), b'{"a":1}')
     ids = [message.id for message in controller.hands.runs]
     assert controller.ledger.entries == ["accepted " + " ".join(ids)]
-    assert [decode_activation(work.message).id for work in controller.ledger.works] == ids
+    assert [decode_task(work.message).id for work in controller.ledger.works] == ids
     record = await controller.ledger.get("guest", accepted.id)
     assert (record.head.name, record.head.path, record.head.duration_ms) == ("tick", None, None)
     assert record.result == b'{"a":1}'
@@ -141,7 +141,8 @@ async def test_a_sequence_is_begun_after_its_start_is_recorded(controller: Any) 
     (entry,) = await logs_of(controller, accepted.id)
     child = entry["activationId"]
     await controller.until(lambda: controller.hands.runs)
-    assert controller.ledger.entries == [f"accepted {child}", f"started {child}"]
+    part = controller.hands.runs[0].id
+    assert controller.ledger.entries == [f"accepted {child}", f"started {child}", f"accepted {child} {part}"]
     controller.hands.finish(controller.hands.runs[0].id, Outcome(Status.SUCCESS, b"{}"))
     await controller.until(lambda: len(controller.acks) == 0)
     assert (await controller.ledger.get("guest", child)).head.kind == "sequence"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from visp.bus.base import invoker_topic
-from visp.bus.messages import ActivationMessage, Detached, Message, Ping, decode_activation
+from visp.bus.messages import ActivationMessage, Detached, Message, Ping, decode_task
 from visp.controller.invoke import Invocation
 from visp.controller.primitive import Accepted, Finished, Primitive, Refused
 from visp.entity.activation import Outcome, Status, shard_of
@@ -46,7 +46,7 @@ async def test_at_the_deadline_it_becomes_accepted_work(controller: Any) -> None
     assert await controller.answer() == Accepted(order.id)
     assert controller.hands.messages[1:] == [Detached(order.id)]
     (work,) = controller.ledger.works
-    message = decode_activation(work.message)
+    message = decode_task(work.message)
     assert (message.id, message.is_accepted) == (order.id, True)
     assert len(controller.acks) == 1, "it still runs"
     controller.hands.finish(order.id, GOOD)
@@ -91,7 +91,7 @@ async def test_accepted_work_is_answered_when_the_ledger_holds_it(controller: An
     assert message.is_accepted, "its start shares the sync"
     assert await controller.answer() == Accepted(order.id)
     (work,) = controller.ledger.works
-    assert decode_activation(work.message) == message
+    assert decode_task(work.message) == message
 
 
 @pytest.mark.parametrize(

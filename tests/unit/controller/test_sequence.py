@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from visp.bus.messages import Detached
 from visp.controller.primitive import Accepted, Finished, Refused
 from visp.entity.activation import Outcome, Status
 from visp.entity.limits import SEQUENCE_LIMIT
@@ -112,8 +113,14 @@ async def test_accepted_it_is_marked_as_started_with_its_acceptance(controller: 
     await controller.add_sequence("seq", "one")
     accepted = await run(controller, "seq", wait_s=None)
     assert isinstance(accepted, Accepted)
-    assert controller.ledger.entries == [f"accepted {accepted.id}", f"started {accepted.id}"]
     await controller.until(lambda: controller.hands.runs)
+    part = controller.hands.runs[0]
+    assert part.is_accepted
+    assert controller.ledger.entries == [
+        f"accepted {accepted.id}",
+        f"started {accepted.id}",
+        f"accepted {accepted.id} {part.id}",
+    ]
     controller.hands.finish(controller.hands.runs[0].id, Outcome(Status.SUCCESS, b"{}"))
     await controller.until(lambda: len(controller.acks) == 0)
     assert (await controller.ledger.get("guest", accepted.id)).result == b"{}"
@@ -124,7 +131,9 @@ async def test_a_blocking_caller_is_told_the_id_at_the_deadline(controller: Any)
     await controller.add_sequence("seq", "one")
     accepted = await run(controller, "seq", wait_s=0.001)
     assert isinstance(accepted, Accepted)
-    assert controller.ledger.entries == [f"accepted {accepted.id}", f"started {accepted.id}"]
+    part = controller.hands.runs[0]
+    assert controller.ledger.entries == [f"accepted {accepted.id}", f"accepted {part.id}", f"started {accepted.id}"]
+    assert controller.hands.messages[-1] == Detached(part.id)
     controller.hands.finish(controller.hands.runs[0].id, Outcome(Status.SUCCESS, b"{}"))
     await controller.until(lambda: len(controller.acks) == 0)
     assert controller.answers == []

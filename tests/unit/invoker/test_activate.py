@@ -10,6 +10,7 @@ from visp.bus.messages import ActivationMessage
 from visp.entity.action import Action
 from visp.entity.activation import Outcome, Phases, Status
 from visp.entity.execs import Code, CodeExec
+from visp.entity.follow import Follow
 from visp.entity.limits import ActionLimits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameter, Parameters, plain
@@ -292,3 +293,9 @@ def test_a_fallback_head_knows_only_the_path() -> None:
     head = activate.fallback_head(job(action()).message, Outcome(Status.INTERNAL_ERROR, b"{}"), 1500)
     assert (head.path, head.kind, head.limits, head.is_timeout) == ("guest/pkg/hello", None, None, None)
     assert (head.start_ms, head.end_ms, head.duration_ms, head.name) == (1500, 1500, 0, "hello")
+
+
+def test_a_fallback_head_says_which_attempt_it_was() -> None:
+    message = msgspec.structs.replace(job(action()).message, follow=Follow(attempt=3, first="f" * 32))
+    head = activate.fallback_head(message, Outcome(Status.INTERNAL_ERROR, b"{}"), 1500)
+    assert (head.retry_of, head.attempt) == ("f" * 32, 3)

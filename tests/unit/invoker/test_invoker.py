@@ -938,3 +938,56 @@ async def test_the_end_does_not_wait_for_an_images_logs(images: Images) -> None:
         id = plane.send()
         await plane.result(id)
     assert plane.acks(id) == ["ResultAck", "CompletionAck"]
+
+
+# ── before the end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def narrow(driver: FakeDriver, clock: ManualClock) -> AsyncIterator[Plane]:
+    """Room for one container, in which something runs for a second."""
+    async with plane_of(driver, clock, memory_mb=256) as plane:
+        await plane.add()
+        driver.on_run = lambda line: Act(after_s=1.0) if b'"slow"' in line else OK
+        await plane.run()
+        plane.send(content=b'{"slow":1}')
+        await plane.settle()
+        yield plane
+
+
+async def test_accepted_work_that_waits_is_held_back_and_what_is_waited_for_is_not(
+    narrow: Plane, clock: ManualClock
+) -> None:
+    accepted, blocking = narrow.send(is_accepted=True), narrow.send(is_blocking=True)
+    narrow.invoker.hold_back()
+    later = narrow.send(is_accepted=True)
+    assert narrow.invoker.under_way == 2
+    clock.advance(1.0)
+    await narrow.ended(blocking)
+    await narrow.settle()
+    assert narrow.invoker.under_way == 0
+    assert f"started {accepted}" not in narrow.ledger.entries
+    assert narrow.acks(accepted) == narrow.acks(later) == []
+
+
+async def test_what_was_held_back_runs_when_the_server_goes_on(narrow: Plane, clock: ManualClock) -> None:
+    ids = [narrow.send(is_accepted=True) for _ in range(3)]
+    narrow.invoker.hold_back()
+    clock.advance(1.0)
+    await narrow.settle()
+    narrow.invoker.go_on()
+    for id in ids:
+        assert (await narrow.ended(id)).head.status == Status.SUCCESS
+    assert narrow.invoker.under_way == 0
+
+
+async def test_who_is_detached_while_work_is_held_back_is_not_begun_either(narrow: Plane, clock: ManualClock) -> None:
+    blocking = narrow.send(is_blocking=True)
+    narrow.invoker.hold_back()
+    narrow.bus.publish(topics.invoker_topic(0), Detached(blocking))
+    await narrow.settle()
+    clock.advance(1.0)
+    await narrow.settle()
+    assert narrow.invoker.under_way == 0
+    assert narrow.acks(blocking) == []
+    assert f"started {blocking}" not in narrow.ledger.entries

@@ -190,7 +190,58 @@ async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
         await Database.open(path, [FIRST], synchronous="NORMAL")
 
 
-async def test_a_damaged_page_is_corrupt(path: Path) -> None:
+@pytest.mark.parametrize("most", [1 << 30, 0], ids=["small", "larger"])
+async def test_a_damaged_page_is_refused_with_what_to_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_THROUGH_BYTES", most)
+    opened = await Database.open(path, [FIRST], synchronous="NORMAL")
+    await opened.write(add(*(f"word {number:05d}" for number in range(2_000))))
+    await opened.close()
+    overwrite(path, 3 * PAGE, b"\xff" * PAGE)
+    with pytest.raises(StoreUnavailable, match=r"words\.db cannot be used: it is damaged .*`visp admin restore`"):
+        await Database.open(path, [FIRST], synchronous="NORMAL")
+
+
+async def test_a_schema_that_is_no_text_is_refused(path: Path) -> None:
+    """SQLite puts its bytes into what it says."""
+    await (await Database.open(path, [FIRST], synchronous="NORMAL")).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA writable_schema=1")
+        db.execute("UPDATE sqlite_schema SET name = CAST(X'd5776f' AS TEXT), sql = CAST(X'd5776f' AS TEXT)")
+    db.close()
+    with pytest.raises(StoreUnavailable, match=r"words\.db cannot be used: .*`visp admin restore`"):
+        await Database.open(path, [FIRST], synchronous="NORMAL")
+
+
+async def test_a_version_that_never_was_is_damage(path: Path) -> None:
+    await (await Database.open(path, [FIRST], synchronous="NORMAL")).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=-7")
+    db.close()
+    with pytest.raises(StoreUnavailable, match=r"it is damaged \(version -7\)"):
+        await Database.open(path, [FIRST], synchronous="NORMAL")
+
+
+async def test_a_migration_may_be_a_function(path: Path) -> None:
+    await (await Database.open(path, [FIRST], synchronous="NORMAL")).close()
+
+    def add_one(db: sqlite3.Connection) -> None:
+        db.execute(INSERT, ("by a function",))
+
+    def fail(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM words")
+        raise sqlite3.OperationalError("no")
+
+    with pytest.raises(StoreUnavailable):
+        await Database.open(path, [FIRST, add_one, fail], synchronous="NORMAL")
+    opened = await Database.open(path, [FIRST, add_one], synchronous="NORMAL")
+    assert await words(opened) == ["by a function"]
+    await opened.close()
+
+
+async def test_a_damaged_page_is_corrupt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT_BYTES", 0)  # as of a file that is too large for that
     opened = await Database.open(path, [FIRST], synchronous="NORMAL")
     await opened.write(add(*(f"word {number:05d}" for number in range(20_000))))
     assert await opened.checkpoint()

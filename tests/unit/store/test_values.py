@@ -110,3 +110,52 @@ async def test_full_disk_is_said_and_nothing_of_the_group_is_kept(
     assert await index.get("ns", small.head.id) is None
     await index.put([small, large], 7)
     assert await index.get("ns", large.head.id) == large
+
+
+async def test_disk_that_takes_a_part_gets_the_rest(index: SqliteActivations, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: write(descriptor, bytes(data[:10_000])))
+        large = record(NOW_MS, LARGE)
+        await index.put([large], 0)
+    assert await index.get("ns", large.head.id) == large
+
+
+async def test_what_was_made_before_the_disk_was_full_is_gone_and_not_counted(
+    index: SqliteActivations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = record(NOW_MS, LARGE)
+    await index.put([there], 0)
+    records = [record(NOW_MS + at, LARGE) for at in range(1, 4)]
+    write, left = os.write, [LARGE_BYTES * 2]
+
+    def write_while_there_is_room(descriptor: int, data: memoryview) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "full")
+        size = write(descriptor, bytes(data[: left[0]]))
+        left[0] -= size
+        return size
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_while_there_is_room)
+        with pytest.raises(StoreFull):
+            await index.put([there, *records], 7)
+    assert files(tmp_path) == [there.head.id]
+    assert index._values.size_bytes == len(LARGE)
+    await index.put(records, 7)
+    assert index._values.size_bytes == 4 * len(LARGE)
+    assert [one async for one in _each(index, [there, *records])] == [there, *records]
+
+
+async def _each(index: SqliteActivations, records: list[ActivationRecord]) -> AsyncIterator[ActivationRecord | None]:
+    for one in records:
+        yield await index.get("ns", one.head.id)
+
+
+async def test_bound_holds_for_large_results_as_they_come(index: SqliteActivations, tmp_path: Path) -> None:
+    bound = 20 * LARGE_BYTES
+    for at in range(3):
+        await index.put([record(NOW_MS + at * 1000 + number, LARGE) for number in range(100)], at)
+        await index.sweep(None, bound)
+        assert index._values.size_bytes == len(LARGE) * len(files(tmp_path))
+        assert index._values.size_bytes <= bound

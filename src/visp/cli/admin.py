@@ -1,0 +1,148 @@
+"""`visp admin`: backup, restore, check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from visp.cli import output
+from visp.cli.command import Command, Group
+from visp.cli.settings_flags import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.settings import Settings
+
+_OPTIONS = (
+    click.option("--data-dir", metavar="FOLDER", help="The server's data folder."),
+    click.option("--config", metavar="FILE", help="Settings file; visp.toml of the working folder by default."),
+    click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting: secret_file=FILE."),
+)
+
+
+def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The settings that name a server's files."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Group)
+def admin() -> None:
+    """Care for a server's data."""
+
+
+@admin.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  visp admin backup /var/backups/
+  visp admin backup today.tar --data-dir /var/lib/visp
+""",
+)
+@click.argument("target", metavar="FILE|FOLDER")
+@_flags
+@click.pass_context
+def backup(ctx: click.Context, /, target: str, config: str | None, others: tuple[str, ...], **named: Any) -> None:
+    """Write a backup of everything a server keeps, while it runs or not.
+
+    Into a folder goes a file with a name of its own. The secret that seals keys is not in it: keep it elsewhere.
+    """
+    from visp import care
+
+    path, manifest = care.backup(_settings(config, others, named), Path(target), _Progress())
+    output.line(f"{path}: {len(manifest.parts)} files, {_size(manifest.size_bytes)}, verified")
+    output.note(f"the secret in {manifest.secret_file} is not in it: keep a copy of it elsewhere")
+    for damage in manifest.damages:
+        output.warning(f"damaged already: {damage}")
+    ctx.exit(1 if manifest.damages else 0)
+
+
+@admin.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  visp admin restore visp-20260101T030000Z.tar --data-dir /var/lib/visp
+""",
+)
+@click.argument("file", metavar="FILE")
+@click.option("--replace", "is_replacing", is_flag=True, help="Set aside what is in the folder.")
+@_flags
+def restore(file: str, is_replacing: bool, config: str | None, others: tuple[str, ...], **named: Any) -> None:
+    """Put a backup back into a data folder that no server uses.
+
+    Every checksum is verified before anything is written.
+    """
+    from visp import care
+
+    settings = _settings(config, others, named)
+    manifest, aside = care.restore(settings, Path(file), is_replacing=is_replacing, progress=_Progress())
+    output.line(f"restored {len(manifest.parts)} files, {_size(manifest.size_bytes)}, of {manifest.made}")
+    if aside is not None:
+        output.note(f"what was there is in {aside}: remove it when it is not needed any more")
+    for damage in manifest.damages:
+        output.warning(f"damaged already when the backup was made: {damage}")
+    if (advice := care.secret_advice(settings, manifest)) is not None:
+        output.warning(advice)
+
+
+@admin.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  visp admin check --data-dir /var/lib/visp
+""",
+)
+@_flags
+@click.option("--json", "as_json", is_flag=True, help="Print what is damaged as JSON.")
+@click.pass_context
+def check(ctx: click.Context, /, config: str | None, others: tuple[str, ...], as_json: bool, **named: Any) -> None:
+    """Read everything a server keeps, and say what is damaged and what to do.
+
+    A server may run meanwhile. The exit status is 1 when anything is damaged.
+    """
+    import msgspec
+
+    from visp import care
+
+    damages = care.check(_settings(config, others, named), _Progress())
+    if as_json:
+        output.answer(msgspec.json.encode(damages))
+    else:
+        for damage in damages:
+            output.line(f"{damage.path}: {damage.says}")
+            output.line(f"  → {damage.mend}")
+        output.note(f"{len(damages)} damages" if damages else "nothing is damaged")
+    ctx.exit(1 if damages else 0)
+
+
+def _settings(config: str | None, others: tuple[str, ...], named: dict[str, Any]) -> Settings:
+    return load(config, others, named).settings
+
+
+class _Progress:
+    """One line on standard error: rewritten on a terminal, elsewhere a line for each kind of part."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, what: str, size_bytes: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{what} {_size(size_bytes)}\r", err=True, nl=False)
+            return
+        kind = what.partition("/")[0]
+        if kind != self._said:
+            self._said = kind
+            output.note(f"… {kind}")
+
+
+def _size(size_bytes: int) -> str:
+    size, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -1,0 +1,112 @@
+"""Requests that this server makes to addresses that its users name: they reach nothing that the users could not.
+
+Every connection is checked once the name is resolved, so a name that answers otherwise the second time gains nothing.
+Redirects are not followed, bodies of answers are not read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any
+
+from visp import wording
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import aiohttp
+
+    from visp.settings import Hooks
+
+    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+CONNECTIONS = 256
+HEAD_BYTES = 8_190
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class NotReached(Exception):
+    """There was no answer; the text says why."""
+
+
+class Outbound:
+    """Connections are kept for a while; the client is imported by the first request."""
+
+    def __init__(self, settings: Hooks) -> None:
+        self._settings = settings
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """The status of the answer; raises `NotReached`."""
+        session = await self._opened()
+        import aiohttp
+
+        try:
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                status: int = answer.status
+                return status
+        except TimeoutError:
+            raise NotReached(wording.not_answered(self._settings.timeout_s)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NotReached(_reason(error)) from None
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        async with self._opening:
+            if self._session is None:
+                client: Any = await asyncio.to_thread(importlib.import_module, "aiohttp")
+                self._session = client.ClientSession(
+                    connector=client.TCPConnector(limit=CONNECTIONS, socket_factory=self._socket),
+                    timeout=client.ClientTimeout(total=self._settings.timeout_s),
+                    cookie_jar=client.DummyCookieJar(),
+                    auto_decompress=False,
+                    max_line_size=HEAD_BYTES,
+                    max_field_size=HEAD_BYTES,
+                    headers={"user-agent": "visp"},
+                )
+            return self._session
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """What a connection is made with, once it is known whereto."""
+        family, kind, protocol, _, (host, *_) = address
+        if self._settings.reach == "internet" and not is_public(ipaddress.ip_address(host)):
+            raise OSError(wording.address_closed(host))
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+
+def is_public(address: Address) -> bool:
+    """Whether it lies in the internet: neither private, nor this machine's own, in whatever form it is written."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        within = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        if within:
+            return is_public(within)
+    return address.is_global and not address.is_multicast and not _is_own(address)
+
+
+def _is_own(address: Address) -> bool:
+    """Whether an interface of this machine has it: only then can a socket be bound to it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """What is at the bottom of a client's error, in one line."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return str(error) or type(error).__name__

@@ -1,0 +1,154 @@
+"""The port of a server: sockets that listen, connections that come and go, and their end in order.
+
+Of the server library only the protocol of a connection is used, and what it shares. Its server would close what
+listens, and idle connections, at a moment of its own; here neither is closed before it is known who has them next.
+
+Nothing that a client sent may be lost when a server ends. Where a successor is there, it is given the sockets
+themselves, and what is sent meanwhile waits in the kernel. Where none is, every answer says that it is the last
+(`Connection: close`), and an idle connection is answered once more if a request comes soon (`ending.LINGER_S`). What is
+sent later than that crosses our close on its way, as with any server: HTTP lets clients repeat it where they may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from visp.api.door import Door, Gate
+    from visp.api.routes import Site
+
+BACKLOG = 4096
+FLUSH_S = 0.005
+
+
+class Listening:
+    """What a server has to do with its clients' connections; nothing of it before `begin`."""
+
+    def __init__(self, gate: Gate, site: Site) -> None:
+        protocol: Any = gate.protocol()
+        self._gate = gate
+        self._config = Config(
+            site,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+        )
+        self._config.load()
+        self._protocol = protocol
+        self._state = ServerState()
+        self._loop = asyncio.get_running_loop()
+        self._servers: list[asyncio.Server] = []
+        self._dating: asyncio.TimerHandle | None = None
+
+    async def begin(self, listeners: Iterable[socket.socket], connections: Iterable[socket.socket] = ()) -> None:
+        """Accepts on these sockets, which stay their owner's, and takes over these connections."""
+        self._gate.is_ending = False
+        self._gate.on_idle = None
+        if self._dating is None:
+            self._date()
+        for listener in listeners:
+            self._servers.append(await self._loop.create_server(self._make, sock=listener.dup(), backlog=BACKLOG))
+        for connection in connections:
+            await self._adopt(connection)
+
+    def _make(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self._protocol(self._config, self._state, {}, self._loop)
+        return made
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make, connection)
+        except OSError:  # the client has left meanwhile
+            connection.close()
+
+    def _date(self) -> None:
+        """The headers that every answer has: renewed each second, not for each answer."""
+        now = formatdate(time.time(), usegmt=True).encode()
+        self._state.default_headers = [(b"date", now), *self._config.encoded_headers]
+        self._dating = self._loop.call_later(1.0, self._date)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def requests(self) -> int:
+        """How many connections have a request under way."""
+        return sum(not door.is_idle for door in self._gate.doors)
+
+    @property
+    def connections(self) -> int:
+        return len(self._gate.doors)
+
+    def pause(self) -> None:
+        """Accepts nothing any more; what listens is still there, and new connections wait in its queue."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def accept_rest(self, listeners: Iterable[socket.socket]) -> None:
+        """Takes who is in the queues of sockets that will be closed: closing would turn them away."""
+        for listener in listeners:
+            listener.setblocking(False)
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    break
+                connection.setblocking(False)
+                await self._adopt(connection)
+
+    def end_connections(self) -> None:
+        """From now on each connection's next answer is its last."""
+        self._gate.is_ending = True
+        for door in self._gate.doors:
+            door.end_after_answer()
+
+    def close_idle(self) -> None:
+        for door in [door for door in self._gate.doors if door.is_idle]:
+            door.transport.close()
+
+    def give(self, to: Callable[[socket.socket], None]) -> None:
+        """Each connection goes to `to` as soon as nothing is under way on it; so do those that are idle now."""
+
+        def release(door: Door) -> None:
+            transport = door.transport
+            if transport.is_closing():
+                return
+            transport.pause_reading()  # what comes from now on is for whoever has the connection next
+            if transport.get_write_buffer_size():
+                self._loop.call_later(FLUSH_S, release, door)
+                return
+            connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            transport.close()
+            to(connection)
+
+        self._gate.on_idle = release
+        for door in [door for door in self._gate.doors if door.is_idle]:
+            release(door)
+
+    def cut(self) -> None:
+        """Ends what is still under way: its client sees the connection closed, and no half answer as a whole one."""
+        for task in list(self._state.tasks):
+            task.cancel()
+        for door in list(self._gate.doors):
+            door.transport.close()
+
+    def close(self) -> None:
+        """Nothing of it is left, but what `cut` has to say."""
+        self.pause()
+        if self._dating is not None:
+            self._dating.cancel()
+            self._dating = None

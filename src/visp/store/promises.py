@@ -1,0 +1,145 @@
+"""What a server owes beside activations, in one SQLite file: dead letters, and what idempotency keys stand for.
+
+All shards use the same file, each with connections of its own. What is acknowledged survives a power cut.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from visp.errors import Corrupt
+from visp.store.base import Letter, Promise
+from visp.store.database import Database
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+    from pathlib import Path
+
+MIGRATIONS = (
+    """
+    CREATE TABLE letters (
+        id BLOB PRIMARY KEY, namespace TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX letters_by_time ON letters (namespace, at_ms, id);
+    CREATE TABLE promises (
+        scope BLOB PRIMARY KEY, namespace TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL, id BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX promises_by_age ON promises (at_ms);
+    CREATE TABLE promise_counts (namespace TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER promise_made AFTER INSERT ON promises BEGIN
+        INSERT INTO promise_counts VALUES (new.namespace, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+    END;
+    CREATE TRIGGER promise_gone AFTER DELETE ON promises BEGIN
+        UPDATE promise_counts SET count = count - 1 WHERE namespace = old.namespace;
+    END;
+    """,
+)
+
+PUT_LETTER = "INSERT OR REPLACE INTO letters (id, namespace, at_ms, body, crc) VALUES (?, ?, ?, ?, ?)"
+_LETTER = "SELECT id, namespace, at_ms, body, crc FROM letters"
+GET_LETTER = f"{_LETTER} WHERE id = ? AND namespace = ?"
+LETTERS = f"{_LETTER} WHERE namespace = ? ORDER BY at_ms DESC, id DESC LIMIT ? OFFSET ?"
+COUNT_LETTERS = "SELECT count(*) FROM letters WHERE namespace = ?"
+DROP_LETTER = "DELETE FROM letters WHERE id = ? AND namespace = ?"
+OLDEST_LETTERS = (
+    "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE namespace = ? ORDER BY at_ms DESC, id DESC "
+    "LIMIT -1 OFFSET ?)"
+)
+GET_PROMISE = "SELECT body, id, at_ms FROM promises WHERE scope = ?"
+PUT_PROMISE = (
+    "INSERT INTO promises (scope, namespace, at_ms, body, id) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body, id = excluded.id WHERE at_ms < ?"
+)
+COUNT_PROMISES = "SELECT count FROM promise_counts WHERE namespace = ?"
+DROP_PROMISE = "DELETE FROM promises WHERE scope = ?"
+OLD_PROMISES = "DELETE FROM promises WHERE scope IN (SELECT scope FROM promises WHERE at_ms < ? LIMIT 1000)"
+
+
+class SqlitePromises:
+    """`LetterStore` and `PromiseStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path) -> SqlitePromises:
+        """Raises `StoreUnavailable` with a sentence when it cannot be used."""
+        return cls(await Database.open(path, MIGRATIONS, synchronous="FULL"))
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # ── dead letters ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def put_letter(self, letter: Letter, keep: int) -> int:
+        values = (bytes.fromhex(letter.id), letter.namespace, letter.at_ms, letter.body, _crc(letter))
+
+        def change(db: sqlite3.Connection) -> int:
+            db.execute(PUT_LETTER, values)
+            return db.execute(OLDEST_LETTERS, (letter.namespace, keep)).rowcount
+
+        return await self._database.write(change)
+
+    async def letter(self, namespace: str, id: str) -> Letter | None:
+        key = bytes.fromhex(id)
+        row = await self._database.read(lambda db: db.execute(GET_LETTER, (key, namespace)).fetchone())
+        return None if row is None else _letter(row)
+
+    async def letters(self, namespace: str, skip: int, limit: int) -> Sequence[Letter]:
+        rows = await self._database.read(lambda db: db.execute(LETTERS, (namespace, limit, skip)).fetchall())
+        return [_letter(row) for row in rows]
+
+    async def count_letters(self, namespace: str) -> int:
+        (count,) = await self._database.read(lambda db: db.execute(COUNT_LETTERS, (namespace,)).fetchone())
+        return int(count)
+
+    async def drop_letter(self, namespace: str, id: str) -> bool:
+        key = bytes.fromhex(id)
+        return await self._database.write(lambda db: db.execute(DROP_LETTER, (key, namespace)).rowcount) > 0
+
+    # ── promises ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def promise(self, scope: bytes, since_ms: int) -> Promise | None:
+        row = await self._database.read(lambda db: db.execute(GET_PROMISE, (scope,)).fetchone())
+        if row is None or row[2] < since_ms:
+            return None
+        body, id, at_ms = row
+        return Promise(body=body, id=id.hex(), at_ms=at_ms)
+
+    async def put_promise(
+        self, scope: bytes, namespace: str, promise: Promise, since_ms: int, limit: int
+    ) -> Promise | None:
+        values = (scope, namespace, promise.at_ms, promise.body, bytes.fromhex(promise.id), since_ms)
+
+        def change(db: sqlite3.Connection) -> Promise | None:
+            counted = db.execute(COUNT_PROMISES, (namespace,)).fetchone()
+            if counted is not None and counted[0] >= limit:
+                return None
+            db.execute(PUT_PROMISE, values)
+            body, id, at_ms = db.execute(GET_PROMISE, (scope,)).fetchone()
+            return Promise(body=body, id=id.hex(), at_ms=at_ms)
+
+        return await self._database.write(change)
+
+    async def drop_promise(self, scope: bytes) -> None:
+        await self._database.write(lambda db: db.execute(DROP_PROMISE, (scope,)).rowcount)
+
+    async def sweep_promises(self, before_ms: int) -> int:
+        total = 0
+        while removed := await self._database.write(lambda db: db.execute(OLD_PROMISES, (before_ms,)).rowcount):
+            total += removed
+        return total
+
+
+def _crc(letter: Letter) -> int:
+    return zlib.crc32(letter.body, zlib.crc32(f"{letter.id} {letter.namespace} {letter.at_ms}".encode()))
+
+
+def _letter(row: tuple[bytes, str, int, bytes, int]) -> Letter:
+    id, namespace, at_ms, body, crc = row
+    letter = Letter(id=id.hex(), namespace=namespace, at_ms=at_ms, body=body)
+    if _crc(letter) != crc:
+        raise Corrupt()
+    return letter
