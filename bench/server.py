@@ -125,13 +125,17 @@ def platform(
     *,
     data_dir: Path | None = None,
     python: str = sys.executable,
+    module: str = "visp",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Platform]:
-    """A server for the block, on a free port; its folders are thrown away, save a `data_dir` that is given."""
+    """A server for the block, on a free port; its folders are thrown away, save a `data_dir` that is given.
+
+    `module` is what is run as a program.
+    """
     with tempfile.TemporaryDirectory(prefix="visp-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # containers of a root server reach their code below it under uids of their own
         settings = {"container.cells_dir": f"{folder}/cells", "log_level": "warning", **(settings or {})}
-        server = start(data_dir or Path(folder) / "data", settings, python=python, env=env)
+        server = start(data_dir or Path(folder) / "data", settings, python=python, module=module, env=env)
         try:
             with profile.attached(server.pid), contextlib.closing(Platform(server.url, server.pid)) as platform:
                 yield platform

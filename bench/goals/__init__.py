@@ -30,6 +30,8 @@ NAMES = (
     "fairness",
     "accepted",
     "fire",
+    "durability",
+    "recovery",
     "large",
     "records",
     "growth",

@@ -215,6 +215,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         invoker = await stack.enter_async_context(
             _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities)
         )
+        ground.ask(invoker.has)
         for owner_of in (acks.owner_of, invoker.owner_of, later.owner_of):
             waits.ask(owner_of)
         for source in (

@@ -7,6 +7,7 @@ same ports have implementations that go through links (`neighbours.py`); nobody 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,12 +32,16 @@ FIRST = 0
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """`own` is the process's own ledger, `ledger` what work is written to, `activations` where records are read."""
+    """`own` is the process's own ledger, `ledger` what work is written to, `activations` where records are read.
+
+    `ask` is given how the ledger learns whether an activation waits or runs here.
+    """
 
     bus: Bus
     store: SqliteEntities
     own: EmbeddedLedger
     ledger: Ledger
+    ask: Callable[[Callable[[str], bool]], None]
     activations: ActivationStore
     throttle: Throttle
 
@@ -63,12 +68,14 @@ async def standing(
             stack.push_async_callback(ledgers[shard].close)
         own = ledgers[number]
         ledger: Ledger = own
+        ask: Callable[[Callable[[str], bool]], None] = _ignore
         activations: ActivationStore = own
         if neighbours is not None or left:
             from visp.store.gathered import GatheredActivations, RoutedLedger
 
             links = None if neighbours is None else neighbours.links
-            ledger = RoutedLedger(number, ledgers, count, links)
+            ledger = routed = RoutedLedger(number, ledgers, count, links)
+            ask = routed.ask
             activations = gathered = GatheredActivations(data_dir, ledgers, count, left, links)
             stack.push_async_callback(gathered.close)
         if neighbours is not None:
@@ -78,9 +85,14 @@ async def standing(
             store=store,
             own=own,
             ledger=ledger,
+            ask=ask,
             activations=activations,
             throttle=Throttle(clock) if neighbours is None else neighbours.throttle,
         )
+
+
+def _ignore(_: object) -> None:
+    """Of one ledger alone nobody asks."""
 
 
 def left_behind(data_dir: Path, count: int) -> list[int]:

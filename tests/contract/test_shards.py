@@ -55,6 +55,12 @@ class Shard:
         async with asyncio.timeout(5):
             return await done
 
+    async def keep(self, *ids: str) -> Exception | None:
+        done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.ledger.keep([Work(id, b"message") for id in ids], done.set_result)
+        async with asyncio.timeout(5):
+            return await done
+
     async def listed(self, **query: Any) -> list[str]:
         found = await self.activations.list(ActivationQuery(**{"namespace": "ns"} | query))
         return [record.head.id for record in found]
@@ -130,6 +136,14 @@ async def test_work_is_accepted_by_the_shard_that_its_id_names(shards: list[Shar
     assert await shards[1].accept(away) is None
     assert [list(ledger._open) for ledger in (shards[0].own, shards[1].own)] == [[away], [here]]
     assert shard_of(away) == 0
+
+
+async def test_what_has_ended_on_another_shard_is_not_opened_again(shards: list[Shard]) -> None:
+    running, ended, here = new_id(1, 0), new_id(1, 0), new_id(1, 1)
+    shards[0].ledger.ask(lambda id: id == running)
+    for id in (running, ended, here):
+        assert await shards[1].keep(id) is None
+    assert [list(shard.own._open) for shard in shards] == [[running], [here]]
 
 
 async def test_work_for_a_shard_that_is_down_is_not_accepted(shards: list[Shard]) -> None:

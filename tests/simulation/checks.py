@@ -38,8 +38,8 @@ def check_pool(pool: Pool, broken: Callable[[str], None]) -> None:
 async def check_drained(world: World) -> None:
     """Nothing is in flight, nothing waits, nothing is open: in bounded time, once nothing goes wrong any more.
 
-    Accepted work that could not be begun because something failed is open until the next start, which must run it; so
-    is, after a restart, a sequence that could not be read, and a sequence's part whose action was deleted.
+    After a restart a sequence that could not be read is open until the next one, which must run it, and so is a
+    sequence's part whose action was deleted.
     """
     pool, ledger, acks = world.pool, world.ledger, world.acks
     assert pool is not None
@@ -52,8 +52,7 @@ async def check_drained(world: World) -> None:
             break
     else:
         is_hindered = world.clients.has_deleted or world.character.has_bad_stores
-        is_excused = world.is_excused or (is_hindered and world.clients.life > 0)
-        if left[:2] == (0, 0) and is_excused and not world.is_restart_needed:
+        if left[:2] == (0, 0) and is_hindered and world.clients.life > 0 and not world.is_restart_needed:
             world.is_restart_needed = True
             return
         world.broken(

@@ -189,12 +189,16 @@ class Clients:
                     break
                 await asyncio.sleep(0.01)
 
+    def resumed(self) -> None:
+        """The ledger has been read back, and with that synced."""
+        for given in self.given.values():
+            given.is_synced = True
+
     def interrupted(self, *, is_power_cut: bool) -> None:
         """The process has ended: what was not synced by then may be lost with the power."""
         if is_power_cut:
             for given in self.given.values():
-                if given.life == self.life and not given.is_synced:
-                    given.is_lost = True
+                given.is_lost |= not given.is_synced
         self._writing.clear()
         self.life += 1
 
@@ -250,7 +254,7 @@ class Clients:
     async def do_invoke(self, op: Op) -> None:
         wait_ms, key = op.fields["wait_ms"], op.fields.get("key")
         query = {"blocking": "false"} if wait_ms is None else {"blocking": "true", "timeout": wait_ms}
-        at_least = self._known(op.namespace)
+        at_least = op.fields.setdefault("at_least", self._known(op.namespace))  # of what comes again: then
         body = {"seconds": op.fields["seconds"], "from": op.namespace, "key": key}
         answer = await self.call("POST", op.namespace, f"actions/{op.name}", query, body, key)
         if answer.id is None:

@@ -51,8 +51,6 @@ NEVER = frozenset(
     {"bus.handler_failed", "ledger.then_failed", "sequence.failed", "ledger.sweep_failed", "cache.unreadable"}
 )
 """Log lines that no fault which is injected here excuses."""
-EXCUSES = frozenset({"ledger.write_failed", "recovery.not_published"})
-"""Log lines after which accepted work may be open until the next start, which must run it."""
 
 
 class Broken(Exception):
@@ -99,7 +97,6 @@ class World:
         self.kills: list[str] = []
         self.is_restart_needed = False
         """Work is open that only the next start will run."""
-        self.is_excused = False
         self.steps = 0
         self.trace: deque[str] = deque(maxlen=TRACE)
         self.runs: dict[str, list[Run]] = {}
@@ -181,7 +178,6 @@ class World:
             return
         if event in NEVER and not (event == "ledger.sweep_failed" and self.disk.faults.sync):
             self.broken(f"log line {event}: {fields}")
-        self.is_excused |= event in EXCUSES
         self.note(f"log {event}")
 
     def _uncaught(self, context: dict[str, Any]) -> None:
@@ -225,7 +221,6 @@ class World:
         self._is_dead = False
         self._steps_left = 0 if is_last or fate.random() < 0.2 else round(10 ** fate.uniform(1.2, 3.0))
         self._set_faults(is_calm=is_last)
-        self.is_excused = False
         delays = self._chance(f"threads {number}")
         thread_s = fate.choice((0.0003, 0.0003, 0.003, 0.02))
         for part, name in ((self.disk, "disk"), (self.unsteady, "stores"), (self.index, "index")):
@@ -293,6 +288,7 @@ class World:
     async def _serve(self) -> None:
         """The server's life: clients come before it has booted, as they do."""
         async with roles.assembled(self.character.settings, self.disk.path("/data"), "http://sim") as parts:
+            self.clients.resumed()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._boot(parts))
                 tasks.create_task(self._change_disk())

@@ -520,7 +520,7 @@ def test_full_disk_refuses_new_work_and_recovers(disk: SmallDisk) -> None:
         until(lambda: api.invoke("echo", {"n": 2}).status == 200, 10.0, "it does not recover")
         for id in given:
             assert stored(api, id)["response"]["status"] == "success"
-    with disk.serving() as api:
+    with disk.serving("--set", "ledger.segment_bytes=262144") as api:
         for answer in (kept, ended.json):
             assert api.record(answer["activationId"])["response"] == answer["response"]
         assert all(api.get(f"activations/{id}").status == 200 for id in given)
@@ -537,7 +537,7 @@ def test_disk_that_has_no_room_for_outcomes_loses_no_activation(disk: SmallDisk)
         given = accept_until_refused(api, "echo", "x" * 20_000)
         assert api.get("actions/echo").status == 200
         disk.free()
-    with disk.serving() as api:
+    with disk.serving("--set", "ledger.segment_bytes=262144") as api:
         for id in given:
             assert stored(api, id)["response"]["status"] in ("success", "whisk internal error")
         listed = [entry["activationId"] for entry in api.get("activations?limit=200").json]

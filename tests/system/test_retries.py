@@ -292,6 +292,27 @@ def test_sequence_goes_on_after_a_kill_with_the_part_that_had_not_begun(place: P
     assert [len(records(api, name, 1)) for name in ("one", "two", "seq")] == [1, 1, 1]
 
 
+def test_sequence_that_is_something_else_after_a_kill_ends(place: Place) -> None:
+    server = place.start(*FAKE, pool__memory_mb=256, pool__stem_cells=0)
+    api = Api(server.url)
+    put_action(api, "one", OK)
+    put_action(api, "hog", OK | {"run_ms": 60_000})
+    put_sequence(api, "inner", "one")
+    put_sequence(api, "outer", "inner", "one")
+    put_sequence(api, "seq", "one", "one")
+    invoke(api, "hog")
+    until(lambda: api.request("GET", "/activation/count").json == 1)
+    topmost, nesting = invoke(api, "seq"), invoke(api, "outer")
+    until(lambda: api.request("GET", "/activation/count").json == 6)  # with the parts, which wait for memory
+    for name in ("seq", "inner"):
+        put_action(api, name, OK)
+    server.stop(signal.SIGKILL)
+    api = Api(place.start(*FAKE, pool__memory_mb=256, pool__stem_cells=0).url)
+    for id in (topmost, nesting):
+        assert "may have been deleted" in record(api, id)["response"]["result"]["error"]
+    until(lambda: api.request("GET", "/activation/count").json == 0)
+
+
 def test_sequence_ends_with_the_part_that_was_interrupted(place: Place) -> None:
     server = place.start(*FAKE)
     api = Api(server.url)

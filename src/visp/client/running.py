@@ -64,13 +64,14 @@ def start(
     env: Mapping[str, str] | None = None,
     user: int | None = None,
     python: str = sys.executable,
+    module: str = "visp",
 ) -> Server:
     """A server with this data folder, ready for work. `settings` maps dotted names to values.
 
-    `user` runs it under another uid and gid, `python` by another interpreter. Raises `NotReady` with what the server
-    said.
+    `user` runs it under another uid and gid, `python` by another interpreter, `module` as another program.
+    Raises `NotReady` with what the server said.
     """
-    argv = [python, "-m", "visp", "start", "--port", "0", "--data-dir", str(data_dir), *flags]
+    argv = [python, "-m", module, "start", "--port", "0", "--data-dir", str(data_dir), *flags]
     variables = {f"VISP_{name.replace('.', '__').upper()}": str(value) for name, value in (settings or {}).items()}
     environ = os.environ | variables | dict(env or {})
     log = Path(tempfile.mkstemp(prefix="visp-", suffix=".log")[1])

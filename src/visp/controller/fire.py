@@ -148,9 +148,9 @@ class Fire:
             received_ms=firing.received_ms,
         )
 
-    def start_delayed(self, id: str, firing: Firing) -> None:
-        """Fires under an id that was given away before, once the time has come: there is a record in any case."""
-        self._begin(id, firing, payloads.parse_object(firing.body), _ignore)
+    def start_delayed(self, id: str, firing: Firing, then: Callable[[Answer], None]) -> None:
+        """Fires under an id that was given away before, once the time has come: with no active rule, too."""
+        self._begin(id, firing, payloads.parse_object(firing.body), then)
 
     def tell(self, identity: Identity, target: Action | Trigger, body: bytes, transid: str) -> None:
         """Runs an action, or fires a trigger, for the platform itself; raises `RequestError` and `ServiceError`."""
@@ -186,7 +186,7 @@ class Fire:
         """The ledger holds it already: what cannot be published now runs at the next start."""
         try:
             if isinstance(order.action.exec, SequenceExec):
-                self._sequences.resume(order)
+                self._sequences.resume(order, _ignore)  # refused, it was not accepted either
             else:
                 self._primitive.publish_accepted(order)
         except ServiceError as error:

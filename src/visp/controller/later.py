@@ -255,6 +255,12 @@ class Later:
         except Exception as error:  # the top of a task: it must not end the others; the next start begins it again
             log.exception("later.failed", activation=id, reason=repr(error))
 
+    def _not_begun(self, task: Asked, answer: Answer) -> None:
+        """Takes it again if the ledger could not be told that it begins."""
+        if isinstance(answer, Refused):
+            log.warning("later.not_begun", activation=task.id, reason=str(answer.error))
+            self._take_again(task, AGAIN_S)
+
     def _take_again(self, task: Deferrable, wait_s: float) -> None:
         self.take(task.id, task, self._clock.now_ms() + round(wait_s * 1000))
 
@@ -270,7 +276,7 @@ class Later:
             await self.end_unrun(message)
             return False
         if isinstance(order.action.exec, SequenceExec):
-            self._sequences.resume(order)
+            self._sequences.resume(order, lambda answer: self._not_begun(message, answer))
         else:
             self._primitive.publish_accepted(order)
         return True
@@ -352,6 +358,7 @@ class Later:
                 transid=message.transid,
                 received_ms=message.received_ms,
             ),
+            lambda answer: self._not_begun(message, answer),
         )
 
     # ── a dead letter ───────────────────────────────────────────────────────────────────────────────────────────

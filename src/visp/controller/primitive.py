@@ -194,7 +194,7 @@ class Primitive:
     def detach(self, order: Order, topic: str, then: Callable[[Exception | None], None]) -> None:
         """Turns a running blocking activation into accepted work."""
         message = message_of(order, is_accepted=True)
-        self._ledger.accept([Work(order.id, encode_task(message))], None, then)
+        self._ledger.keep([Work(order.id, encode_task(message))], then)
         self._bus.publish(topic, Detached(order.id))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.bus.messages import ActivationMessage, StepMessage, decode_task
-from visp.controller.sequence import Found
+from visp.controller.sequence import Found, is_sequence
 from visp.entity.execs import SequenceExec
 from visp.errors import ServiceError
 from visp.telemetry import log
@@ -51,7 +51,7 @@ class Recovery:
                 self._later.take(work.id, task, work.due_ms)
                 begun += 1
         steps = {id: one.task for id, one in found.items() if isinstance(one.task, StepMessage)}
-        orders = {id: await self._later.order_of(step.run) for id, step in steps.items()}
+        orders = {id: await self._sequence_of(step) for id, step in steps.items()}
         parts = {step.part for id, step in steps.items() if orders[id] is not None}
         for id, one in found.items():
             if await self._resume(one, is_part=id in parts, order=orders.get(id), found=found):
@@ -81,6 +81,11 @@ class Recovery:
             if isinstance(task, ActivationMessage) and not one.is_started:
                 self._later.take(task.id, task, task.received_ms)  # which tries until it can be begun
             return False
+
+    async def _sequence_of(self, step: StepMessage) -> Order | None:
+        """None when there is none any more: it was deleted, or is something else now."""
+        order = await self._later.order_of(step.run)
+        return order if order is not None and is_sequence(order) else None
 
     async def _is_sequence(self, message: ActivationMessage) -> bool:
         """Of one without a step no part was begun: it begins anew."""

@@ -150,10 +150,10 @@ class Sequences:
         else:
             self._tasks.create_task(self._run_blocking(order, wait_s, then, is_accepted=is_promised))
 
-    def resume(self, order: Order) -> None:
+    def resume(self, order: Order, then: Callable[[Answer], None]) -> None:
         """A sequence that the ledger holds and nobody began: a fire's child, or what is found at start."""
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
-        self._ledger.start([order.id], lambda error: self._begin_accepted(order, error, _ignore))
+        self._ledger.start([order.id], lambda error: self._begin_accepted(order, error, then))
 
     def _accept(self, order: Order, then: Callable[[Exception | None], None]) -> None:
         """`accepted` and `started` in one sync: the sequence begins at once, and a restart must not begin it again."""
@@ -166,11 +166,11 @@ class Sequences:
         whole.is_accepted = True
         if whole.levels:
             for work in whole.works(whole.levels):  # a part may lie in another shard's ledger
-                self._ledger.accept([work], None, _ignore)
+                self._ledger.keep([work], _ignore)
             self._ledger.start([order.id], accepted.set_result)
         else:
             self._accept(order, accepted.set_result)
-        if whole.part is not None and not isinstance(whole.part.action.exec, SequenceExec):
+        if whole.part is not None and not is_sequence(whole.part):
             self._primitive.detach_part(whole.part)
         return await accepted
 
@@ -253,8 +253,7 @@ class Sequences:
             return failure(Status.INTERNAL_ERROR, wording.SEQUENCE_FAILED), True
         if not isinstance(action, Action):
             return failure(Status.APPLICATION_ERROR, wording.SEQUENCE_COMPONENT_MISSING), True
-        is_sequence = isinstance(action.exec, SequenceExec)
-        if not is_sequence:
+        if not isinstance(action.exec, SequenceExec):
             whole.atomic += 1
             if whole.atomic > SEQUENCE_LIMIT:
                 return failure(Status.APPLICATION_ERROR, wording.SEQUENCE_TOO_LONG), True
@@ -291,14 +290,16 @@ class Sequences:
         except VispError as error:
             log.warning("sequence.part_failed", transid=parent.transid, part=action.name.id, reason=str(error))
             return failure(Status.INTERNAL_ERROR, wording.SEQUENCE_FAILED), True, None
-        outcome, is_over = await self._outcome(order, progress, whole)
+        run = self._run(order, whole, is_topmost=False) if is_sequence(order) else self._run_atomic(order, whole)
+        outcome, is_over = await self._outcome(order, progress, run)
         return outcome, is_over, order.id
 
-    async def _outcome(self, order: Order, progress: _Progress, whole: _Whole) -> tuple[Outcome, bool]:
+    async def _outcome(
+        self, order: Order, progress: _Progress, run: Coroutine[Any, Any, Finished]
+    ) -> tuple[Outcome, bool]:
         """Runs the part that the progress is at, and adds what it came to."""
-        is_sequence = isinstance(order.action.exec, SequenceExec)
         try:
-            answer = await (self._run_nested(order, whole) if is_sequence else self._run_atomic(order, whole))
+            answer = await (self._registered(order, run) if is_sequence(order) else run)
         except TimeoutError:
             self._acks.forget(order.id)
             return _account(
@@ -333,10 +334,10 @@ class Sequences:
         assert isinstance(answer, Finished)
         return answer
 
-    async def _run_nested(self, order: Order, whole: _Whole) -> Finished:
+    async def _registered(self, order: Order, run: Coroutine[Any, Any, Finished]) -> Finished:
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
         try:
-            return await self._run(order, whole, is_topmost=False)
+            return await run
         finally:
             self._acks.complete(order.id)
 
@@ -400,20 +401,17 @@ class Sequences:
             return _account(id, await self._ended(progress.order.identity.namespace, id), progress)
         message = found.task.run if isinstance(found.task, StepMessage) else found.task
         order = await orders.order_of(message)
-        if order is None:
+        is_other = isinstance(found.task, StepMessage) and order is not None and not is_sequence(order)
+        if order is None or is_other:
             await self._end_parts(found, parts, orders)
             return _account(id, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE), progress)
         progress.part = order
         if isinstance(found.task, StepMessage):
-            self._acks.register(id, order.identity.namespace_uuid, len(order.content), None)
-            try:
-                answer = await self._resumed(order, found.task, whole, parts, orders, is_topmost=False)
-            finally:
-                self._acks.complete(id)
-            return _account(id, answer, progress)
+            run = self._resumed(order, found.task, whole, parts, orders, is_topmost=False)
+            return await self._outcome(order, progress, run)
         if found.is_started:
             return _account(id, failure(Status.INTERNAL_ERROR, wording.INTERRUPTED), progress)
-        return await self._outcome(order, progress, whole)
+        return await self._outcome(order, progress, self._run_atomic(order, whole))
 
     async def _end_parts(self, found: Found, parts: Mapping[str, Found], orders: Orders) -> None:
         """Ends a part whose action is gone, and what it waits for: nobody will ask for them."""
@@ -434,6 +432,11 @@ class Sequences:
                 return Finished(record.head, record.result)
             await self._clock.sleep(LOOK_S)
         return failure(Status.INTERNAL_ERROR, wording.component_not_answered(id))
+
+
+def is_sequence(order: Order) -> bool:
+    """Whether the action is one, still."""
+    return isinstance(order.action.exec, SequenceExec)
 
 
 def _ignore(_: object) -> None:

@@ -116,6 +116,8 @@ class Invoker:
         they were detached meanwhile."""
         self._loading: dict[str, bool] = {}
         self._held: list[Job] = []
+        self._unmarked: list[Job] = []
+        """Accepted work whose beginning could not be written: it is begun again at the next ping."""
         self._is_holding = False
         self._is_hold_due = False
         self._background: list[asyncio.Task[None]] = []
@@ -171,6 +173,8 @@ class Invoker:
         self._is_holding = True
         self._is_hold_due = False
         self._held += self.pool.withdraw(lambda job: job.is_accepted)
+        self._held += self._unmarked
+        self._unmarked = []
 
     def go_on(self) -> None:
         """There is no next start: what was held back runs here after all."""
@@ -229,6 +233,9 @@ class Invoker:
         if is_detached:
             job.is_accepted = True
         self._jobs[message.id] = job
+        self._place(job)
+
+    def _place(self, job: Job) -> None:
         if self._is_holding and job.is_accepted:
             self._held.append(job)
         else:
@@ -342,7 +349,7 @@ class Invoker:
         error = await synced
         if error is not None:
             self.pool.failed(slot, job)
-            self._not_recorded(job, error)
+            self._not_marked(job, error)
         return error is None
 
     async def _send_init(self, slot: Slot, job: Job, code: PreparedCode, api_key: str | None) -> bool:
@@ -423,7 +430,7 @@ class Invoker:
                 self._send_run(slot, job)
             else:
                 self.pool.finished(slot, job, None)
-                self._not_recorded(job, error)
+                self._not_marked(job, error)
 
         self._ledger.start([job.message.id], started)
 
@@ -613,12 +620,23 @@ class Invoker:
         head = activate.fallback_head(message, outcome, self._clock.now_ms())
         self._write(ActivationRecord(head=head, result=outcome.result), message)
 
-    def _not_recorded(self, job: Job, error: Exception) -> None:
-        """Nothing can be written: the activation was not begun, and its caller is told so."""
+    def _not_marked(self, job: Job, error: Exception) -> None:
+        """Nothing can be written: the activation was not begun. What the ledger holds is begun once that can be said.
+
+        The caller of anything else is told so.
+        """
+        if self._ledger.has_open(job.message.id):
+            job.reset()
+            self._unmarked.append(job)
+            return
         self._jobs.pop(job.message.id, None)
         outcome = failure(Status.INTERNAL_ERROR, wording.DISK_FULL)
         head = activate.head_of(job, outcome, job.start_ms, 0, is_timeout=False)
         self._bus.publish(topics.ACKS, ResultAck(head, outcome.result, str(error), is_complete=True))
+
+    def has(self, id: str) -> bool:
+        """Whether an activation waits or runs here."""
+        return id in self._jobs or id in self._loading
 
     def owner_of(self, id: str) -> str | None:
         """The uuid of the namespace whose activation waits or runs here; None for any other id."""
@@ -640,6 +658,9 @@ class Invoker:
         while True:
             await self._clock.sleep(PING_S)
             self._ping()
+            unmarked, self._unmarked = self._unmarked, []
+            for job in unmarked:
+                self._place(job)
 
 
 def _ignore(_: object) -> None:

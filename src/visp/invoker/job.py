@@ -78,10 +78,9 @@ class Job:
         self.tries = 0
 
     def reset(self) -> None:
-        """As before its first container, which could not serve it."""
+        """As before its first container."""
         self.run_s = self.init_ms = self.created_s = self.initialised_s = self.cold = None
         self.has_begun = False
-        self.tries += 1
 
     def __repr__(self) -> str:
         return f"<job {self.message.id} {self.message.action}>"

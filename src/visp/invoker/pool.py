@@ -237,6 +237,7 @@ class Pool:
         """The container could not serve the job, and has not begun to: the job goes to another, before all others."""
         self._drop(slot, job)
         job.reset()
+        job.tries += 1
         if self.is_closed:
             return
         self._waiting.push_first(job)

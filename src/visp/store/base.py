@@ -247,6 +247,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def keep(self, works: Sequence[Work], then: Then) -> None:
+        """What runs already is accepted work from now on, unless it has ended meanwhile. Synced."""
+        ...
+
     def start(self, ids: Sequence[str], then: Then) -> None:
         """The run lines of these accepted works are about to be sent. Synced."""
         ...
@@ -261,6 +265,10 @@ class Ledger(Protocol):
 
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         """The complete logs of a record whose logs came after its outcome; `collected_us` goes to its phases."""
+        ...
+
+    def has_open(self, id: str) -> bool:
+        """Whether it holds this as accepted work that has not ended."""
         ...
 
     def open_work(self) -> list[OpenWork]:

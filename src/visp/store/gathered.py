@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ADOPTER = 0
 """The shard that keeps what no shard is there for."""
 
-ACCEPT = "ledger.accept"
+ACCEPT, KEEP = "ledger.accept", "ledger.keep"
 GET = "activations.get"
 FLUSH = "activations.flush"
 OPEN = "activations.open"
@@ -58,8 +58,14 @@ class RoutedLedger:
         self._ledgers = ledgers
         self._count = count
         self._peers = peers
+        self._is_running: Callable[[str], bool] = lambda _: True
         if peers is not None:
             peers.answer(ACCEPT, self._accept_for)
+            peers.answer(KEEP, self._keep_for)
+
+    def ask(self, is_running: Callable[[str], bool]) -> None:
+        """From now on it is asked whether an activation waits or runs here."""
+        self._is_running = is_running
 
     def _of(self, id: str) -> Ledger:
         return self._ledgers.get(shard_of(id), self._own)
@@ -71,10 +77,23 @@ class RoutedLedger:
         self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
     ) -> None:
         id = works[0].id if record is None else record.head.id
-        shard = shard_of(id)
-        if self._peers is None or record is not None or shard in self._ledgers or shard >= self._count:
+        if record is not None or self._is_here(id):
             self._of(id).accept(works, record, then, is_owed=is_owed)
-            return
+        else:
+            self._ask(ACCEPT, works, then)
+
+    def keep(self, works: Sequence[Work], then: Then) -> None:
+        if self._is_here(works[0].id):
+            self._of(works[0].id).keep(works, then)
+        else:
+            self._ask(KEEP, works, then)
+
+    def _is_here(self, id: str) -> bool:
+        shard = shard_of(id)
+        return self._peers is None or shard in self._ledgers or shard >= self._count
+
+    def _ask(self, question: str, works: Sequence[Work], then: Then) -> None:
+        assert self._peers is not None
 
         def answered(answer: bytes | None) -> None:
             if answer is None:
@@ -83,7 +102,7 @@ class RoutedLedger:
                 then(ERRORS.get(answer.decode(), StoreUnavailable)() if answer else None)
 
         try:
-            self._peers.ask_then(shard, ACCEPT, _encode(works), answered)
+            self._peers.ask_then(shard_of(works[0].id), question, _encode(works), answered)
         except Overloaded as error:
             asyncio.get_running_loop().call_soon(then, error)
 
@@ -98,6 +117,13 @@ class RoutedLedger:
                 _decode_works(body), None, lambda error: reply(b"" if error is None else type(error).__name__.encode())
             )
 
+    def _keep_for(self, peer: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
+        """What is not there any more has ended: its ack is on its way, before this answer."""
+        if all(self._is_running(work.id) for work in _decode_works(body)):
+            self._accept_for(peer, body, reply)
+        else:
+            reply(b"")
+
     def start(self, ids: Sequence[str], then: Then) -> None:
         self._of(ids[0]).start(ids, then)
 
@@ -109,6 +135,9 @@ class RoutedLedger:
 
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         self._of(id).add_logs(id, logs, collected_us)
+
+    def has_open(self, id: str) -> bool:
+        return self._of(id).has_open(id)
 
     def open_work(self) -> list[OpenWork]:
         found = [work for ledger in self._ledgers.values() for work in ledger.open_work()]

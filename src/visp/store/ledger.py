@@ -271,6 +271,9 @@ class EmbeddedLedger:
             self._accepting[work.id] = entry
         self._append(entry)
 
+    def keep(self, works: Sequence[Work], then: Then) -> None:
+        self.accept(works, None, then)  # what ended before is known to whoever calls: its ack comes in the same turn
+
     def end(self, id: str) -> None:
         self._append(_Entry(Type.ENDED, id, b"", b"", None, False))
 

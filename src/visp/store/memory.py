@@ -150,6 +150,9 @@ class MemoryLedger:
             self._keep(record)
         _soon(then)
 
+    def keep(self, works: Sequence[Work], then: Then) -> None:
+        self.accept(works, None, then)
+
     def start(self, ids: Sequence[str], then: Then) -> None:
         for id in ids:
             if (work := self._open.get(id)) is not None:

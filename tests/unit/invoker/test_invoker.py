@@ -25,7 +25,7 @@ from visp.entity.limits import RESULT_LIMIT_BYTES, ActionLimits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
-from visp.invoker.invoker import LOGS_S, PING_S, Invoker
+from visp.invoker.invoker import LOGS_S, PING_S, TRIES, Invoker
 from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
 from visp.invoker.meter import COLD_STARTS, OUTCOMES
@@ -34,7 +34,7 @@ from visp.invoker.upkeep import SWEEP_S
 from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode
 from visp.runtime.client import HttpClient, PipeClient
 from visp.settings import Pool, Settings
-from visp.store.base import Document, Then
+from visp.store.base import Document, Then, Work
 from visp.store.cache import EntityCache, Write
 from visp.store.memory import MemoryBlobs, MemoryEntities, MemoryLedger
 
@@ -160,6 +160,8 @@ class Plane:
             received_ms=self.clock.now_ms(),
             **fields,
         )
+        if message.is_accepted:
+            self.ledger.accept([Work(message.id, b"")], None, lambda _: None)
         self.bus.publish(topics.invoker_topic(0), message)
         return message.id
 
@@ -621,16 +623,38 @@ async def test_started_is_in_the_ledger_before_the_line_goes_out(plane: Plane, d
 
 
 @pytest.mark.parametrize("is_cold", [True, False])
-async def test_what_cannot_be_marked_is_not_run(plane: Plane, driver: FakeDriver, is_cold: bool) -> None:
+async def test_what_cannot_be_marked_is_run_once_it_can(
+    plane: Plane, driver: FakeDriver, clock: ManualClock, is_cold: bool
+) -> None:
     await plane.add()
     if not is_cold:
         await plane.run()
     runs: list[Any] = []
     driver.on_init = driver.on_run = noting(runs)
     plane.ledger.error = StoreFull()
-    ack = await plane.result(plane.send(is_accepted=True))
-    assert ack.error is not None
-    assert runs == []
+    id = plane.send(is_accepted=True)
+    for _ in range(TRIES + 1):
+        await plane.settle()
+        clock.advance(PING_S)
+    await plane.settle()
+    assert runs == plane.acks(id) == []
+    assert plane.invoker.under_way == 1
+    plane.ledger.error = None
+    clock.advance(PING_S)
+    assert (await plane.ended(id)).head.status == Status.SUCCESS
+    assert len(runs) == 1 + is_cold
+
+
+async def test_what_cannot_be_marked_is_left_to_the_next_start(plane: Plane, clock: ManualClock) -> None:
+    await plane.add()
+    plane.ledger.error = StoreFull()
+    id = plane.send(is_accepted=True)
+    await plane.settle()
+    plane.invoker.hold_back()
+    assert plane.invoker.under_way == 0
+    clock.advance(PING_S)
+    await plane.settle()
+    assert plane.acks(id) == []
 
 
 async def test_the_caller_hears_that_the_record_could_not_be_written(plane: Plane) -> None:
