@@ -80,6 +80,7 @@ class Identities:
         self.has_public_guest = is_loopback
         """Whether the well-known guest key is in force."""
         self._cache: dict[bytes, Identity] = {}
+        self._by_uuid: dict[str, Identity] = {}
 
     def peek(self, header: bytes) -> Identity | None:
         """The identity behind a header that was seen before."""
@@ -100,6 +101,7 @@ class Identities:
     def forget(self) -> None:
         """Drops what is cached: a key, a block or a limit changed."""
         self._cache.clear()
+        self._by_uuid.clear()
 
     async def _look_up(self, auth: AuthKey) -> Identity:
         presented = digest(auth, self._secret)
@@ -130,6 +132,17 @@ class Identities:
 
     async def by_uuid(self, namespace_uuid: str) -> Identity | None:
         """The identity for accepted work, which carries no key."""
+        known = self._by_uuid.get(namespace_uuid)
+        if known is not None:
+            return known
+        identity = await self._look_up_unasked(namespace_uuid)
+        if identity is not None:
+            if len(self._by_uuid) >= CACHED_HEADERS:
+                self._by_uuid.clear()
+            self._by_uuid[namespace_uuid] = identity
+        return identity
+
+    async def _look_up_unasked(self, namespace_uuid: str) -> Identity | None:
         if namespace_uuid == GUEST_UUID and self.has_public_guest:
             return await self._look_up(AuthKey(GUEST_UUID, GUEST_KEY))
         record = await self._subjects.key(namespace_uuid)

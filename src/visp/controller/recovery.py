@@ -6,6 +6,7 @@ annotations ask for retries. What is due later waits for its time again, and a s
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from visp.controller.primitive import Order
     from visp.controller.sequence import Sequences
     from visp.store.base import Ledger, OpenWork
+
+
+AT_ONCE = 100
 
 
 class Recovery:
@@ -53,7 +57,9 @@ class Recovery:
         steps = {id: one.task for id, one in found.items() if isinstance(one.task, StepMessage)}
         orders = {id: await self._sequence_of(step) for id, step in steps.items()}
         parts = {step.part for id, step in steps.items() if orders[id] is not None}
-        for id, one in found.items():
+        for number, (id, one) in enumerate(found.items()):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # what was begun goes on, and who asks is answered
             if await self._resume(one, is_part=id in parts, order=orders.get(id), found=found):
                 begun += 1
             else:

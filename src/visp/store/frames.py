@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _PREFIX = struct.Struct("<II")
 _BODY = struct.Struct("<BB16sQI")
+_WHOLE = struct.Struct("<IIBB16sQI")
 PREFIX_BYTES = _PREFIX.size
 SMALLEST_BYTES = _BODY.size
 OVERHEAD_BYTES = PREFIX_BYTES + SMALLEST_BYTES
@@ -76,14 +77,13 @@ def read(data: memoryview, at: int, base: int) -> Frame | None:
     """
     if at + OVERHEAD_BYTES > len(data):
         return None
-    length, crc = _PREFIX.unpack_from(data, at)
+    length, crc, type, version, id, synced_to, head_bytes = _WHOLE.unpack_from(data, at)
     start = at + PREFIX_BYTES
     if length < SMALLEST_BYTES or start + length > len(data):
         return None
     body = data[start : start + length]
     if zlib.crc32(body) != crc:
         return None
-    type, version, id, synced_to, head_bytes = _BODY.unpack_from(body)
     if version != VERSION or type not in _TYPES:
         raise msgspec.DecodeError(f"type {type}, version {version}")
     if SMALLEST_BYTES + head_bytes > length or synced_to > base + at:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from visp.store.frames import Frame
     from visp.store.segments import Segment
 
+ACCEPTED, FINISHED = int(Type.ACCEPTED), int(Type.FINISHED)
+"""Looked up for each entry of a log."""
+
 
 class Held:
     """Accepted work, the segment that holds it, and whether its run line may have been sent."""
@@ -58,7 +61,8 @@ class Replay:
             later = found[number:]
             try:
                 for frame in frames.scan(data, segment.base):
-                    self._synced_to = max(self._synced_to, frame.synced_to)
+                    if frame.synced_to > self._synced_to:
+                        self._synced_to = frame.synced_to
                     self._take(frame, segment, started, finished)
                     segment.used = frame.end - segment.base
                 if later and later[0].base == segment.end:
@@ -70,28 +74,33 @@ class Replay:
                 ) from None
             del found[number:]
             break
-        self.works = {id: held for id, held in self.works.items() if id not in finished}
         for id, held in self.works.items():
             held.is_started = id in started
 
     def _take(self, frame: Frame, segment: Segment, started: set[str], finished: set[str]) -> None:
         record: ActivationRecord | None = None
-        if frame.type == Type.FINISHED:  # by far the most of them
+        if frame.type == FINISHED:  # by far the most of them
             finished.add(frame.id)
-            if frame.offset >= self._indexed_to:
-                record = frames.read_finished(frame)
-        elif frame.type == Type.ACCEPTED:
+            self.works.pop(frame.id, None)
+            if frame.offset < self._indexed_to:
+                return
+            record = frames.read_finished(frame)
+        elif frame.type == ACCEPTED:
             accepted = frames.read_accepted(frame)
             for work in accepted.works:
-                self.works[work.id] = Held(work, segment)
-            started.update(accepted.started)
+                if work.id not in finished:
+                    self.works[work.id] = Held(work, segment)
+            if accepted.started:
+                started.update(accepted.started)
             record = frames.record_of(accepted)
             if record is not None:
                 finished.add(record.head.id)  # of a fire that was accepted before its time
+                self.works.pop(record.head.id, None)
         elif frame.type == Type.STARTED:
             started.add(frame.id)
         elif frame.type == Type.ENDED:
             finished.add(frame.id)
+            self.works.pop(frame.id, None)
         elif frame.id in self.records:
             held, offset = self.records[frame.id]
             self.records[frame.id] = (with_logs(held, *frames.read_logs(frame)), offset)
