@@ -26,9 +26,10 @@ from visp.entity.subject import SYSTEM
 from visp.errors import ServiceError, VispError
 from visp.premises import read_secret
 from visp.settings import Ledger, Limits, Settings
-from visp.store.base import ActivationQuery, Document, EntityQuery, Put, Work
+from visp.store.base import ActivationQuery, Document, EntityQuery, Letter, Promise, Put, Work
 from visp.store.filesystem import FileBlobs
 from visp.store.ledger import EmbeddedLedger
+from visp.store.promises import SqlitePromises
 from visp.store.replay import Replay
 from visp.store.sqlite import SqliteActivations, SqliteEntities
 from visp.store.values import LARGE_BYTES
@@ -45,6 +46,7 @@ KINDS = {
     "ledger": "ledger/0/*.seg",
     "blobs": "blobs/*/*",
     "values": "activations-0.values/*/*",
+    "promises": "promises.db",
     "secret": "secret",
 }
 
@@ -87,7 +89,16 @@ def record(number: int, ms: int = 1_700_000_000_000) -> ActivationRecord:
 
 RECORDS = [record(number) for number in range(80)]
 DOCUMENTS = [document(number) for number in range(120)]
+LETTERS = [
+    Letter(id=f"{number:032x}", namespace=NAMESPACES[number % 2], at_ms=number, body=b"l" * (number * 61 % 900))
+    for number in range(80)
+]
+PROMISE = Promise(body=b"h" * 32, id="a" * 32, at_ms=7)
 BLOBS = [bytes([number]) * (20_000 + number) for number in range(4)]
+
+
+def scope(number: int) -> bytes:
+    return number.to_bytes(32, "big")
 
 
 async def fill(folder: Path) -> None:
@@ -100,6 +111,11 @@ async def fill(folder: Path) -> None:
         await identities.ensure(namespace)
         await entities.put_limits(namespace, b'{"concurrentInvocations":7}')
     await entities.close()
+    promises = await SqlitePromises.open(folder / "promises.db")
+    for number, letter in enumerate(LETTERS):
+        await promises.put_letter(letter, 1_000)
+        await promises.put_promise(scope(number), letter.namespace, PROMISE, 0, 1_000)
+    await promises.close()
     blobs = FileBlobs(folder / "blobs")
     for blob in BLOBS:
         await blobs.put(blob)
@@ -156,6 +172,25 @@ async def read_index(folder: Path) -> dict[Any, Any]:
         await index.close()
 
 
+async def read_promises(folder: Path) -> dict[Any, Any]:
+    store = await SqlitePromises.open(folder / "promises.db")
+    try:
+        out: dict[Any, Any] = {}
+        for number, letter in enumerate(LETTERS):
+            out["letter", letter.id] = await attempt(store.letter(letter.namespace, letter.id))
+            out["promise", number] = await attempt(store.promise(scope(number), 0))
+        for namespace in NAMESPACES:
+            found = await attempt(store.letters(namespace, 0, 200))
+            out |= {("list", one.id): one for one in found if isinstance(found, list)}
+            out["count", namespace] = await attempt(store.count_letters(namespace))
+            # the limit holds for what was promised: one more is refused
+            own = sum(letter.namespace == namespace for letter in LETTERS)
+            out["limit", namespace] = await attempt(store.put_promise(b"new", namespace, PROMISE, 0, own)) is None
+        return out
+    finally:
+        await store.close()
+
+
 async def read_blobs(folder: Path) -> dict[Any, Any]:
     store = FileBlobs(folder / "blobs")
     names = [path.name for path in PRISTINE[0].glob("blobs/*/*")]
@@ -190,6 +225,7 @@ READ: dict[str, Callable[[Path], Any]] = {
     "values": read_index,
     "blobs": read_blobs,
     "ledger": read_ledger,
+    "promises": read_promises,
     "secret": read_secret_by_keys,
 }
 REFUSED = "refused"

@@ -176,6 +176,9 @@ class Fire:
         works = [Work(order.id, encode_task(message_of(order, is_accepted=True))) for order in orders]
 
         def accepted(error: Exception | None) -> None:
+            if error is not None:
+                for order in orders:
+                    self._primitive.refused(order)
             then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
 
         self._ledger.accept(works, record, accepted)

@@ -141,6 +141,8 @@ class Primitive:
         message = message_of(order, is_accepted=True)
 
         def accepted(error: Exception | None) -> None:
+            if error is not None:
+                self.refused(order)
             then(Accepted(order.id) if error is None else Refused(refusal(error)))
 
         self._ledger.accept([Work(order.id, encode_task(message))], None, accepted)
@@ -172,6 +174,10 @@ class Primitive:
         """Publishes work that the ledger holds already: a fire's children, or what is found at start."""
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
         self._bus.publish(self._topic_of(order), message_of(order, is_accepted=True))
+
+    def refused(self, order: Order) -> None:
+        """The ledger did not take it: nothing runs, whatever was published."""
+        self._acks.complete(order.id)
 
     def hurry(self) -> None:
         """Nobody is waited with any longer: what blocking callers wait for becomes accepted work."""
@@ -246,6 +252,7 @@ class _Promised:
     def on_accepted(self, error: Exception | None) -> None:
         self._is_accepted = error is None
         if error is not None:
+            self._primitive.refused(self._order)
             self._settle(Refused(refusal(error)))
         elif self._is_late:
             self._settle(Accepted(self._order.id))

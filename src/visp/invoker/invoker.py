@@ -187,6 +187,8 @@ class Invoker:
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, ActivationMessage):
+            if self._was_heard(message):
+                return
             action = self._entities.peek(message.action)
             if isinstance(action, Action):
                 self._submit(message, action)
@@ -197,6 +199,10 @@ class Invoker:
             self._detach(message.id)
         elif isinstance(message, EntityChanged):
             self.pool.forget_revisions(message.id, message.revision)
+
+    def _was_heard(self, message: ActivationMessage) -> bool:
+        """Whether this is a repetition: of accepted work however late, else while it runs; or was not accepted."""
+        return self.has(message.id) or (message.is_accepted and not self._ledger.has_waiting(message.id))
 
     def _detach(self, id: str) -> None:
         """The activation is accepted work now: what has begun is marked as started at once."""
@@ -625,7 +631,7 @@ class Invoker:
 
         The caller of anything else is told so.
         """
-        if self._ledger.has_open(job.message.id):
+        if self._ledger.has_waiting(job.message.id):
             job.reset()
             self._unmarked.append(job)
             return

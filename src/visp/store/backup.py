@@ -123,9 +123,10 @@ class _Copying:
     def run(self) -> None:
         for shard in _shards(self.data_dir):
             self._shard(shard)
-        for path in check.other_databases(self.data_dir):
+        path = self.data_dir / check.PROMISES
+        if path.exists():
             copy = self._copy(path)
-            self._note(path, check.database(copy))
+            self._note(path, check.promised(copy))
             self._write(copy)
         self._entities_and_blobs()
 

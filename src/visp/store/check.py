@@ -15,7 +15,7 @@ import msgspec
 from visp.entity.action import Action
 from visp.entity.execs import SequenceExec
 from visp.errors import VispError
-from visp.store import frames, rows, sqlite, wal
+from visp.store import frames, promises, rows, sqlite, wal
 from visp.store.cache import from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.frames import Type
@@ -33,7 +33,7 @@ RECORD_LOST = "the record is answered with an error and left out of lists; it go
 TOLD = 20
 """Damages of one kind in one file that are told one by one."""
 LOOKS = 3
-ENTITIES = "entities.db"
+ENTITIES, PROMISES = "entities.db", "promises.db"
 INDEX_NAME = re.compile(r"activations-(\d+)\.db")
 SEGMENT_NAME = re.compile(r"[0-9a-f]{16}\.seg")
 
@@ -57,12 +57,14 @@ def everything(data_dir: Path, *, is_running: bool, progress: Callable[[str, int
         progress(path.name, path.stat().st_size)
         yield from _log(path, is_running)
         yield from entities(path, named)
+    path = data_dir / PROMISES
+    if path.exists():
+        progress(path.name, path.stat().st_size)
+        yield from _log(path, is_running)
+        yield from promised(path)
     for path in sorted(data_dir.glob("activations-*.db")):
         progress(path.name, path.stat().st_size)
         yield from activations(path, Values(sqlite.folder_of(path)))
-    for path in other_databases(data_dir):
-        progress(path.name, path.stat().st_size)
-        yield from database(path)
     for folder in sorted((data_dir / "ledger").glob("*/")):
         progress(f"ledger/{folder.name}", sum(path.stat().st_size for path in _segments(folder)))
         yield from ledger(folder)
@@ -122,18 +124,21 @@ def activations(path: Path, values: Values) -> Iterator[Damage]:
         yield Damage(str(path), f"cannot be read: {error}", mend)
 
 
-def other_databases(data_dir: Path) -> list[Path]:
-    """Those that are neither of entities nor an index."""
-    found = sorted(data_dir.glob("*.db"))
-    return [path for path in found if path.name != ENTITIES and INDEX_NAME.fullmatch(path.name) is None]
-
-
-def database(path: Path) -> Iterator[Damage]:
-    """Damages of a file of SQLite's, whatever is in it."""
+def promised(path: Path) -> Iterator[Damage]:
+    """Damages of the file of dead letters and idempotency keys."""
     mend = RESTORE.format(folder=path.parent)
     try:
         with read_only(path) as db:
+            yield from _version(db, path, len(promises.MIGRATIONS))
             yield from _pages(db, path, mend)
+            for sql, read in (
+                (promises.ALL_LETTERS, promises.read_letter),
+                (promises.ALL_PROMISES, promises.read_promise),
+            ):
+                bad = (f"the row {row[0]!r}" for row in db.execute(sql) if not _reads(read, row))
+                yield from _told(path, bad, mend)
+            for (namespace,) in db.execute(promises.MISCOUNTED).fetchall():
+                yield Damage(str(path), f"the number of keys of {namespace} is not what is counted", mend)
     except FAILURES as error:
         yield Damage(str(path), f"cannot be read: {error}", mend)
 

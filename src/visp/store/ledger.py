@@ -312,6 +312,10 @@ class EmbeddedLedger:
 
         encoding.add_done_callback(encoded)
 
+    def has_waiting(self, id: str) -> bool:
+        work = self._open.get(id)
+        return not work.is_started if work is not None else id in self._accepting
+
     def open_work(self) -> list[OpenWork]:
         found, self._found = self._found, []
         return found

@@ -171,6 +171,10 @@ class MemoryLedger:
         if (record := self._records.get(id)) is not None:
             self._records[id] = with_logs(record, logs, collected_us)
 
+    def has_waiting(self, id: str) -> bool:
+        work = self._open.get(id)
+        return work is not None and not work.is_started
+
     def open_work(self) -> list[OpenWork]:
         found, self._found = self._found, []
         return found

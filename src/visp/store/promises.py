@@ -5,12 +5,13 @@ All shards use the same file, each with connections of its own. What is acknowle
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 from visp.errors import Corrupt
 from visp.store.base import Letter, Promise
 from visp.store.database import Database
+from visp.store.rows import checksum
+from visp.telemetry import log
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,7 +25,8 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX letters_by_time ON letters (namespace, at_ms, id);
     CREATE TABLE promises (
-        scope BLOB PRIMARY KEY, namespace TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL, id BLOB NOT NULL
+        scope BLOB PRIMARY KEY, namespace TEXT NOT NULL, at_ms INTEGER NOT NULL, body BLOB NOT NULL, id BLOB NOT NULL,
+        crc INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX promises_by_age ON promises (at_ms);
     CREATE TABLE promise_counts (namespace TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
@@ -47,14 +49,27 @@ OLDEST_LETTERS = (
     "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE namespace = ? ORDER BY at_ms DESC, id DESC "
     "LIMIT -1 OFFSET ?)"
 )
-GET_PROMISE = "SELECT body, id, at_ms FROM promises WHERE scope = ?"
+ALL_LETTERS = f"{_LETTER} ORDER BY id"
+_PROMISE = "scope, namespace, at_ms, body, id, crc"
+GET_PROMISE = f"SELECT {_PROMISE} FROM promises WHERE scope = ?"
+ALL_PROMISES = f"SELECT {_PROMISE} FROM promises ORDER BY scope"
 PUT_PROMISE = (
-    "INSERT INTO promises (scope, namespace, at_ms, body, id) VALUES (?, ?, ?, ?, ?) "
-    "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body, id = excluded.id WHERE at_ms < ?"
+    f"INSERT INTO promises ({_PROMISE}) VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body, id = excluded.id, crc = excluded.crc "
+    "WHERE at_ms < ?"
 )
+MISCOUNTED = (
+    "SELECT namespace FROM promise_counts LEFT JOIN "
+    "(SELECT namespace, count(*) AS number FROM promises GROUP BY namespace) USING (namespace) "
+    "WHERE count != coalesce(number, 0) UNION "
+    "SELECT namespace FROM promises WHERE namespace NOT IN (SELECT namespace FROM promise_counts)"
+)
+"""Namespaces whose promises are not as many as their count says."""
 COUNT_PROMISES = "SELECT count FROM promise_counts WHERE namespace = ?"
 DROP_PROMISE = "DELETE FROM promises WHERE scope = ?"
 OLD_PROMISES = "DELETE FROM promises WHERE scope IN (SELECT scope FROM promises WHERE at_ms < ? LIMIT 1000)"
+
+LetterRow = tuple[bytes, str, int, bytes, int]
 
 
 class SqlitePromises:
@@ -74,7 +89,8 @@ class SqlitePromises:
     # ── dead letters ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def put_letter(self, letter: Letter, keep: int) -> int:
-        values = (bytes.fromhex(letter.id), letter.namespace, letter.at_ms, letter.body, _crc(letter))
+        row = (bytes.fromhex(letter.id), letter.namespace, letter.at_ms, letter.body)
+        values = (*row, checksum(*row))
 
         def change(db: sqlite3.Connection) -> int:
             db.execute(PUT_LETTER, values)
@@ -85,11 +101,11 @@ class SqlitePromises:
     async def letter(self, namespace: str, id: str) -> Letter | None:
         key = bytes.fromhex(id)
         row = await self._database.read(lambda db: db.execute(GET_LETTER, (key, namespace)).fetchone())
-        return None if row is None else _letter(row)
+        return None if row is None else read_letter(row)
 
     async def letters(self, namespace: str, skip: int, limit: int) -> Sequence[Letter]:
         rows = await self._database.read(lambda db: db.execute(LETTERS, (namespace, limit, skip)).fetchall())
-        return [_letter(row) for row in rows]
+        return [letter for row in rows if (letter := _listed(row)) is not None]
 
     async def count_letters(self, namespace: str) -> int:
         (count,) = await self._database.read(lambda db: db.execute(COUNT_LETTERS, (namespace,)).fetchone())
@@ -103,23 +119,23 @@ class SqlitePromises:
 
     async def promise(self, scope: bytes, since_ms: int) -> Promise | None:
         row = await self._database.read(lambda db: db.execute(GET_PROMISE, (scope,)).fetchone())
-        if row is None or row[2] < since_ms:
+        if row is None:
             return None
-        body, id, at_ms = row
-        return Promise(body=body, id=id.hex(), at_ms=at_ms)
+        promise = read_promise(row)
+        return promise if promise.at_ms >= since_ms else None
 
     async def put_promise(
         self, scope: bytes, namespace: str, promise: Promise, since_ms: int, limit: int
     ) -> Promise | None:
-        values = (scope, namespace, promise.at_ms, promise.body, bytes.fromhex(promise.id), since_ms)
+        row = (scope, namespace, promise.at_ms, promise.body, bytes.fromhex(promise.id))
+        values = (*row, checksum(*row), since_ms)
 
         def change(db: sqlite3.Connection) -> Promise | None:
             counted = db.execute(COUNT_PROMISES, (namespace,)).fetchone()
             if counted is not None and counted[0] >= limit:
                 return None
             db.execute(PUT_PROMISE, values)
-            body, id, at_ms = db.execute(GET_PROMISE, (scope,)).fetchone()
-            return Promise(body=body, id=id.hex(), at_ms=at_ms)
+            return read_promise(db.execute(GET_PROMISE, (scope,)).fetchone())
 
         return await self._database.write(change)
 
@@ -133,13 +149,26 @@ class SqlitePromises:
         return total
 
 
-def _crc(letter: Letter) -> int:
-    return zlib.crc32(letter.body, zlib.crc32(f"{letter.id} {letter.namespace} {letter.at_ms}".encode()))
+def _listed(row: LetterRow) -> Letter | None:
+    try:
+        return read_letter(row)
+    except Corrupt:
+        log.error("letters.damaged", id=row[0].hex() if isinstance(row[0], bytes) else repr(row[0]))
+        return None
 
 
-def _letter(row: tuple[bytes, str, int, bytes, int]) -> Letter:
-    id, namespace, at_ms, body, crc = row
-    letter = Letter(id=id.hex(), namespace=namespace, at_ms=at_ms, body=body)
-    if _crc(letter) != crc:
+def read_letter(row: LetterRow) -> Letter:
+    """Raises `Corrupt`, as `read_promise` does."""
+    *values, crc = row
+    if checksum(*values) != crc:
         raise Corrupt()
-    return letter
+    id, namespace, at_ms, body, _ = row
+    return Letter(id=id.hex(), namespace=namespace, at_ms=at_ms, body=body)
+
+
+def read_promise(row: tuple[bytes, str, int, bytes, bytes, int]) -> Promise:
+    *values, crc = row
+    if checksum(*values) != crc:
+        raise Corrupt()
+    _, _, at_ms, body, id, _ = row
+    return Promise(body=body, id=id.hex(), at_ms=at_ms)

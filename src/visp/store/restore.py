@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from visp.store import archive, check, frames, sqlite
+from visp.store import archive, check, frames, promises, sqlite
 from visp.store.archive import BackupError, Manifest, Part
 from visp.store.segments import sync_folder
 
@@ -61,7 +61,11 @@ def put_back(
 
 
 def _check_versions(file: Path, manifest: Manifest) -> None:
-    known = {check.ENTITIES: len(sqlite.ENTITY_MIGRATIONS), "frames": frames.VERSION}
+    known = {
+        check.ENTITIES: len(sqlite.ENTITY_MIGRATIONS),
+        check.PROMISES: len(promises.MIGRATIONS),
+        "frames": frames.VERSION,
+    }
     for name, version in manifest.versions.items():
         most = len(sqlite.ACTIVATION_MIGRATIONS) if check.INDEX_NAME.fullmatch(name) else known.get(name)
         if most is not None and int(version) > most:

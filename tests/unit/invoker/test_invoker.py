@@ -53,7 +53,10 @@ class Ledger(MemoryLedger):
 
     def start(self, ids: Any, then: Then) -> None:
         self.entries += [f"started {id}" for id in ids]
-        super().start(ids, lambda _: then(self.error))
+        if self.error is None:
+            super().start(ids, then)
+        else:
+            asyncio.get_running_loop().call_soon(then, self.error)
 
     def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
         self.entries.append(f"finished {record.head.id}")
@@ -643,6 +646,24 @@ async def test_what_cannot_be_marked_is_run_once_it_can(
     clock.advance(PING_S)
     assert (await plane.ended(id)).head.status == Status.SUCCESS
     assert len(runs) == 1 + is_cold
+
+
+async def test_a_message_that_comes_again_runs_nothing_again(plane: Plane, driver: FakeDriver) -> None:
+    runs: list[Any] = []
+    driver.on_run = noting(runs, Act(after_s=1.0))
+    await plane.add()
+    heard: list[Message] = []
+    plane.bus.subscribe(topics.invoker_topic(0), heard.append)
+    ids = [plane.send(is_accepted=True), plane.send()]
+    for message in list(heard):
+        plane.bus.publish(topics.invoker_topic(0), message)
+    await plane.settle()
+    plane.clock.advance(1.0)
+    for id in ids:
+        await plane.ended(id)
+    plane.bus.publish(topics.invoker_topic(0), heard[0])  # accepted: however late
+    await plane.settle()
+    assert len(runs) == 2
 
 
 async def test_what_cannot_be_marked_is_left_to_the_next_start(plane: Plane, clock: ManualClock) -> None:
