@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -180,109 +176,6 @@ def test_what_was_answered_is_there_after_a_kill(place: Place) -> None:
     found = api.record(composite["activationId"])
     assert (found["response"], found["logs"]) == (composite["response"], composite["logs"])
     assert api.run("line", {"n": 2}) == {"n": 2}
-
-
-class Load:
-    """Clients that write down what they were told, until the server is gone."""
-
-    def __init__(self, api: Api, seed: int) -> None:
-        self.given: list[str] = []
-        self.answered: dict[str, Any] = {}
-        self.versions: dict[str, str] = {}
-        self._api = api
-        self._is_over = threading.Event()
-        self._threads = [threading.Thread(target=self._go_on, args=(random.Random(f"{seed} {n}"), n)) for n in range(4)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _go_on(self, dice: random.Random, n: int) -> None:
-        acts = [self._block, self._accept, self._accept_sequence, self._fire, self._put]
-        while not self._is_over.is_set():
-            with suppress(HTTPException, OSError, ValueError):  # the server was killed: nothing was given
-                dice.choice(acts)(dice, n)
-
-    def _block(self, dice: random.Random, n: int) -> None:
-        answer = self._api.invoke("effect", {"n": dice.randrange(1000)})
-        self.given.append(answer.json["activationId"])
-        self.answered[answer.json["activationId"]] = answer.json["response"]
-
-    def _accept(self, dice: random.Random, n: int) -> None:
-        self.given.append(self._api.invoke("effect", {"n": dice.randrange(1000)}, "").json["activationId"])
-
-    def _accept_sequence(self, dice: random.Random, n: int) -> None:
-        self.given.append(self._api.invoke("twice", {"n": dice.randrange(1000)}, "").json["activationId"])
-
-    def _fire(self, dice: random.Random, n: int) -> None:
-        self.given.append(self._api.request("POST", "triggers/event", {"n": 1}).json["activationId"])
-
-    def _put(self, dice: random.Random, n: int) -> None:
-        name = f"kept{n}"
-        answer = self._api.request("PUT", f"triggers/{name}?overwrite=true", {"publish": bool(dice.getrandbits(1))})
-        if answer.status == 200:
-            self.versions[name] = answer.json["version"]
-
-
-def test_kills_at_random_moments_lose_nothing(place: Place) -> None:
-    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
-    print(f"SEED={seed}")
-    dice = random.Random(seed)
-    server = place.start(*TRUSTING)
-    api = Api(server.url)
-    api.action("effect", effective(place, 0.02), PYTHON)  # so that a kill meets runs that had their effect
-    api.action("twice", "", "sequence", exec={"components": ["/_/effect", "/_/effect"]})
-    api.request("PUT", "triggers/event", {})
-    api.request("PUT", "rules/on", {"trigger": "/_/event", "action": "/_/effect"})
-    loads: list[Load] = []
-    for _ in range(8):
-        with Load(Api(server.url), dice.getrandbits(32)) as load:
-            loads.append(load)
-            time.sleep(dice.uniform(0.05, 0.5))  # not a synchronisation: the moment is what is random
-            place.kill(server)
-        server = place.start(*TRUSTING)
-    api = Api(server.url)
-    given = [id for load in loads for id in load.given]
-    assert len(given) > 50, "there was no load: the test proves nothing"
-    until(lambda: all(api.get(f"activations/{id}").status == 200 for id in given), 60.0, "an id has no record")
-
-    records = {id: api.record(id) for id in given}
-    for record in list(records.values()):
-        if record["name"] == "event":  # what it caused was promised with it
-            children = [json.loads(entry)["activationId"] for entry in record["logs"]]
-        else:
-            children = record["logs"] if record["name"] == "twice" else []
-        records |= {child: stored(api, child) for child in children}
-    effects = place.counted()
-    for id, record in records.items():
-        status = record["response"]["status"]
-        assert status in ("success", "whisk internal error"), record
-        if record["name"] == "effect":
-            assert effects[id] <= 1, f"{id} ran {effects[id]} times"
-            assert effects[id] == 1 or status != "success", f"{id} is said to have run"
-    for load in loads:
-        for id, response in load.answered.items():
-            assert records[id]["response"] == response
-    for name in {name for load in loads for name in load.versions}:
-        told = [load.versions[name] for load in loads if name in load.versions]
-        assert api.get(f"triggers/{name}").json["version"] >= told[-1]
-    listed = _list_all(api)
-    assert len(listed) == len(set(listed))
-    assert set(records) <= set(listed)
-    assert max(effects.values()) == 1
-
-
-def _list_all(api: Api) -> list[str]:
-    out: list[str] = []
-    while page := api.get(f"activations?limit=200&skip={len(out)}").json:
-        out += [entry["activationId"] for entry in page]
-    return out
 
 
 def test_traces_vanish_whatever_runs_when_the_server_is_killed(place: Place) -> None:

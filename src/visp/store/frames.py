@@ -160,9 +160,6 @@ def finished_head(record: ActivationRecord) -> bytes:
     return encode_msgpack(Finished(record.head, record.logs, record.has_all_logs))
 
 
-read_accepted_head = _decode_accepted
-
-
 def read_accepted(frame: Frame) -> Accepted:
     return _decode_accepted(frame.head)
 

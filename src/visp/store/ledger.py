@@ -74,7 +74,7 @@ class _Entry:
         "tail",
         "then",
         "type",
-        "work_ids",
+        "works",
     )
 
     def __init__(
@@ -86,7 +86,8 @@ class _Entry:
         then: Then | None,
         is_synced: bool,
         pending: Pending | None = None,
-        work_ids: tuple[str, ...] = (),
+        works: Sequence[Work] = (),
+        started: tuple[str, ...] = (),
     ) -> None:
         self.type = type
         self.id = id
@@ -95,18 +96,24 @@ class _Entry:
         self.then = then
         self.is_synced = is_synced
         self.pending = pending
-        self.work_ids = work_ids
+        self.works = works
+        self.started = started
         self.offset = 0
         self.is_owed = False
-        self.started: tuple[str, ...] = ()
 
     def begin(self, id: str, then: Then | None) -> None:
         """One of the works of this entry, which is not written yet, begins at once."""
         self.started += (id,)
-        accepted = frames.read_accepted_head(self.head)
-        self.head = frames.encode_msgpack(msgspec.structs.replace(accepted, started=list(self.started)))
         if then is not None:
             self.then = _both(self.then, then)
+
+    def pack(self, synced_to: int) -> bytes:
+        """The frame, as things stand when it is written."""
+        head = self.head
+        if self.type is Type.ACCEPTED:
+            record = None if self.pending is None else self.pending.record
+            head = frames.accepted_head(self.works, record, self.started)
+        return frames.pack(self.type, self.id, synced_to, head, self.tail)
 
 
 class _Open:
@@ -263,9 +270,8 @@ class EmbeddedLedger:
         pending = None
         if record is not None:
             pending = Pending(record, self._clock.monotonic_s())
-        head = frames.accepted_head(works, record)
         id = record.head.id if record is not None else works[0].id
-        entry = _Entry(Type.ACCEPTED, id, head, b"", then, True, pending, tuple(work.id for work in works))
+        entry = _Entry(Type.ACCEPTED, id, b"", b"", then, True, pending, works)
         entry.is_owed = is_owed
         for work in works:
             self._accepting[work.id] = entry
@@ -351,7 +357,7 @@ class EmbeddedLedger:
         segment = self._segments[-1]
         synced_to, parts, size = self._synced_to, list[bytes](), 0
         for entry in entries:
-            data = frames.pack(entry.type, entry.id, synced_to, entry.head, entry.tail)
+            data = entry.pack(synced_to)
             if segment.used + size + len(data) > segment.size_bytes:
                 if parts:
                     break
@@ -406,7 +412,8 @@ class EmbeddedLedger:
             self._unindexed.keep(entry.pending)
             if (ended := self._open.pop(entry.id, None)) is not None:
                 ended.segment.open_ids.discard(entry.id)
-        for id in entry.work_ids:
+        for accepted in entry.works:
+            id = accepted.id
             if id in self._unindexed:
                 continue  # its caller was given up on in the turn in which it finished
             work = _Open(self._segments[-1], id in entry.started)
@@ -606,9 +613,8 @@ class EmbeddedLedger:
         left = [work for work in works if work.id in segment.open_ids]
         if not left:
             return None
-        ids = tuple(work.id for work in left)
-        head = frames.accepted_head(left, None, [id for id in ids if self._open[id].is_started])
-        return _Entry(Type.ACCEPTED, ids[0], head, b"", None, False, None, ids)
+        started = tuple(work.id for work in left if self._open[work.id].is_started)
+        return _Entry(Type.ACCEPTED, left[0].id, b"", b"", None, False, None, left, started)
 
     # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -655,7 +655,7 @@ async def test_a_message_that_comes_again_runs_nothing_again(plane: Plane, drive
     heard: list[Message] = []
     plane.bus.subscribe(topics.invoker_topic(0), heard.append)
     ids = [plane.send(is_accepted=True), plane.send()]
-    for message in list(heard):
+    for message in heard.copy():
         plane.bus.publish(topics.invoker_topic(0), message)
     await plane.settle()
     plane.clock.advance(1.0)
