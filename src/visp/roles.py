@@ -29,6 +29,7 @@ from visp.container.guard import Guarded
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
 from visp.controller.crud import Crud
+from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
 from visp.controller.hooks import Hooks
 from visp.controller.idempotency import Idempotency
@@ -202,6 +203,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             invoke=invoke,
             fire=fire,
             later=later,
+            delayed=Delayed(later, None if neighbours is None else neighbours.links),
             promises=promises,
             idempotency=idempotency,
             acks=acks,

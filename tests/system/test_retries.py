@@ -216,6 +216,22 @@ def test_delayed_invocation_waits_over_a_kill_and_can_be_cancelled(place: Place)
         assert api.request("POST", f"actions/ok{query}", {}).status == 400
 
 
+def test_delayed_work_of_any_shard_is_listed_and_cancelled_over_any_connection(place: Place) -> None:
+    server = place.start(*FAKE, workers=2)
+    put_action(Api(server.url), "later", OK)
+    ids = [invoke(Api(server.url), "later", f"?delay={1000 + number}") for number in range(12)]
+    assert len({id[12:14] for id in ids}) == 2, "one shard took them all: this shows nothing"
+    for _ in range(6):  # each request is a connection of its own
+        assert [one["activationId"] for one in Api(server.url).get("delayed?limit=200").json] == ids
+        assert [one["activationId"] for one in Api(server.url).get("delayed?skip=3&limit=4").json] == ids[3:7]
+    for id in ids:
+        cancelled = Api(server.url).delete(f"delayed/{id}")
+        assert (cancelled.status, cancelled.json["activationId"]) == (200, id)
+        assert Api(server.url).delete(f"delayed/{id}").status == 404
+        assert "cancelled" in record(Api(server.url), id)["response"]["result"]["error"]
+    assert Api(server.url).get("delayed").json == []
+
+
 def test_delayed_fire_runs_its_rules_when_it_is_due(place: Place) -> None:
     server = place.start(*FAKE)
     api = Api(server.url)

@@ -13,6 +13,7 @@ from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
 from visp.controller.crud import Crud
+from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
 from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
@@ -45,6 +46,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     invoke: Invoke
     fire: Fire
     later: Later
+    delayed: Delayed
     promises: Promises
     idempotency: Idempotency
     acks: Acks

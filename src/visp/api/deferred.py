@@ -93,7 +93,7 @@ async def list_delayed(call: Call) -> HttpAnswer:
     """What was accepted and is not due yet, the next one first."""
     check_owner(call.identity, call.namespace, call.namespace)
     page = queries.page(call.query, DELAYED)
-    found = [waiting.render() for waiting in call.services.later.of(call.namespace)]
+    found = await call.services.delayed.of(call.namespace)
     if page.is_count:
         return json_answer({DELAYED: max(0, len(found) - page.skip)})
     return json_answer(found[page.skip : page.skip + page.limit])
@@ -103,10 +103,10 @@ async def cancel_delayed(call: Call) -> HttpAnswer:
     """Cancels it: its record says so."""
     id = parse_id(call.segment("id"))
     check_owner(call.identity, call.namespace, f"{call.namespace}/{id}")
-    waiting = call.services.later.cancel(call.namespace, id)
-    if waiting is None:
+    cancelled = await call.services.delayed.cancel(call.namespace, id)
+    if cancelled is None:
         raise NotFound()
-    return json_answer(waiting.render())
+    return json_answer(cancelled)
 
 
 # ── dead letters ────────────────────────────────────────────────────────────────────────────────────────────────

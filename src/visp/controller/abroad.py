@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from visp.controller.waits import Note, note_of
-from visp.entity.activation import shard_of
+from visp.entity.activation import keeper_of
 from visp.errors import Overloaded
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from visp.entity.activation import ActivationRecord
     from visp.store.base import ActivationStore
 
-ADOPTER = 0
-"""The shard that writes for those that there are no more."""
 HEARD_S = 5.0
 """How long a follower waits for a shard to hear of it."""
 
@@ -96,18 +94,14 @@ class Abroad:
 
     # ── what is asked of others ─────────────────────────────────────────────────────────────────────────────────
 
-    def _keeper(self, id: str) -> int:
-        shard = shard_of(id)
-        return shard if shard < self._links.count else ADOPTER
-
     def is_here(self, id: str) -> bool:
-        return self._keeper(id) == self._links.own
+        return keeper_of(id, self._links.count) == self._links.own
 
     async def watch(self, namespace_uuid: str, id: str) -> bool:
-        return await self._links.ask(self._keeper(id), WATCH, _encode((namespace_uuid, id))) == _YES
+        return await self._links.ask(keeper_of(id, self._links.count), WATCH, _encode((namespace_uuid, id))) == _YES
 
     def unwatch(self, id: str) -> None:
-        keeper = self._keeper(id)
+        keeper = keeper_of(id, self._links.count)
         if keeper in self._links.up():
             self._ask(keeper, UNWATCH, id.encode(), _ignore)
 
@@ -181,7 +175,7 @@ class Abroad:
         for table in (self._watched, self._followed):
             for key in [key for key, peers in table.items() if peer in peers]:
                 _leave(table, key, peer)
-        self._waits.wake(lambda id: self._keeper(id) == peer)
+        self._waits.wake(lambda id: keeper_of(id, self._links.count) == peer)
 
 
 _NOBODY: set[int] = set()

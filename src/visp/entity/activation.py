@@ -166,6 +166,16 @@ def shard_of(id: str) -> int:
     return int(id[12:14], 16)
 
 
+ADOPTER = 0
+"""The shard that keeps what no shard is there for."""
+
+
+def keeper_of(id: str, shards: int) -> int:
+    """The shard that has an activation, of a server of so many."""
+    shard = shard_of(id)
+    return shard if shard < shards else ADOPTER
+
+
 def parse_id(text: str) -> str:
     """An activation id from a path; raises `BadName` with OpenWhisk's words."""
     if len(text) != ID_LENGTH:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.entity.activation import ActivationRecord, shard_of
+from visp.entity.activation import ActivationRecord, keeper_of, shard_of
 from visp.errors import Overloaded, StoreFull, StoreUnavailable, VispError
 from visp.store.base import Work
 from visp.store.sqlite import SqliteActivations
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from visp.store.base import ActivationQuery, Ledger, OpenWork, Then
     from visp.store.ledger import EmbeddedLedger
     from visp.store.shared import Peers
-
-ADOPTER = 0
-"""The shard that keeps what no shard is there for."""
 
 ACCEPT, KEEP = "ledger.accept", "ledger.keep"
 GET = "activations.get"
@@ -188,7 +185,7 @@ class GatheredActivations:
         record = None if index is None else await index.get(namespace, id)
         if record is not None:
             return record
-        keeper = shard if shard < self._count else ADOPTER
+        keeper = keeper_of(id, self._count)
         answer = await self._peers.ask(keeper, GET, _encode((namespace, id)))
         return None if answer == NONE else _decode_record(answer)
 
