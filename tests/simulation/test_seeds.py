@@ -32,6 +32,7 @@ FAILED_ONCE = {
     1600: "the same, of a third attempt",
     241: "a detached call whose beginning could not be written was left to the next start",
     1642: "so was a delayed fire",
+    3338: "so was what had been marked before, for a container that could not serve it",
     2540: "so was a sequence that went on, when the record of one in it could not be written",
 }
 """Seeds beyond those, and what was wrong when they were found: they stay."""

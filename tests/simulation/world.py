@@ -95,6 +95,7 @@ class World:
         self.seed = seed
         self.character = Character(self._chance("character"))
         self.kills: list[str] = []
+        self.has_lost_power = False
         self.is_restart_needed = False
         """Work is open that only the next start will run."""
         self.steps = 0
@@ -270,6 +271,7 @@ class World:
             return
         is_power_cut = killed.is_power_cut and self.character.is_power_safe
         self.kills.append(f"{killed.why}{', power cut' if is_power_cut else ''} at step {self.steps}")
+        self.has_lost_power |= is_power_cut
         if is_power_cut:
             self.disk.lose_power()
             self.index.lose_power()

@@ -629,9 +629,9 @@ class Invoker:
     def _not_marked(self, job: Job, error: Exception) -> None:
         """Nothing can be written: the activation was not begun. What the ledger holds is begun once that can be said.
 
-        The caller of anything else is told so.
+        It may have been said before, of a container that could not serve it. The caller of anything else is told so.
         """
-        if self._ledger.has_waiting(job.message.id):
+        if self._ledger.has_open(job.message.id):
             job.reset()
             self._unmarked.append(job)
             return

@@ -267,8 +267,12 @@ class Ledger(Protocol):
         """The complete logs of a record whose logs came after its outcome; `collected_us` goes to its phases."""
         ...
 
+    def has_open(self, id: str) -> bool:
+        """Whether it holds this as accepted work that has not ended."""
+        ...
+
     def has_waiting(self, id: str) -> bool:
-        """Whether it holds this as accepted work that has not begun."""
+        """The same, of work that has not begun either."""
         ...
 
     def open_work(self) -> list[OpenWork]:

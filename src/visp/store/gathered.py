@@ -133,6 +133,9 @@ class RoutedLedger:
     def add_logs(self, id: str, logs: tuple[str, ...], collected_us: int | None = None) -> None:
         self._of(id).add_logs(id, logs, collected_us)
 
+    def has_open(self, id: str) -> bool:
+        return self._of(id).has_open(id)
+
     def has_waiting(self, id: str) -> bool:
         return self._of(id).has_waiting(id)
 
