@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from visp import premises
 from visp.controller.identities import opens
+from visp.controller.subjects import Subjects as Subjects
+from visp.entity.subject import GUEST
 from visp.errors import VispError
 from visp.premises import CannotStart
 from visp.settings import default_data_dir
@@ -18,13 +20,18 @@ from visp.store import rows, sqlite
 from visp.store.archive import BackupError, Manifest
 from visp.store.check import Damage
 from visp.store.database import FAILURES, read_only
+from visp.store.sqlite import SqliteEntities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from visp.settings import Settings
 
     Progress = Callable[[str, int], None]
+
+T = TypeVar("T")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts of a server at which the well-known guest key is good."""
 
 
 def backup(settings: Settings, target: Path, progress: Progress) -> tuple[Path, Manifest]:
@@ -69,6 +76,21 @@ def secret_advice(settings: Settings, manifest: Manifest) -> str | None:
     if secret is None or backups.secret_print(secret) != manifest.secret_print:
         return f"the secret in {path} is not the one of the backup: put the one that was {manifest.secret_file} there"
     return None
+
+
+async def with_subjects(settings: Settings, work: Callable[[Subjects], Awaitable[T]]) -> T:
+    """What `work` comes to on the users and limits of a data folder, whether or not a server runs.
+
+    Raises `Refused`, `CannotStart`, `StoreUnavailable`.
+    """
+    data_dir = premises.make_data_dir(settings)
+    secret = premises.read_secret(settings, data_dir)
+    store = await SqliteEntities.open(data_dir / checks.ENTITIES)
+    try:
+        is_public = settings.host in LOOPBACK and not await store.keys_of(GUEST)
+        return await work(Subjects(store, secret, settings.limits, has_public_guest=is_public))
+    finally:
+        await store.close()
 
 
 def check(settings: Settings, progress: Progress) -> list[Damage]:

@@ -35,6 +35,10 @@ class VispError(Exception):
 # ── RequestError ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Refused(VispError):
+    """What an operator asked for cannot be; the text says why."""
+
+
 class RequestError(VispError):
     """What the caller did wrong.
 
@@ -57,6 +61,10 @@ class RequestError(VispError):
 
 class BadRequest(RequestError):
     """A request that is understood and wrong."""
+
+
+class CircularBinding(RequestError):
+    status = 422
 
 
 class Malformed(BadRequest):

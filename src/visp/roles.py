@@ -37,8 +37,10 @@ from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
 from visp.controller.later import Later
 from visp.controller.outbound import Outbound
+from visp.controller.packages import Packages
 from visp.controller.primitive import Primitive
 from visp.controller.recovery import Recovery
+from visp.controller.resolver import Resolver
 from visp.controller.sequence import Sequences
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
@@ -145,9 +147,11 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         primitive = Primitive(
             acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock, shard=number, shards=settings.workers
         )
+        resolver = Resolver(entities)
+        crud = Crud(entities=entities, resolver=resolver, blobs=blobs, manifest=manifest, clock=clock)
         sequences = Sequences(
             primitive=primitive,
-            entities=entities,
+            resolver=resolver,
             acks=acks,
             ledger=ledger,
             activations=ground.activations,
@@ -160,7 +164,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             invoke=invoke,
             primitive=primitive,
             sequences=sequences,
-            entities=entities,
+            resolver=resolver,
             ledger=ledger,
             clock=clock,
         )
@@ -174,6 +178,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             activations=ground.activations,
             letters=promises,
             entities=entities,
+            resolver=resolver,
             identities=identities,
             primitive=primitive,
             sequences=sequences,
@@ -199,7 +204,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             manifest=manifest,
             identities=identities,
             entities=entities,
-            crud=Crud(entities=entities, blobs=blobs, manifest=manifest, clock=clock),
+            crud=crud,
+            resolver=resolver,
+            packages=Packages(entities=entities, crud=crud, clock=clock),
             invoke=invoke,
             fire=fire,
             later=later,
@@ -241,6 +248,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             await _prepare_containers(settings, data_dir, driver, kinds)
             if number == shard.FIRST:
                 await _make_keys(identities, url)
+            tasks.create_task(identities.watch(clock))
             if neighbours is not None:
                 await neighbours.arrive()
             gated.open()

@@ -35,6 +35,64 @@ def resource_missing(resource: str) -> str:
 
 UNKNOWN_ROUTE = "The requested resource could not be found."
 ONLY_OPTIONS = "HTTP method not allowed, supported methods: OPTIONS"
+SUBJECT_SHORT = "Subject name must be at least 5 characters"
+SUBJECT_BLOCKED = "The subject you want to edit is blocked"
+NAMESPACE_EMPTY = "Namespace must not be empty"
+NAMESPACE_EXISTS = "Namespace already exists"
+NO_SUCH_SUBJECT = "Subject id is not recognized"
+UUID_INVALID = "authorization id is not a valid UUID"
+UUID_TAKEN = "authorization id belongs to another namespace"
+KEY_SHORT = "authorization key must be at least 64 characters long"
+
+
+def key_long(length: int) -> str:
+    return f"authorization key must be {length} characters long: no other is let in"
+
+
+def no_limits(names: list[str], known: list[str]) -> str:
+    return f"{', '.join(names)}: no such limit; there are {', '.join(known)}"
+
+
+def no_subject(subject: str) -> str:
+    return f'Failed to get subject (there is no "{subject}")'
+
+
+def no_namespace_of(namespace: str, subject: str) -> str:
+    return f'namespace "{namespace}" not found for "{subject}"'
+
+
+def no_namespace_for(namespace: str, subject: str) -> str:
+    return f'Namespace "{namespace}" does not exist for "{subject}"'
+
+
+def no_identities(namespace: str) -> str:
+    return f'no identities found for namespace "{namespace}"'
+
+
+PACKAGE_NOT_BINDING = "Resource is a package and cannot be converted into a binding."
+BINDING_TO_NOTHING = "Binding references a package that does not exist."
+BINDING_TO_BINDING = "Cannot bind to another package binding."
+BINDING_TO_OTHER = "Cannot bind to a resource that is not a package."
+NOT_ON_BINDING = "Operation not permitted on package binding."
+
+
+def package_reserved(name: str) -> str:
+    return f"Package name '{name}' is reserved."
+
+
+def package_not_empty(count: int) -> str:
+    entities = "entity" if count == 1 else "entities"
+    return f"Package not empty (contains {count} {entities}). Set force param or delete package contents."
+
+
+def circular_binding(name: str) -> str:
+    return f"Package binding '{name}' contains a circular reference."
+
+
+def member_missing(member: str) -> str:
+    return f"Object is missing required member '{member}'"
+
+
 WRONG_COLLECTION = "Resource by this name exists but is not in this collection."
 ALREADY_EXISTS = "resource already exists"
 CONCURRENT_CHANGE = "Concurrent modification to resource detected."

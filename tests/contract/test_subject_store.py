@@ -52,3 +52,34 @@ async def test_limits_are_set_replaced_and_taken_away(store: SubjectStore) -> No
     assert await store.limits("ns") is None
     assert await store.limits("other") == b"{}"
     await store.put_limits("ns", None)
+
+
+async def test_the_keys_of_a_subject_are_found_and_go_one_by_one(store: SubjectStore) -> None:
+    second = msgspec.structs.replace(KEY, uuid="u0", namespace="team")
+    await store.put_key(KEY)
+    await store.put_key(second)
+    await store.put_key(msgspec.structs.replace(KEY, uuid="u3", subject="friend"))
+    assert await store.keys_of_subject("guest") == [second, KEY]
+    await store.delete_key("u0")
+    await store.delete_key("nosuch")
+    assert await store.keys_of_subject("guest") == [KEY]
+    assert await store.keys_of("team") == []
+
+
+async def test_what_another_process_writes_shows_in_the_version(tmp_path) -> None:
+    one, other = [await SqliteEntities.open(tmp_path / "entities.db") for _ in range(2)]
+    before = await one.version()
+    assert await one.version() == before
+    changes = (
+        other.put_key(KEY),
+        other.put_key(msgspec.structs.replace(KEY, is_blocked=True)),
+        other.put_limits("ns", b"{}"),
+        other.put_limits("ns", None),
+        other.delete_key("u1"),
+    )
+    for change in changes:
+        await change
+        assert await one.version() != before
+        before = await one.version()
+    await one.close()
+    await other.close()

@@ -87,7 +87,10 @@ class Traces:
         self._cells = cells_dir / self._instance / "cells"
 
     def folders(self) -> list[Path]:
-        return list(self._cells.iterdir()) if self._cells.exists() else []
+        try:
+            return list(self._cells.iterdir())
+        except FileNotFoundError:  # it goes, too
+            return []
 
     def groups(self) -> list[Path]:
         name = f"visp-{self._instance}"

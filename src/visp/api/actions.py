@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from visp.api import deferred, queries
-from visp.api.context import no_package
 from visp.api.errors import JSON, HttpAnswer, json_answer
 from visp.controller.invoke import Invocation
+from visp.controller.packages import query_of
 from visp.controller.primitive import Accepted, Answer, Finished
+from visp.controller.resolver import package_of
 from visp.entitlement.rights import check_owner
 from visp.entity import action as actions
 from visp.entity.action import Action
 from visp.entity.activation import STATUS_WORDS, Status, render
+from visp.entity.names import FullyQualifiedName, parse_name
 from visp.entity.payload import parse_object
-from visp.errors import NotFound
 from visp.store.base import EntityQuery
 
 if TYPE_CHECKING:
@@ -43,25 +44,34 @@ async def list_actions(call: Call) -> HttpAnswer:
 
 
 async def list_package_actions(call: Call) -> HttpAnswer:
-    """Actions of a package: absent, as there are no packages yet."""
-    check_owner(call.identity, call.namespace, f"{call.namespace}/{call.segment('package')}")
-    raise NotFound()
+    """Actions of a package; of a binding, those of its provider."""
+    name = FullyQualifiedName(call.namespace, None, parse_name(call.segment("package")))
+    found = await call.services.resolver.package(call.identity, name, name.id)
+    page = queries.page(call.query, COLLECTION)
+    query = query_of(found.provider, page.skip, page.limit)
+    if page.is_count:
+        return json_answer({COLLECTION: await call.services.crud.count(query)})
+    return json_answer([actions.render_summary(action) for action in await call.services.crud.list(Action, query)])
 
 
 async def get_action(call: Call) -> HttpAnswer:
+    """A packaged one with the parameters of its package, and of the binding it is found through."""
     name = call.name()
-    check_owner(call.identity, name.namespace, name.id)
-    no_package(name)
+    await call.services.resolver.check(call.identity, name)
     has_code = queries.boolean(call.query, "code", default=True)
-    crud = call.services.crud
-    action = await crud.get(Action, name)
-    return json_answer(actions.render(action, await crud.code_of(action) if has_code else None))
+    resolved = await call.services.resolver.resolve(call.identity, name)
+    code = await call.services.crud.code_of(resolved.action) if has_code else None
+    shown = actions.render(resolved.action, code)
+    if resolved.binding is not None and not has_code:
+        shown["binding"] = resolved.binding
+    return json_answer(shown)
 
 
 async def put_action(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    no_package(name)
+    if name.package is not None:
+        await call.services.packages.check_open(package_of(name))
     body = await call.body()
     overwrite = queries.boolean(call.query, "overwrite")
     crud = call.services.crud
@@ -72,7 +82,8 @@ async def put_action(call: Call) -> HttpAnswer:
 async def delete_action(call: Call) -> HttpAnswer:
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
-    no_package(name)
+    if name.package is not None:
+        await call.services.packages.check_open(package_of(name))
     crud = call.services.crud
     action = await crud.get(Action, name)
     code = await crud.code_of(action)
@@ -86,22 +97,23 @@ async def invoke_action(call: Call) -> HttpAnswer:
     invoke = call.services.invoke
     await invoke.obtain(call.identity)
     invoke.charge(call.identity)
-    invoke.check_rights(call.identity, name)
-    no_package(name)
+    await call.services.resolver.check(call.identity, name)
     invoke.check_size(call.identity, call.announced_bytes)
     is_blocking = queries.boolean(call.query, "blocking")
     is_result = queries.boolean(call.query, "result")
     wait_ms = queries.wait_ms(call.query, call.services.settings.limits.blocking_wait_ms)
     body = await call.body()
     parse_object(body)  # what is malformed is told before what is absent
-    action = await call.services.crud.get(Action, name)
+    resolved = await call.services.resolver.resolve(call.identity, name)
+    await call.services.resolver.check_parts(call.identity, resolved.action)
     invoke.check_size(call.identity, len(body))
     due = deferred.due_ms(call, is_blocking=is_blocking)
 
     def begin(id: str | None, then: Callable[[Answer], None]) -> bool:
         invocation = Invocation(
             identity=call.identity,
-            action=action,
+            action=resolved.action,
+            resolved=resolved,
             body=body,
             transid=call.transid,
             received_ms=call.received_ms,

@@ -19,11 +19,13 @@ from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
 from visp.controller.later import Later
+from visp.controller.packages import Packages
+from visp.controller.resolver import Resolver
 from visp.controller.waits import Waits
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
 from visp.entity.runtime_manifest import Manifest
 from visp.entity.subject import Identity
-from visp.errors import BodyTooLarge, NotFound, WrongContentType
+from visp.errors import BodyTooLarge, WrongContentType
 from visp.scheduler.fleet import Fleet
 from visp.settings import Settings
 from visp.store.base import ActivationStore, Promises
@@ -43,6 +45,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     identities: Identities
     entities: EntityCache
     crud: Crud
+    resolver: Resolver
+    packages: Packages
     invoke: Invoke
     fire: Fire
     later: Later
@@ -121,9 +125,3 @@ def check_content_type(given: str | None) -> None:
         raise WrongContentType("application/octet-stream")
     charset = _CHARSET.search(parameters)
     raise WrongContentType(f"{kind}; charset={charset[1].upper()}" if charset else kind)
-
-
-def no_package(name: FullyQualifiedName) -> None:
-    """Raises `NotFound` for a packaged name: packages cannot be made yet, so none exists."""
-    if name.package is not None:
-        raise NotFound()

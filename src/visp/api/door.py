@@ -29,8 +29,10 @@ from visp.api.hot import parse_head
 from visp.api.turns import Turns
 from visp.controller.fire import Firing
 from visp.controller.invoke import Invocation
+from visp.controller.resolver import must_be_asked
 from visp.entity.action import Action
-from visp.entity.names import CALLERS_NAMESPACE
+from visp.entity.execs import SequenceExec
+from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName
 from visp.entity.trigger import Trigger
 from visp.errors import VispError
 from visp.telemetry import log, transid
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
     from visp.api.hot import Head, Target
     from visp.controller.fire import NothingToDo
     from visp.controller.primitive import Answer
+    from visp.controller.resolver import Resolved
     from visp.entity.subject import Identity
+    from visp.store.cache import Entity
 
 HEADS_LIMIT = 10_000
 KEPT_HEAD_BYTES = 2048
@@ -133,6 +137,7 @@ class _Hot:
         "identity",
         "keep_alive",
         "message_event",
+        "resolved",
         "response_complete",
         "target",
         "transid",
@@ -143,6 +148,7 @@ class _Hot:
         target: Target,
         identity: Identity,
         entity: Action | Trigger,
+        resolved: Resolved | None,
         headers: dict[str, str],
         id: str,
         keep_alive: bool,
@@ -150,6 +156,7 @@ class _Hot:
         self.target = target
         self.identity = identity
         self.entity = entity
+        self.resolved = resolved
         self.headers = headers
         self.transid = id
         self.keep_alive = keep_alive
@@ -379,15 +386,25 @@ class Door(HttpToolsProtocol):
         target = head.target
         if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:
             return None
-        entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
-        if target.is_trigger:
-            if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(entity):
+        entity: Entity | None
+        resolved = None
+        if target.package is None:
+            entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
+        else:
+            name = FullyQualifiedName(identity.namespace, target.package, target.name)
+            resolved = gate.services.resolver.peek(identity, name)
+            if resolved is None:
                 return None
-        elif not isinstance(entity, Action):
+            entity = resolved.action
+        if target.is_trigger:
+            if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(identity, entity):
+                return None
+        elif not isinstance(entity, Action) or (isinstance(entity.exec, SequenceExec) and must_be_asked(entity.exec)):
             return None
         if gate.is_leased and not gate.reserve(identity, entity):
             return None
-        return _Hot(target, identity, entity, head.shown, transid.of_request(head.request_id), keep_alive)
+        id = transid.of_request(head.request_id)
+        return _Hot(target, identity, entity, resolved, head.shown, id, keep_alive)
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -446,6 +463,7 @@ class Door(HttpToolsProtocol):
             Invocation(
                 identity=hot.identity,
                 action=hot.entity,
+                resolved=hot.resolved,
                 body=body,
                 transid=hot.transid,
                 received_ms=services.clock.now_ms(),

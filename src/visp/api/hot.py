@@ -1,6 +1,6 @@
 """What the head of a hot request asks for. Pure.
 
-Hot is the POST of an action of the default package or of a trigger, plainly put. What is not, or is malformed, is None
+Hot is the POST of an action or of a trigger, plainly put. What is not, or is malformed, is None
 here: the application says what is wrong with it.
 """
 
@@ -36,10 +36,11 @@ class Target(msgspec.Struct, frozen=True):
     name: str
     wait_ms: int | None
     is_result: bool
+    package: str | None = None
 
 
 def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
-    """The target of a POST to an action of the default package or to a trigger; None for whatever is not plain.
+    """The target of a POST to an action or to a trigger; None for whatever is not plain.
 
     What is malformed is None too: the application says what is wrong with it.
     """
@@ -47,10 +48,13 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
     if not path.startswith(_PREFIX) or b"%" in path or b"%" in raw_query or b"+" in raw_query:
         return None
     segments = path[len(_PREFIX) :].decode("latin-1").split("/")
-    if len(segments) != 3 or segments[1] not in ("actions", "triggers"):
+    if len(segments) not in (3, 4) or segments[1] not in ("actions", "triggers"):
         return None
-    namespace, collection, name = segments
+    namespace, collection, *packages, name = segments
     if not is_name(namespace) or not is_name(name):
+        return None
+    package = packages[0] if packages else None
+    if package is not None and (collection == "triggers" or not is_name(package)):
         return None
     try:
         query = queries.parse_query(raw_query)
@@ -62,7 +66,7 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
     if not query.keys().isdisjoint(COLD_FIELDS):
         return None
     is_trigger = collection == "triggers"
-    return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result)
+    return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result, package)
 
 
 class Head(msgspec.Struct, frozen=True):

@@ -66,7 +66,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
     parse_object(body)  # what is malformed is told before what is absent
     trigger = await call.services.crud.get(Trigger, name)
     call.services.invoke.check_size(call.identity, len(body))
-    await fire.load(trigger)
+    await fire.load(call.identity, trigger)
     await fire.obtain(call.identity, trigger)
     due = deferred.due_ms(call)
     firing = Firing(

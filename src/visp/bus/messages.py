@@ -17,7 +17,8 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     `action` is the id `ns[/pkg]/name` of the action that runs (a binding already resolved), `revision` the stored
     revision at acceptance: the invoker runs the newest. `content` is the merged argument, JSON on one line.
     `received_ms` is when the request came, or when a component was dispatched. `is_accepted`: the ledger holds it, so
-    its `started` must be synced before the run line goes out.
+    its `started` must be synced before the run line goes out. `init` names those parameters of its package that are
+    given at initialisation only.
     """
 
     id: str
@@ -34,6 +35,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     cause: str | None = None
     binding: str | None = None
     follow: Follow | None = None
+    init: tuple[str, ...] = ()
 
 
 class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

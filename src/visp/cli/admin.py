@@ -1,4 +1,4 @@
-"""`visp admin`: backup, restore, check."""
+"""`visp admin`: user, limits, backup, restore, check."""
 
 from __future__ import annotations
 
@@ -10,30 +10,20 @@ import click
 
 from visp.cli import output
 from visp.cli.command import Command, Group
-from visp.cli.settings_flags import load
+from visp.cli.settings_flags import data_flags, load
+from visp.cli.subjects import limits, user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from visp.settings import Settings
-
-_OPTIONS = (
-    click.option("--data-dir", metavar="FOLDER", help="The server's data folder."),
-    click.option("--config", metavar="FILE", help="Settings file; visp.toml of the working folder by default."),
-    click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting: secret_file=FILE."),
-)
-
-
-def _flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The settings that name a server's files."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.group(cls=Group)
 def admin() -> None:
-    """Care for a server's data."""
+    """Care for a server's users and data."""
+
+
+admin.add_command(user)
+admin.add_command(limits)
 
 
 @admin.command(
@@ -45,7 +35,7 @@ Examples:
 """,
 )
 @click.argument("target", metavar="FILE|FOLDER")
-@_flags
+@data_flags
 @click.pass_context
 def backup(ctx: click.Context, /, target: str, config: str | None, others: tuple[str, ...], **named: Any) -> None:
     """Write a backup of everything a server keeps, while it runs or not.
@@ -71,7 +61,7 @@ Examples:
 )
 @click.argument("file", metavar="FILE")
 @click.option("--replace", "is_replacing", is_flag=True, help="Set aside what is in the folder.")
-@_flags
+@data_flags
 def restore(file: str, is_replacing: bool, config: str | None, others: tuple[str, ...], **named: Any) -> None:
     """Put a backup back into a data folder that no server uses.
 
@@ -97,7 +87,7 @@ Examples:
   visp admin check --data-dir /var/lib/visp
 """,
 )
-@_flags
+@data_flags
 @click.option("--json", "as_json", is_flag=True, help="Print what is damaged as JSON.")
 @click.pass_context
 def check(ctx: click.Context, /, config: str | None, others: tuple[str, ...], as_json: bool, **named: Any) -> None:

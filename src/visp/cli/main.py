@@ -29,6 +29,7 @@ NOUNS = {
     "deadletter": "visp.cli.deadletter:deadletter",
     "trigger": "visp.cli.trigger:trigger",
     "rule": "visp.cli.rule:rule",
+    "package": "visp.cli.package:package",
     "namespace": "visp.cli.namespace:namespace",
     "property": "visp.cli.property:property_",
 }

@@ -37,6 +37,20 @@ _OPTIONS = (
 )
 
 
+_DATA_OPTIONS = (
+    click.option("--data-dir", metavar="FOLDER", help="The server's data folder."),
+    click.option("--config", metavar="FILE", help="Settings file; visp.toml of the working folder by default."),
+    click.option("--set", "others", multiple=True, metavar="NAME=VALUE", help="Any other setting: secret_file=FILE."),
+)
+
+
+def data_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that name a server's files: `data_dir`, `config` and `others`."""
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
 def settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags; the command gets `config`, `others` and the rest by the names of the settings."""
     for option in reversed(_OPTIONS):

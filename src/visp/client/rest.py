@@ -68,8 +68,8 @@ class Client:
     def put(self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool) -> bytes:
         return self._ask("PUT", _entity(collection, name), {"overwrite": overwrite}, msgspec.json.encode(document))
 
-    def delete(self, collection: str, name: FullyQualifiedName) -> bytes:
-        return self._ask("DELETE", _entity(collection, name))
+    def delete(self, collection: str, name: FullyQualifiedName, *, is_forced: bool = False) -> bytes:
+        return self._ask("DELETE", _entity(collection, name), {"force": True} if is_forced else {})
 
     def list(
         self,

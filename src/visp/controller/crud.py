@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from visp import wording
+from visp.controller.resolver import package_of
 from visp.entitlement import rights
 from visp.entity import action as actions
 from visp.entity import execs, follow
@@ -18,16 +19,18 @@ from visp.entity import trigger as triggers
 from visp.entity.action import Action
 from visp.entity.execs import INLINE_CODE_BYTES, Code, CodeExec, Exec, SequenceExec
 from visp.entity.limits import CODE_LIMIT_BYTES, SEQUENCE_LIMIT, check_ranges, merge_limits
+from visp.entity.package import Package
 from visp.entity.parameters import check_size
 from visp.entity.rule import Rule
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
-from visp.errors import BadRequest, Conflict, Corrupt, NotFound
+from visp.errors import BadRequest, Conflict, Corrupt, Forbidden, NotFound
 from visp.store.cache import Remove, Write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from visp.clock import Clock
+    from visp.controller.resolver import Resolver
     from visp.entity.names import FullyQualifiedName
     from visp.entity.parameters import Parameters
     from visp.entity.runtime_manifest import Manifest
@@ -35,14 +38,17 @@ if TYPE_CHECKING:
     from visp.store.base import BlobStore, EntityQuery
     from visp.store.cache import Entity, EntityCache
 
-E = TypeVar("E", Action, Trigger, Rule)
+E = TypeVar("E", Action, Trigger, Rule, Package)
 
 
 class Crud:
     """What requests about entities mean. Rights to the entity itself were checked by the caller."""
 
-    def __init__(self, *, entities: EntityCache, blobs: BlobStore, manifest: Manifest, clock: Clock) -> None:
+    def __init__(
+        self, *, entities: EntityCache, resolver: Resolver, blobs: BlobStore, manifest: Manifest, clock: Clock
+    ) -> None:
         self._entities = entities
+        self._resolver = resolver
         self._blobs = blobs
         self._manifest = manifest
         self._clock = clock
@@ -51,20 +57,20 @@ class Crud:
 
     async def get(self, kind: type[E], name: FullyQualifiedName) -> E:
         """The entity; raises `NotFound`, or `Conflict` when something of another collection has the id."""
-        found = await self._find(kind, name)
+        found = await self.find(kind, name)
         if found is None:
             raise NotFound()
         return found
 
-    async def _find(self, kind: type[E], name: FullyQualifiedName) -> E | None:
+    async def find(self, kind: type[E], name: FullyQualifiedName) -> E | None:
         found = await self._entities.get(name.id)
         if found is not None and not isinstance(found, kind):
             raise Conflict(wording.WRONG_COLLECTION)
         return found
 
-    async def _find_for_put(self, kind: type[E], name: FullyQualifiedName, *, overwrite: bool) -> E | None:
+    async def find_for_put(self, kind: type[E], name: FullyQualifiedName, *, overwrite: bool) -> E | None:
         """The entity that a PUT would replace; raises `Conflict` when it may not."""
-        found = await self._find(kind, name)
+        found = await self.find(kind, name)
         if found is not None and not overwrite:
             raise Conflict(wording.ALREADY_EXISTS)
         return found
@@ -84,16 +90,16 @@ class Crud:
         self._check_put_sizes(identity, put)
         check_ranges(merge_limits(None, put.limits), identity.limits.ranges)
         if isinstance(put.exec, SequenceExec):
-            _check_references(identity, *put.exec.components)
+            await self._check_references(identity, *put.exec.components)
         if put.exec is not None:
             rights.check_kind(identity, put.exec.kind)
-        old = await self._find_for_put(Action, name, overwrite=overwrite)
+        old = await self.find_for_put(Action, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = actions.create(name, put, now_ms) if old is None else actions.update(old, put, now_ms)
         follow.parse(new.annotations, name.namespace)  # what cannot be meant is refused now, not when it fails
         self._check_kind_is_offered(new.exec)
         if isinstance(put.exec, SequenceExec):
-            await self._check_sequence(name, put.exec)
+            await self._check_sequence(identity, name, put.exec)
         instances = new.limits.instances
         if instances is not None and instances > identity.limits.concurrent_invocations:
             raise BadRequest(wording.too_many_instances(identity.limits.concurrent_invocations))
@@ -104,7 +110,7 @@ class Crud:
     def _check_put_sizes(self, identity: Identity, put: actions.ActionPut) -> None:
         if put.exec is not None:
             execs.check_size(put.exec, CODE_LIMIT_BYTES)
-        _check_sizes(identity, put.parameters, put.annotations)
+        check_sizes(identity, put.parameters, put.annotations)
 
     def _check_kind_is_offered(self, exec: Exec) -> None:
         entry = self._manifest.find(exec.kind) if isinstance(exec, CodeExec) else None
@@ -125,7 +131,7 @@ class Crud:
         stored = Code(code.is_binary, blob=await self._blobs.put(content))
         return msgspec.structs.replace(exec, code=stored)
 
-    async def _check_sequence(self, name: FullyQualifiedName, exec: SequenceExec) -> None:
+    async def _check_sequence(self, identity: Identity, name: FullyQualifiedName, exec: SequenceExec) -> None:
         """Components exist, do not lead back to the sequence, and are not too many once nested sequences are
         unfolded.
         """
@@ -140,17 +146,25 @@ class Crud:
             if component == name:
                 raise BadRequest(wording.SEQUENCE_CYCLIC)
             if component not in parts:
-                parts[component] = await self._parts_of(component)
+                parts[component] = await self._parts_of(identity, component, name)
                 waiting += parts[component]
         if has_more_atomic(parts, name, SEQUENCE_LIMIT):
             raise BadRequest(wording.SEQUENCE_TOO_LONG)
 
-    async def _parts_of(self, component: FullyQualifiedName) -> tuple[FullyQualifiedName, ...]:
-        """What a component is made of: nothing, unless it is a sequence. Raises `BadRequest` when it does not exist."""
-        found = await self._entities.get(component.id)
-        if not isinstance(found, Action):
-            raise BadRequest(wording.SEQUENCE_COMPONENT_MISSING)
-        return found.exec.components if isinstance(found.exec, SequenceExec) else ()
+    async def _parts_of(
+        self, identity: Identity, component: FullyQualifiedName, whole: FullyQualifiedName
+    ) -> tuple[FullyQualifiedName, ...]:
+        """What a component is made of: nothing, unless it is a sequence.
+
+        Raises `BadRequest` when it does not exist, and when it is the whole by another name.
+        """
+        try:
+            action = (await self._resolver.resolve(identity, component)).action
+        except (NotFound, Conflict):
+            raise BadRequest(wording.SEQUENCE_COMPONENT_MISSING) from None
+        if action.name == whole:
+            raise BadRequest(wording.SEQUENCE_CYCLIC)
+        return action.exec.components if isinstance(action.exec, SequenceExec) else ()
 
     async def delete_action(self, name: FullyQualifiedName) -> Action:
         """Rules and sequences that use the action are left as they are."""
@@ -172,8 +186,8 @@ class Crud:
     ) -> Trigger:
         """Creates or updates; the stored trigger. Raises `RequestError`."""
         put = triggers.parse_put(body)
-        _check_sizes(identity, put.parameters, put.annotations)
-        old = await self._find_for_put(Trigger, name, overwrite=overwrite)
+        check_sizes(identity, put.parameters, put.annotations)
+        old = await self.find_for_put(Trigger, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = triggers.create(name, put, now_ms) if old is None else triggers.update(old, put, now_ms)
         await self._entities.write(Write(new, None if old is None else old.revision))
@@ -198,16 +212,13 @@ class Crud:
     ) -> tuple[Rule, RuleStatus]:
         """Creates (active) or updates (keeping its status); rule, old and new trigger are written together."""
         put = rules.parse_put(body, identity.namespace)
-        _check_sizes(identity, None, put.annotations)
-        if put.trigger is not None or put.action is not None:
-            rights.check_references(identity, tuple(name for name in (put.trigger, put.action) if name is not None))
-        if put.action is not None:
-            _check_references(identity, put.action)
-        old = await self._find_for_put(Rule, name, overwrite=overwrite)
+        check_sizes(identity, None, put.annotations)
+        await self._check_references(identity, *(name for name in (put.trigger, put.action) if name is not None))
+        old = await self.find_for_put(Rule, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = rules.create(name, put, now_ms) if old is None else rules.update(old, put, now_ms)
         trigger = await self._required_trigger(new.trigger)
-        await self._require_action(new.action)
+        await self._require_action(identity, new.action)
         status = RuleStatus.ACTIVE if old is None else await self.status_of(old)
         changes: list[Write | Remove] = [Write(new, None if old is None else old.revision)]
         if old is not None and old.trigger != new.trigger:
@@ -264,13 +275,25 @@ class Crud:
             raise BadRequest(wording.trigger_missing(name.id))
         return found
 
-    async def _require_action(self, name: FullyQualifiedName) -> None:
+    async def _require_action(self, identity: Identity, name: FullyQualifiedName) -> None:
         try:
-            found = await self._entities.get(name.id)
+            await self._resolver.resolve(identity, name)
         except Corrupt:
             raise BadRequest(wording.CORRUPT) from None
-        if not isinstance(found, Action):
-            raise BadRequest(wording.action_missing(name.id))
+        except (NotFound, Conflict):
+            raise BadRequest(wording.action_missing(name.id)) from None
+
+    async def _check_references(self, identity: Identity, *names: FullyQualifiedName) -> None:
+        """Raises `Forbidden` for what the caller may not read, `NotFound` where a package of its own is not there."""
+        denied = {name.id for name in names if name.package is None and name.namespace != identity.namespace}
+        for name in names:
+            if name.package is not None:
+                try:
+                    await self._resolver.package(identity, package_of(name), name.id)
+                except Forbidden:
+                    denied.add(name.id)
+        if denied:
+            raise Forbidden(wording.not_authorized(denied))
 
 
 def has_more_atomic(
@@ -291,14 +314,8 @@ def has_more_atomic(
     return False
 
 
-def _check_references(identity: Identity, *actions: FullyQualifiedName) -> None:
-    """Raises `Forbidden` for actions of others, `NotFound` below an own package: there are none yet."""
-    rights.check_references(identity, actions)
-    if any(name.package is not None for name in actions):
-        raise NotFound()
-
-
-def _check_sizes(identity: Identity, parameters: Parameters | None, annotations: Parameters | None) -> None:
+def check_sizes(identity: Identity, parameters: Parameters | None, annotations: Parameters | None) -> None:
+    """Raises `TooLarge`."""
     limit = identity.limits.parameters_bytes
     check_size("parameters", parameters or {}, limit)
     check_size("annotations", annotations or {}, limit)

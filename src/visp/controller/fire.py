@@ -18,13 +18,12 @@ from visp.controller.invoke import Invocation
 from visp.controller.primitive import Accepted, Answer, Order, Refused, message_of, refusal
 from visp.entitlement import rights
 from visp.entity import payload as payloads
-from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Status
 from visp.entity.execs import SequenceExec
 from visp.entity.parameters import values
 from visp.entity.subject import Identity
 from visp.entity.trigger import RuleStatus, Trigger
-from visp.errors import NotFound, RequestError, ServiceError, VispError
+from visp.errors import RequestError, ServiceError, VispError
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -34,12 +33,12 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.controller.invoke import Invoke
     from visp.controller.primitive import Primitive
+    from visp.controller.resolver import Resolved, Resolver
     from visp.controller.sequence import Sequences
     from visp.entitlement.throttle import Throttle
     from visp.entity.payload import JsonObject
     from visp.entity.trigger import RuleLink
     from visp.store.base import Ledger
-    from visp.store.cache import EntityCache
 
 # headers of the fire request that actions are not shown: the caller's key, and what describes the transport
 WITHHELD_HEADERS = frozenset({"authorization", "connection", "content-length", "cookie", "transfer-encoding"})
@@ -70,7 +69,7 @@ class Fire:
         invoke: Invoke,
         primitive: Primitive,
         sequences: Sequences,
-        entities: EntityCache,
+        resolver: Resolver,
         ledger: Ledger,
         clock: Clock,
     ) -> None:
@@ -78,7 +77,7 @@ class Fire:
         self._invoke = invoke
         self._primitive = primitive
         self._sequences = sequences
-        self._entities = entities
+        self._resolver = resolver
         self._ledger = ledger
         self._clock = clock
 
@@ -104,20 +103,22 @@ class Fire:
         """Raises `Forbidden`."""
         rights.check_owner(identity, namespace, id)
 
-    def has_all_in_memory(self, trigger: Trigger) -> bool:
+    def has_all_in_memory(self, identity: Identity, trigger: Trigger) -> bool:
         """Whether every action that would be invoked is cached, so that `start` need not read."""
         return all(
-            self._entities.peek(link.action.id) is not None
+            self._resolver.peek(identity, link.action) is not None
             for link in (trigger.rules or {}).values()
             if link.status is RuleStatus.ACTIVE
         )
 
-    async def load(self, trigger: Trigger) -> None:
+    async def load(self, identity: Identity, trigger: Trigger) -> None:
         """Brings the actions of active rules into the cache; those that are gone stay absent."""
         for link in (trigger.rules or {}).values():
             if link.status is RuleStatus.ACTIVE:
                 try:
-                    await self._entities.get(link.action.id)
+                    await self._resolver.resolve(identity, link.action)
+                except RequestError:
+                    pass  # the fire's record will say so
                 except VispError as error:
                     log.warning("fire.action_unreadable", action=link.action.id, reason=str(error))
 
@@ -152,7 +153,7 @@ class Fire:
         """Fires under an id that was given away before, once the time has come: with no active rule, too."""
         self._begin(id, firing, payloads.parse_object(firing.body), then)
 
-    def tell(self, identity: Identity, target: Action | Trigger, body: bytes, transid: str) -> None:
+    def tell(self, identity: Identity, target: Resolved | Trigger, body: bytes, transid: str) -> None:
         """Runs an action, or fires a trigger, for the platform itself; raises `RequestError` and `ServiceError`."""
         received_ms = self._clock.now_ms()
         if isinstance(target, Trigger):
@@ -162,7 +163,14 @@ class Fire:
             self.start(firing, _ignore)
         else:
             self._invoke.start(
-                Invocation(identity=identity, action=target, body=body, transid=transid, received_ms=received_ms),
+                Invocation(
+                    identity=identity,
+                    action=target.action,
+                    resolved=target,
+                    body=body,
+                    transid=transid,
+                    received_ms=received_ms,
+                ),
                 _ignore,
             )
 
@@ -212,15 +220,13 @@ class Fire:
         """The same checks as a POST of the action by the caller."""
         identity = firing.identity
         self._invoke.charge(identity)
-        self._invoke.check_rights(identity, link.action)
-        action = self._entities.peek(link.action.id)
-        if not isinstance(action, Action):
-            raise NotFound()
+        resolved = self._resolver.peek_or_refuse(identity, link.action)
         self._invoke.check_size(identity, len(body))
         return self._invoke.order(
             Invocation(
                 identity=identity,
-                action=action,
+                action=resolved.action,
+                resolved=resolved,
                 body=body,
                 transid=firing.transid,
                 received_ms=firing.received_ms,

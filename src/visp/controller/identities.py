@@ -34,14 +34,17 @@ from visp.entity.subject import (
     new_key,
     parse_authorization,
 )
-from visp.errors import StoreUnavailable, Unauthorized
+from visp.errors import ServiceError, StoreUnavailable, Unauthorized
 from visp.store.base import KeyRecord
+from visp.telemetry import log
 
 if TYPE_CHECKING:
+    from visp.clock import Clock
     from visp.settings import Limits
     from visp.store.base import SubjectStore
 
 CACHED_HEADERS = 10_000
+WATCH_S = 0.5
 NONCE_BYTES = 12
 
 
@@ -97,6 +100,20 @@ class Identities:
             self._cache.clear()
         self._cache[header or b""] = identity
         return identity
+
+    async def watch(self, clock: Clock) -> None:
+        """Drops what is cached when another process has changed something, as `visp admin` does: within a moment."""
+        seen: int | None = None
+        while True:
+            try:
+                version = await self._subjects.version()
+            except ServiceError as error:
+                log.warning("identities.not_watched", reason=str(error))
+            else:
+                if seen is not None and version != seen:
+                    self.forget()
+                seen = version
+            await clock.sleep(WATCH_S)
 
     def forget(self) -> None:
         """Drops what is cached: a key, a block or a limit changed."""
@@ -160,7 +177,7 @@ class Identities:
         if namespace_uuid == GUEST_UUID and self.has_public_guest:
             return f"{GUEST_UUID}:{GUEST_KEY}"
         record = await self._subjects.key(namespace_uuid)
-        return None if record is None else f"{record.uuid}:{unseal(record.sealed, self._secret)}"
+        return None if record is None else str(pair_of(record, self._secret))
 
     async def check_secret(self, namespace: str) -> None:
         """Raises `StoreUnavailable` with a sentence when a key of this namespace was sealed by another secret."""
@@ -176,15 +193,7 @@ class Identities:
         if await self._subjects.keys_of(namespace):
             return None
         auth = new_key()
-        await self._subjects.put_key(
-            KeyRecord(
-                uuid=auth.uuid,
-                digest=digest(auth, self._secret),
-                sealed=seal(auth.key, self._secret),
-                subject=namespace,
-                namespace=namespace,
-            )
-        )
+        await self._subjects.put_key(record_of(auth, self._secret, subject=namespace, namespace=namespace))
         return auth
 
     async def _limits_of(self, namespace: str) -> UserLimits:
@@ -239,6 +248,22 @@ def _at_most(own: str | None, system_bytes: int) -> int:
 def _narrow(system: Range, low: int | None, high: int | None) -> Range:
     """A namespace's range lies within the system's."""
     return Range(max(system.low, _or(low, system.low)), min(system.high, _or(high, system.high)), system.default)
+
+
+def record_of(auth: AuthKey, secret: bytes, *, subject: str, namespace: str) -> KeyRecord:
+    """What is stored of a pair."""
+    return KeyRecord(
+        uuid=auth.uuid,
+        digest=digest(auth, secret),
+        sealed=seal(auth.key, secret),
+        subject=subject,
+        namespace=namespace,
+    )
+
+
+def pair_of(record: KeyRecord, secret: bytes) -> AuthKey:
+    """The pair again."""
+    return AuthKey(record.uuid, unseal(record.sealed, secret))
 
 
 def seal(key: str, secret: bytes) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 
 from visp import wording
 from visp.controller.primitive import Answer, Order, message_of
+from visp.controller.resolver import Resolved
 from visp.entitlement import rights
 from visp.entity import follow
 from visp.entity import payload as payloads
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A request to run an action. `body` is the payload as it was sent; `wait_s` None asks for no result.
 
-    `follow` is what a rule says of failures. `id` is given where it was promised before: then the ledger has the work
-    before it runs, blocking or not.
+    `resolved` says how it was found, if that was through a package: `action` has the parameters of both. `follow` is
+    what a rule says of failures. `id` is given where it was promised before: then the ledger has the work before it
+    runs, blocking or not.
     """
 
     identity: Identity
@@ -50,6 +52,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     wait_s: float | None = None
     follow: Follow | None = None
     id: str | None = None
+    resolved: Resolved | None = None
 
 
 class Invoke:
@@ -153,7 +156,7 @@ class Invoke:
         self.check_action(identity, action, payload)
         self._primitive.check_room()
         is_here = is_here or isinstance(action.exec, SequenceExec)  # whose controller this is
-        return Order(
+        order = Order(
             id=invocation.id or (self._primitive.new_id() if is_here else self._primitive.place(identity, action)),
             identity=identity,
             action=action,
@@ -162,6 +165,10 @@ class Invoke:
             received_ms=invocation.received_ms,
             follow=follow_of(identity, action, invocation.follow),
         )
+        resolved = invocation.resolved
+        if resolved is None:
+            return order
+        return msgspec.structs.replace(order, binding=resolved.binding, init=resolved.init)
 
     def check_action(self, identity: Identity, action: Action, payload: JsonObject) -> None:
         """Deprecated kinds, final parameters, rights to a sequence's components."""
@@ -170,7 +177,7 @@ class Invoke:
             if exec.kind in self._deprecated:
                 raise BadRequest(wording.deprecated_kind(exec.kind))
         elif isinstance(exec, SequenceExec):
-            rights.check_references(identity, exec.components)
+            rights.check_references(identity, tuple(name for name in exec.components if name.package is None))
         if payload and action.parameters and overrides_final(action, payload):
             raise BadRequest(wording.RESERVED_PARAMETERS)
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from visp.controller.hooks import Hooks
     from visp.controller.identities import Identities
     from visp.controller.primitive import Primitive
+    from visp.controller.resolver import Resolver
     from visp.controller.sequence import Sequences
     from visp.entity.subject import Identity
     from visp.settings import Settings
@@ -105,6 +106,7 @@ class Later:
         activations: ActivationStore,
         letters: LetterStore,
         entities: EntityCache,
+        resolver: Resolver,
         identities: Identities,
         primitive: Primitive,
         sequences: Sequences,
@@ -119,6 +121,7 @@ class Later:
         self._activations = activations
         self._letters = letters
         self._entities = entities
+        self._resolver = resolver
         self._identities = identities
         self._primitive = primitive
         self._sequences = sequences
@@ -296,6 +299,7 @@ class Later:
             received_ms=message.received_ms,
             cause=message.cause,
             binding=message.binding,
+            init=message.init,
             follow=message.follow,
         )
 
@@ -347,7 +351,7 @@ class Later:
         if not isinstance(trigger, Trigger) or identity is None:
             self._end(message, None, failure(Status.APPLICATION_ERROR, wording.TRIGGER_GONE))
             return
-        await self._fire.load(trigger)
+        await self._fire.load(identity, trigger)
         self._fire.start_delayed(
             message.id,
             Firing(
@@ -378,12 +382,16 @@ class Later:
 
     async def _tell(self, message: LetterMessage) -> None:
         identity = await self._identities.by_uuid(message.run.namespace_uuid)
-        target = await self._entities.get(message.target)
-        if identity is None or not isinstance(target, Action | Trigger):
+        if identity is None:
             raise NotFound()
+        name = from_id(message.target)
+        target = await self._entities.get(name.id)
         if isinstance(target, Trigger):
-            await self._fire.load(target)
-        self._fire.tell(identity, target, letter_event(message), message.run.transid)
+            await self._fire.load(identity, target)
+            self._fire.tell(identity, target, letter_event(message), message.run.transid)
+        else:
+            resolved = await self._resolver.resolve(identity, name)
+            self._fire.tell(identity, resolved, letter_event(message), message.run.transid)
 
     # ── a web hook ──────────────────────────────────────────────────────────────────────────────────────────────────
 

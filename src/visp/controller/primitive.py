@@ -76,6 +76,7 @@ class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cause: str | None = None
     binding: str | None = None
     follow: Follow | None = None
+    init: tuple[str, ...] = ()
 
 
 class Primitive:
@@ -308,4 +309,5 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         cause=order.cause,
         binding=order.binding,
         follow=order.follow,
+        init=order.init,
     )

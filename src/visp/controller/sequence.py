@@ -16,13 +16,12 @@ from visp.bus.messages import ActivationMessage, StepMessage, encode_task
 from visp.controller.invoke import follow_of
 from visp.controller.primitive import Accepted, Answer, Finished, Order, Refused, message_of, refusal
 from visp.entity import payload as payloads
-from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import SequenceExec
 from visp.entity.follow import Follow, backoff_ms
 from visp.entity.limits import SEQUENCE_LIMIT
 from visp.entity.parameters import values
-from visp.errors import ServiceError, VispError
+from visp.errors import RequestError, ServiceError, VispError
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -32,9 +31,10 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.controller.acks import Acks
     from visp.controller.primitive import Primitive
+    from visp.controller.resolver import Resolved, Resolver
+    from visp.entity.action import Action
     from visp.entity.names import FullyQualifiedName
     from visp.store.base import ActivationStore, Ledger
-    from visp.store.cache import EntityCache
 
 
 LOOK_S = 1.0
@@ -117,7 +117,7 @@ class Sequences:
         self,
         *,
         primitive: Primitive,
-        entities: EntityCache,
+        resolver: Resolver,
         acks: Acks,
         ledger: Ledger,
         activations: ActivationStore,
@@ -126,7 +126,7 @@ class Sequences:
     ) -> None:
         self._activations = activations
         self._primitive = primitive
-        self._entities = entities
+        self._resolver = resolver
         self._acks = acks
         self._ledger = ledger
         self._clock = clock
@@ -247,12 +247,13 @@ class Sequences:
         """One component: its outcome, and whether it ends the sequence."""
         parent = progress.order
         try:
-            action = await self._entities.get(component.id)
+            resolved = await self._resolver.resolve(parent.identity, component)
         except ServiceError as error:
             log.error("sequence.part_unread", transid=parent.transid, part=component.id, reason=str(error))
             return failure(Status.INTERNAL_ERROR, wording.SEQUENCE_FAILED), True
-        if not isinstance(action, Action):
+        except RequestError:
             return failure(Status.APPLICATION_ERROR, wording.SEQUENCE_COMPONENT_MISSING), True
+        action = resolved.action
         if not isinstance(action.exec, SequenceExec):
             whole.atomic += 1
             if whole.atomic > SEQUENCE_LIMIT:
@@ -261,17 +262,17 @@ class Sequences:
         policy = None if asked is None else asked.retry
         follow = Follow()
         while True:
-            outcome, is_over, id = await self._attempt(action, follow, progress, whole)
+            outcome, is_over, id = await self._attempt(resolved, follow, progress, whole)
             if policy is None or not msgspec.structs.replace(follow, retry=policy).has_another(outcome.status):
                 return outcome, is_over
             await self._clock.sleep(backoff_ms(policy, follow.attempt, random.random()) / 1000)
             follow = Follow(attempt=follow.attempt + 1, first=follow.first or id)
 
     async def _attempt(
-        self, action: Action, follow: Follow, progress: _Progress, whole: _Whole
+        self, resolved: Resolved, follow: Follow, progress: _Progress, whole: _Whole
     ) -> tuple[Outcome, bool, str | None]:
         """One run of a component, with its id: of its attempts the last one counts, and all are the sequence's own."""
-        parent = progress.order
+        parent, action = progress.order, resolved.action
         is_here = whole.is_accepted or isinstance(action.exec, SequenceExec)  # a step and its part are one entry
         try:
             order = Order(
@@ -282,6 +283,8 @@ class Sequences:
                 transid=parent.transid,
                 received_ms=self._clock.now_ms(),
                 cause=parent.id,
+                binding=resolved.binding,
+                init=resolved.init,
                 follow=None if follow.first is None else follow,
             )
             progress.part = order

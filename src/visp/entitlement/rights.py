@@ -14,6 +14,7 @@ from visp.errors import Forbidden
 
 if TYPE_CHECKING:
     from visp.entity.names import FullyQualifiedName
+    from visp.entity.package import Package
     from visp.entity.subject import Identity
 
 
@@ -22,6 +23,17 @@ def check_owner(identity: Identity, namespace: str, resource: str) -> None:
     the namespace.
     """
     if identity.namespace != namespace:
+        raise Forbidden(wording.not_authorized([resource]))
+
+
+def may_read(identity: Identity, package: Package) -> bool:
+    """Its owner, and of one that is published everyone; a binding is its owner's alone."""
+    return identity.namespace == package.name.namespace or (package.publish and package.binding is None)
+
+
+def check_package(identity: Identity, name: FullyQualifiedName, package: Package | None, resource: str) -> None:
+    """Raises `Forbidden` naming `resource` unless the package may be read; one that is absent (None) is its owner's."""
+    if identity.namespace != name.namespace and (package is None or not may_read(identity, package)):
         raise Forbidden(wording.not_authorized([resource]))
 
 

@@ -133,9 +133,14 @@ class ActivationRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 def filter_name(head: ActivationHead) -> str:
-    """The name that a list's filter compares: `package/name` of an action in a package, else the name."""
+    """The name that a list's filter compares: `package/name` of an action in a package, else the name.
+
+    Through a binding it is the binding's package, as in OpenWhisk's views.
+    """
     if head.path is None:
         return head.name
+    if head.binding is not None:
+        return f"{head.binding.partition('/')[2]}/{head.name}"
     return head.path.partition("/")[2]
 
 

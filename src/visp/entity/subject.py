@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import uuid
 
@@ -24,9 +25,12 @@ from visp.entity.limits import (
     LimitRanges,
     render_byte_size,
 )
-from visp.errors import Unauthorized
+from visp.entity.names import is_name
+from visp.errors import Refused, Unauthorized
 
 KEY_LENGTH = 64
+SUBJECT_LENGTH = 5
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 GUEST = "guest"
 GUEST_UUID = "23bc46b1-71f6-4ed5-8c54-816aa4f8c502"
@@ -80,6 +84,28 @@ def new_key() -> AuthKey:
     """A random pair."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     return AuthKey(str(uuid.uuid4()), "".join(secrets.choice(alphabet) for _ in range(KEY_LENGTH)))
+
+
+def check_subject(subject: str, namespace: str) -> None:
+    """Raises `Refused` for names that cannot be."""
+    if len(subject) < SUBJECT_LENGTH:
+        raise Refused(wording.SUBJECT_SHORT)
+    if not namespace.strip():
+        raise Refused(wording.NAMESPACE_EMPTY)
+    if not is_name(namespace):
+        raise Refused(wording.NAMESPACE_ILLEGAL)
+
+
+def parse_pair(text: str) -> AuthKey:
+    """`uuid:key`. Raises `Refused`."""
+    uuid, _, key = text.partition(":")
+    if not _UUID.match(uuid):
+        raise Refused(wording.UUID_INVALID)
+    if len(key) < KEY_LENGTH:
+        raise Refused(wording.KEY_SHORT)
+    if len(key) > KEY_LENGTH:
+        raise Refused(wording.key_long(KEY_LENGTH))
+    return AuthKey(uuid, key)
 
 
 def parse_authorization(header: bytes | None) -> AuthKey:

@@ -46,7 +46,7 @@ def run_body(job: Job, suffix: bytes, deadline_ms: int) -> bytes:
     """The `/run` body, one line. Every field beside `value` is a string: launchers put them into the environment."""
     message = job.message
     return b'{"value":%b%b%b","transaction_id":%b,"deadline":"%d"}' % (
-        argument(job.action, message.content),
+        argument(job.action, message.content, message.init),
         suffix,
         message.id.encode(),
         _encode(message.transid),
@@ -54,11 +54,11 @@ def run_body(job: Job, suffix: bytes, deadline_ms: int) -> bytes:
     )
 
 
-def argument(action: Action, content: bytes) -> bytes:
-    """The argument without what is given at initialisation only."""
-    if not action.parameters:
+def argument(action: Action, content: bytes, init: tuple[str, ...] = ()) -> bytes:
+    """The argument without what is given at initialisation only: `init`, and what the action says."""
+    if not action.parameters and not init:
         return content
-    keys = init_keys(action.parameters)
+    keys = init_keys(action.parameters).union(init)
     if not keys:
         return content
     fields = _fields(content)
@@ -80,7 +80,7 @@ def init_body(
     }
     if api_key is not None:
         environment["__OW_API_KEY"] = api_key
-    keys = init_keys(action.parameters)
+    keys = init_keys(action.parameters).union(message.init)
     if keys:
         fields = _fields(message.content) or {}
         environment |= {key: _text(fields[key]) for key in sorted(keys) if key in fields}

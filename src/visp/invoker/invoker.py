@@ -187,8 +187,11 @@ class Invoker:
 
     def _heard(self, message: Message) -> None:
         if isinstance(message, ActivationMessage):
-            if self._was_heard(message):
-                return
+            id = message.id
+            if id in self._jobs or id in self._loading:
+                return  # it comes again
+            if message.is_accepted and not self._ledger.has_waiting(id):
+                return  # the same, however late; or it was not accepted
             action = self._entities.peek(message.action)
             if isinstance(action, Action):
                 self._submit(message, action)
@@ -199,10 +202,6 @@ class Invoker:
             self._detach(message.id)
         elif isinstance(message, EntityChanged):
             self.pool.forget_revisions(message.id, message.revision)
-
-    def _was_heard(self, message: ActivationMessage) -> bool:
-        """Whether this is a repetition: of accepted work however late, else while it runs; or was not accepted."""
-        return self.has(message.id) or (message.is_accepted and not self._ledger.has_waiting(message.id))
 
     def _detach(self, id: str) -> None:
         """The activation is accepted work now: what has begun is marked as started at once."""

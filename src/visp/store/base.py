@@ -122,8 +122,20 @@ class SubjectStore(Protocol):
         """All pairs of a namespace, by uuid."""
         ...
 
+    async def keys_of_subject(self, subject: str) -> list[KeyRecord]:
+        """All pairs of a subject, by uuid."""
+        ...
+
     async def put_key(self, record: KeyRecord) -> None:
         """Adds the pair, or replaces the one with the same uuid."""
+        ...
+
+    async def delete_key(self, uuid: str) -> None:
+        """Removes the pair, if it is there."""
+        ...
+
+    async def version(self) -> int:
+        """Another number whenever a pair or limits were written, by whichever process."""
         ...
 
     async def limits(self, namespace: str) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from visp.entity.action import Action
+from visp.entity.package import Package
 from visp.entity.rule import Rule
 from visp.entity.trigger import Trigger
 from visp.errors import Conflict, Corrupt
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
     from visp.entity.execs import Code
     from visp.store.base import BlobStore, EntityQuery, EntityStore
 
-Entity = Action | Trigger | Rule
+Entity = Action | Trigger | Rule | Package
 
-COLLECTIONS: Final[dict[str, type[Entity]]] = {"actions": Action, "triggers": Trigger, "rules": Rule}
+COLLECTIONS: Final[dict[str, type[Entity]]] = {
+    "actions": Action,
+    "triggers": Trigger,
+    "rules": Rule,
+    "packages": Package,
+}
 _COLLECTION_OF: Final = {kind: collection for collection, kind in COLLECTIONS.items()}
 _DECODERS: Final = {collection: msgspec.json.Decoder(kind) for collection, kind in COLLECTIONS.items()}
 
@@ -36,7 +42,7 @@ CACHED_CODE_BYTES = 64 * 1024 * 1024
 
 
 def to_document(entity: Entity) -> Document:
-    """The stored form of an entity."""
+    """The stored form of an entity; lists of what is published leave bindings out, which are their owner's alone."""
     return Document(
         id=entity.name.id,
         collection=_COLLECTION_OF[type(entity)],
@@ -44,7 +50,7 @@ def to_document(entity: Entity) -> Document:
         package=entity.name.package,
         name=entity.name.name,
         updated_ms=entity.updated_ms,
-        publish=entity.publish,
+        publish=entity.publish and not (isinstance(entity, Package) and entity.binding is not None),
         body=msgspec.json.encode(entity),
     )
 

@@ -59,8 +59,17 @@ class MemoryEntities:
     async def keys_of(self, namespace: str) -> list[KeyRecord]:
         return sorted((key for key in self._keys.values() if key.namespace == namespace), key=lambda key: key.uuid)
 
+    async def keys_of_subject(self, subject: str) -> list[KeyRecord]:
+        return sorted((key for key in self._keys.values() if key.subject == subject), key=lambda key: key.uuid)
+
     async def put_key(self, record: KeyRecord) -> None:
         self._keys[record.uuid] = record
+
+    async def delete_key(self, uuid: str) -> None:
+        self._keys.pop(uuid, None)
+
+    async def version(self) -> int:
+        return 0
 
     async def limits(self, namespace: str) -> bytes | None:
         return self._limits.get(namespace)

@@ -84,6 +84,29 @@ ENTITY_MIGRATIONS: tuple[Migration, ...] = (
     CREATE TABLE namespace_limits (namespace TEXT PRIMARY KEY, limits BLOB NOT NULL) WITHOUT ROWID;
     """,
     _seal_entities,
+    """
+    CREATE INDEX keys_by_subject ON keys (subject, uuid);
+    CREATE TABLE subject_changes (count INTEGER NOT NULL);
+    INSERT INTO subject_changes VALUES (0);
+    CREATE TRIGGER keys_insert AFTER INSERT ON keys BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    CREATE TRIGGER keys_update AFTER UPDATE ON keys BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    CREATE TRIGGER keys_delete AFTER DELETE ON keys BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    CREATE TRIGGER namespace_limits_insert AFTER INSERT ON namespace_limits BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    CREATE TRIGGER namespace_limits_update AFTER UPDATE ON namespace_limits BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    CREATE TRIGGER namespace_limits_delete AFTER DELETE ON namespace_limits BEGIN
+        UPDATE subject_changes SET count = count + 1;
+    END;
+    """,
 )
 
 ACTIVATION_MIGRATIONS: tuple[Migration, ...] = (
@@ -126,6 +149,9 @@ PUT_KEY = f"INSERT OR REPLACE INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 ALL_KEYS = f"SELECT {_KEY} FROM keys"
 GET_KEY = f"SELECT {_KEY} FROM keys WHERE uuid = ?"
 KEYS_OF = f"SELECT {_KEY} FROM keys WHERE namespace = ? ORDER BY uuid"
+KEYS_OF_SUBJECT = f"SELECT {_KEY} FROM keys WHERE subject = ? ORDER BY uuid"
+SUBJECT_CHANGES = "SELECT count FROM subject_changes"
+DELETE_KEY = "DELETE FROM keys WHERE uuid = ?"
 GET_LIMITS = "SELECT namespace, limits, crc FROM namespace_limits WHERE namespace = ?"
 ALL_LIMITS = "SELECT namespace, limits, crc FROM namespace_limits"
 PUT_LIMITS = "INSERT OR REPLACE INTO namespace_limits (namespace, limits, crc) VALUES (?, ?, ?)"
@@ -157,6 +183,17 @@ class SqliteEntities:
     async def keys_of(self, namespace: str) -> list[KeyRecord]:
         found = await self._database.read(lambda db: db.execute(KEYS_OF, (namespace,)).fetchall())
         return [rows.key(row) for row in found]
+
+    async def keys_of_subject(self, subject: str) -> list[KeyRecord]:
+        found = await self._database.read(lambda db: db.execute(KEYS_OF_SUBJECT, (subject,)).fetchall())
+        return [rows.key(row) for row in found]
+
+    async def delete_key(self, uuid: str) -> None:
+        await self._database.write(lambda db: db.execute(DELETE_KEY, (uuid,)).rowcount)
+
+    async def version(self) -> int:
+        (version,) = await self._database.read(lambda db: db.execute(SUBJECT_CHANGES).fetchone())
+        return int(version)
 
     async def put_key(self, record: KeyRecord) -> None:
         *values, is_blocked = msgspec.structs.astuple(record)

@@ -14,6 +14,7 @@ from visp.controller.acks import Acks
 from visp.controller.fire import Fire
 from visp.controller.invoke import Invoke
 from visp.controller.primitive import Answer, Order, Primitive
+from visp.controller.resolver import Resolver
 from visp.controller.sequence import Sequences
 from visp.entitlement.throttle import Throttle
 from visp.entity.action import Action
@@ -111,9 +112,10 @@ class Controller:
         self.fleet = Fleet(self.clock)
         self.hands = Hands(self.bus, self.clock)
         self.primitive = Primitive(acks=self.acks, bus=self.bus, ledger=self.ledger, fleet=self.fleet, clock=self.clock)
+        resolver = Resolver(self.entities)
         self.sequences = Sequences(
             primitive=self.primitive,
-            entities=self.entities,
+            resolver=resolver,
             acks=self.acks,
             ledger=self.ledger,
             activations=self.ledger,
@@ -132,7 +134,7 @@ class Controller:
             invoke=self.invoke,
             primitive=self.primitive,
             sequences=self.sequences,
-            entities=self.entities,
+            resolver=resolver,
             ledger=self.ledger,
             clock=self.clock,
         )
