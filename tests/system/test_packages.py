@@ -247,6 +247,21 @@ def test_parameters_of_a_package_for_initialisation_alone(guest: Api) -> None:
     assert run(guest, "actions/env/show", n=1) == {"env": "from the package", "n": 1}
 
 
+def test_a_hook_of_a_shared_action_is_its_owners_affair(guest: Api, other: Api) -> None:
+    hook = {"url": "http://127.0.0.1:9/", "secret": "whsec_" + "A" * 32}
+    put(guest, "packages/hooked", {"publish": True})
+    put(guest, "actions/hooked/act", ECHO | {"annotations": pairs(**{"completion-hook": hook})})
+    at = "/api/v1/namespaces/guest"
+    shown = (f"{at}/actions/hooked/act", f"{at}/actions/hooked/", f"{at}/packages/hooked")
+    for path in shown:
+        assert hook["secret"] in guest.get(path).body.decode()
+        assert "completion-hook" not in other.get(path).body.decode()
+    assert other.request("POST", f"{at}/actions/hooked/act?blocking=true", {}).status == 200
+    assert "visp_hook_calls_total{" not in guest.get("/metrics").body.decode()
+    assert guest.request("POST", "actions/hooked/act?blocking=true", {}).status == 200
+    until(lambda: "visp_hook_calls_total{" in guest.get("/metrics").body.decode())
+
+
 def test_final_parameters_are_those_of_the_package_too(guest: Api) -> None:
     put(guest, "packages/fin", {"parameters": pairs(k="package")})
     put(guest, "actions/fin/act", ECHO | {"annotations": pairs(final=True)})

@@ -51,7 +51,9 @@ async def list_package_actions(call: Call) -> HttpAnswer:
     query = query_of(found.provider, page.skip, page.limit)
     if page.is_count:
         return json_answer({COLLECTION: await call.services.crud.count(query)})
-    return json_answer([actions.render_summary(action) for action in await call.services.crud.list(Action, query)])
+    caller = call.identity.namespace
+    listed = await call.services.crud.list(Action, query)
+    return json_answer([actions.render_summary(actions.seen_from(action, caller)) for action in listed])
 
 
 async def get_action(call: Call) -> HttpAnswer:
@@ -61,7 +63,7 @@ async def get_action(call: Call) -> HttpAnswer:
     has_code = queries.boolean(call.query, "code", default=True)
     resolved = await call.services.resolver.resolve(call.identity, name)
     code = await call.services.crud.code_of(resolved.action) if has_code else None
-    shown = actions.render(resolved.action, code)
+    shown = actions.render(actions.seen_from(resolved.action, call.identity.namespace), code)
     if resolved.binding is not None and not has_code:
         shown["binding"] = resolved.binding
     return json_answer(shown)

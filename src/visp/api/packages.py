@@ -9,6 +9,7 @@ from visp.api import queries
 from visp.api.errors import HttpAnswer, json_answer
 from visp.entitlement.rights import check_owner
 from visp.entity import package as packages
+from visp.entity.action import seen_from
 from visp.entity.package import Package
 from visp.errors import NotFound
 from visp.store.base import EntityQuery
@@ -42,7 +43,9 @@ async def get_package(call: Call) -> HttpAnswer:
     except NotFound:
         raise NotFound(wording.resource_missing(name.id)) from None
     shown = packages.render(found.binding or found.provider, found.parameters)
-    return json_answer(shown | packages.render_content(await call.services.packages.actions(found.provider)))
+    caller = call.identity.namespace
+    content = [seen_from(action, caller) for action in await call.services.packages.actions(found.provider)]
+    return json_answer(shown | packages.render_content(content))
 
 
 async def put_package(call: Call) -> HttpAnswer:

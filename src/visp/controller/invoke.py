@@ -190,11 +190,17 @@ def overrides_final(action: Action, payload: JsonObject) -> bool:
 
 
 def follow_of(identity: Identity, action: Action, of_rule: Follow | None) -> Follow | None:
-    """What follows from a failure, for which the action was checked when it was stored."""
+    """What follows from an outcome, for which the action was checked when it was stored.
+
+    A hook of another namespace's action hears of nothing: it would be told what its caller's run came to.
+    """
     annotations, of_namespace = action.annotations, identity.limits.follow
     if follow.ANNOTATIONS.isdisjoint(annotations):
         return follow.merged(of_rule, of_namespace) if of_rule is not None else of_namespace
-    return follow.merged(of_rule, follow.parse(annotations, action.name.namespace), of_namespace)
+    of_action = follow.parse(annotations, action.name.namespace)
+    if of_action is not None and action.name.namespace != identity.namespace:
+        of_action = msgspec.structs.replace(of_action, hook=None)
+    return follow.merged(of_rule, of_action, of_namespace)
 
 
 def is_defined(parameters: Parameters, key: str) -> bool:

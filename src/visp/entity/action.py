@@ -12,6 +12,7 @@ import msgspec
 from visp import wording
 from visp.entity import execs, version
 from visp.entity.execs import Exec, SequenceExec
+from visp.entity.hook import COMPLETION_HOOK
 from visp.entity.limits import ActionLimits, merge_limits, parse_limits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameters, parse_parameters, plain, render_parameters
@@ -159,6 +160,14 @@ def render(action: Action, code: str | None, parameters: Parameters | None = Non
         "publish": action.publish,
         "updated": action.updated_ms,
     }
+
+
+def seen_from(action: Action, namespace: str) -> Action:
+    """The action as a namespace may see it: the secret of a web hook is its owner's."""
+    if action.name.namespace == namespace or COMPLETION_HOOK not in action.annotations:
+        return action
+    shown = {key: value for key, value in action.annotations.items() if key != COMPLETION_HOOK}
+    return msgspec.structs.replace(action, annotations=shown)
 
 
 def render_summary(action: Action) -> dict[str, Any]:
