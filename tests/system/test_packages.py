@@ -262,6 +262,28 @@ def test_a_hook_of_a_shared_action_is_its_owners_affair(guest: Api, other: Api) 
     until(lambda: "visp_hook_calls_total{" in guest.get("/metrics").body.decode())
 
 
+def letters(api: Api, count: int) -> Any:
+    found = api.get("deadletters").json
+    return found if len(found) == count else None
+
+
+def test_what_may_no_longer_be_read_is_not_replayed_either(guest: Api, other: Api) -> None:
+    code = {"exec": {"kind": "python:3.11", "code": "def main(args):\n    return {'error': 'broken'}\n"}}
+    put(guest, "packages/fails", {"publish": True})
+    put(guest, "actions/fails/act", code | {"annotations": pairs(**{"dead-letter": True})})
+    put(other, "packages/bindfails", {"binding": {"namespace": "guest", "name": "fails"}})
+    for path in ("/api/v1/namespaces/guest/actions/fails/act", "actions/bindfails/act"):
+        assert other.request("POST", path, {}).status == 202
+    ids = [one["activationId"] for one in until(lambda: letters(other, 2))]
+    replayed = other.request("POST", f"deadletters/{ids[0]}")
+    assert replayed.status == 202
+    until(lambda: len(other.get("deadletters").json) == 2)  # it failed again
+    put(guest, "packages/fails", {"publish": False})
+    for letter in other.get("deadletters").json:
+        refused(other.request("POST", f"deadletters/{letter['activationId']}"), 403, "is not authorized to access")
+    assert len(other.get("deadletters").json) == 2
+
+
 def test_final_parameters_are_those_of_the_package_too(guest: Api) -> None:
     put(guest, "packages/fin", {"parameters": pairs(k="package")})
     put(guest, "actions/fin/act", ECHO | {"annotations": pairs(final=True)})

@@ -14,7 +14,6 @@ from visp.controller import letters
 from visp.controller.idempotency import keyed
 from visp.controller.primitive import Accepted, Answer, Finished, Refused
 from visp.entitlement.rights import check_owner
-from visp.entity.action import Action
 from visp.entity.activation import parse_id
 from visp.errors import BadRequest, NotFound
 
@@ -140,11 +139,10 @@ async def replay_letter(call: Call) -> HttpAnswer:
     services = call.services
     await services.invoke.obtain(call.identity)
     services.invoke.charge(call.identity)
-    action = await services.entities.get(message.action)
-    if not isinstance(action, Action):
-        raise NotFound()
+    resolved = await services.resolver.resolve(call.identity, letters.name_of(message))
+    await services.resolver.check_parts(call.identity, resolved.action)
     answer = await _answered(
-        lambda _, then: services.invoke.replay(call.identity, action, message, call.transid, then), None
+        lambda _, then: services.invoke.replay(call.identity, resolved.action, message, call.transid, then), None
     )
     if isinstance(answer, Refused):
         raise answer.error

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visp.cli import output
-from visp.cli.exits import CommandError
+from visp.cli.exits import CommandError, unable
 from visp.client import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from visp.cli.session import Session
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -40,6 +42,30 @@ summary_option: Decorator = click.option("-s", "--summary", is_flag=True, help="
 def sort_rows(rows: Sequence[tuple[str, ...]], *, by_name: bool) -> Sequence[tuple[str, ...]]:
     """Rows as the server sent them, newest first, or by their first cell."""
     return sorted(rows) if by_name else rows
+
+
+def show_entities(
+    session: Session,
+    collection: str,
+    noun: str,
+    where: str | None,
+    *,
+    skip: int,
+    limit: int,
+    name_sort: bool,
+    as_json: bool,
+) -> None:
+    """A collection of a namespace (`/_` by default): names, and whether others see them."""
+    from visp.client.names import parse_namespace
+
+    namespace = parse_namespace(where or "/_")
+    with unable(f"obtain the list of {collection} for namespace '{namespace}'"):
+        raw = session.client.list(collection, namespace, limit=limit, skip=skip)
+    if as_json:
+        output.answer(raw)
+        return
+    rows = [(qualified(one), visibility(one)) for one in documents.objects(documents.value(raw))]
+    output.table(collection, (noun, "visibility"), sort_rows(rows, by_name=name_sort), (NAME_WIDTH,))
 
 
 def show(noun: str, name: str, raw: bytes, *, field: str | None, as_json: bool) -> None:

@@ -125,17 +125,8 @@ def get(session: Session, name: str, field: str | None, summary: bool, as_json: 
 @pass_session
 def list_(session: Session, where: str | None, skip: int, limit: int, name_sort: bool, as_json: bool) -> None:
     """List packages, newest first; of another namespace those that are shared."""
-    from visp.client.names import parse_namespace
-
-    namespace = parse_namespace(where or "/_")
-    with unable(f"obtain the list of packages for namespace '{namespace}'"):
-        raw = session.client.list(COLLECTION, namespace, limit=limit, skip=skip)
-    if as_json:
-        output.answer(raw)
-        return
-    rows = [(listing.qualified(one), listing.visibility(one)) for one in documents.objects(documents.value(raw))]
-    output.table(
-        COLLECTION, ("package", "visibility"), listing.sort_rows(rows, by_name=name_sort), (listing.NAME_WIDTH,)
+    listing.show_entities(
+        session, "packages", "package", where, skip=skip, limit=limit, name_sort=name_sort, as_json=as_json
     )
 
 

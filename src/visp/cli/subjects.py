@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -153,7 +154,7 @@ def _block(names: tuple[str, ...], given: dict[str, Any], *, is_blocked: bool) -
     failures = 0
     for name in names:
         try:
-            _do(given, lambda subjects, name=name: subjects.block(name, is_blocked=is_blocked))  # type: ignore[misc]
+            _do(given, methodcaller("block", name, is_blocked=is_blocked))
         except CommandError as error:
             failures += 1
             output.error(str(error))

@@ -130,17 +130,8 @@ def get(session: Session, name: str, field: str | None, summary: bool, as_json: 
 @pass_session
 def list_(session: Session, where: str | None, skip: int, limit: int, name_sort: bool, as_json: bool) -> None:
     """List triggers, newest first."""
-    from visp.client.names import parse_namespace
-
-    namespace = parse_namespace(where or "/_")
-    with unable(f"obtain the list of triggers for namespace '{namespace}'"):
-        raw = session.client.list("triggers", namespace, limit=limit, skip=skip)
-    if as_json:
-        output.answer(raw)
-        return
-    rows = [(listing.qualified(one), listing.visibility(one)) for one in documents.objects(documents.value(raw))]
-    output.table(
-        "triggers", ("trigger", "visibility"), listing.sort_rows(rows, by_name=name_sort), (listing.NAME_WIDTH,)
+    listing.show_entities(
+        session, "triggers", "trigger", where, skip=skip, limit=limit, name_sort=name_sort, as_json=as_json
     )
 
 

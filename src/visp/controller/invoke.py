@@ -138,6 +138,7 @@ class Invoke:
             transid=transid,
             received_ms=self._clock.now_ms(),
             binding=message.binding,
+            init=message.init,
             follow=None if follow is None else msgspec.structs.replace(follow, attempt=1, first=None),
         )
         if isinstance(action.exec, SequenceExec):

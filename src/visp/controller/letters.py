@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from visp.bus.messages import ActivationMessage, LetterMessage, decode_task, encode_task
+from visp.entity.names import FullyQualifiedName, from_id
 from visp.errors import Corrupt
 from visp.store.base import Letter
 
@@ -20,6 +21,15 @@ def letter_of(message: LetterMessage) -> Letter:
 def run_of(letter: Letter) -> ActivationMessage:
     """The last attempt. Raises `Corrupt`."""
     return _message(letter).run
+
+
+def name_of(run: ActivationMessage) -> FullyQualifiedName:
+    """What the caller asked for: the action, or its name below the binding that it was found through."""
+    action = from_id(run.action)
+    if run.binding is None:
+        return action
+    binding = from_id(run.binding)
+    return FullyQualifiedName(binding.namespace, binding.name, action.name)
 
 
 def render(letter: Letter) -> dict[str, Any]:
