@@ -28,6 +28,7 @@ from visp.clock import SystemClock
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
+from visp.controller.composites import Composites
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
@@ -41,7 +42,6 @@ from visp.controller.packages import Packages
 from visp.controller.primitive import Primitive
 from visp.controller.recovery import Recovery
 from visp.controller.resolver import Resolver
-from visp.controller.sequence import Sequences
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.runtime_manifest import LocalRuntime
@@ -149,7 +149,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         resolver = Resolver(entities)
         crud = Crud(entities=entities, resolver=resolver, blobs=blobs, manifest=manifest, clock=clock)
-        sequences = Sequences(
+        composites = Composites(
             primitive=primitive,
             resolver=resolver,
             acks=acks,
@@ -158,12 +158,12 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             clock=clock,
             tasks=tasks,
         )
-        invoke = Invoke(throttle=throttle, primitive=primitive, sequences=sequences, manifest=manifest, clock=clock)
+        invoke = Invoke(throttle=throttle, primitive=primitive, composites=composites, manifest=manifest, clock=clock)
         fire = Fire(
             throttle=throttle,
             invoke=invoke,
             primitive=primitive,
-            sequences=sequences,
+            composites=composites,
             resolver=resolver,
             ledger=ledger,
             clock=clock,
@@ -181,7 +181,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             resolver=resolver,
             identities=identities,
             primitive=primitive,
-            sequences=sequences,
+            composites=composites,
             fire=fire,
             hooks=hooks,
             bus=bus,
@@ -189,7 +189,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             settings=settings,
             tasks=tasks,
         )
-        recovery = Recovery(ledger=ledger, later=later, sequences=sequences)
+        recovery = Recovery(ledger=ledger, later=later, composites=composites)
         idempotency = Idempotency(
             promises=promises,
             activations=ground.activations,
@@ -266,13 +266,13 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
 
         def hurry() -> None:
             primitive.hurry()
-            sequences.hurry()
+            composites.hurry()
 
         parts = Parts(
             site=Site(services),
             gate=Gate(services),
             boot=boot,
-            under_way=lambda: invoker.under_way + sequences.under_way,
+            under_way=lambda: invoker.under_way + composites.under_way,
             hold_back=hold_back,
             go_on=go_on,
             hurry=hurry,

@@ -366,6 +366,8 @@ BAD_HOOK_SECRET = "`secret` is whsec_ and the Base64 of 24 to 64 random bytes, a
 ACTION_UNREADABLE = "Action version is not compatible and cannot be invoked."
 ACTION_NOT_FETCHED = "Action could not be fetched."
 SEQUENCE_FAILED = "Sequence failed."
+COMPOSITION_FAILED = "Activation failure during composition."
+COMPOSITION_TOO_LONG = "Too many actions in the composition."
 INTERRUPTED = (
     "The platform was stopped while the action was running; it was not run again. "
     "The action may have had its effect in part or in whole."
@@ -402,6 +404,22 @@ def image_not_pulled(image: str) -> str:
 
 def component_not_answered(activation_id: str) -> str:
     return f"Timeout reached when retrieving activation {activation_id} for sequence component."
+
+
+def composition_not_answered(activation_id: str) -> str:
+    return f"Timeout reached when retrieving activation {activation_id} during composition."
+
+
+def composition_unparsable(value: str) -> str:
+    return f"Failed to parse action name from json value {value} during composition."
+
+
+def composition_forbidden(name: str) -> str:
+    return f"Failed entitlement check for action with name '{name}' during composition."
+
+
+def composition_missing(name: str) -> str:
+    return f"Failed to resolve action with name '{name}' during composition."
 
 
 # ── what runtimes answer ────────────────────────────────────────────────────────────────────────────────────────

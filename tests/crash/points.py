@@ -84,10 +84,10 @@ POINTS: dict[str, Point] = {
     "finished, not written": Point("visp.invoker.invoker:Invoker._record", "after", 30),
     "key kept, not accepted": Point("visp.store.promises:SqlitePromises.put_promise", "after", 3),
     "due, not begun": Point("visp.controller.later:Later._begin", "before", 3),
-    "sequence part, before": Point("visp.controller.sequence:Sequences._run_part", "before", 8),
-    "sequence part, after": Point("visp.controller.sequence:Sequences._run_part", "after", 8),
-    "sequence record, before": Point("visp.controller.sequence:Sequences._record", "before", 3),
-    "sequence record, after": Point("visp.controller.sequence:Sequences._record", "after", 3),
+    "sequence part, before": Point("visp.controller.composites:Composites._take", "before", 8),
+    "sequence part, after": Point("visp.controller.composites:Composites._take", "after", 8),
+    "sequence record, before": Point("visp.controller.composites:Composites._record", "before", 3),
+    "sequence record, after": Point("visp.controller.composites:Composites._record", "after", 3),
     "entity written for a shard, not answered": Point(
         "visp.store.shared:WrittenEntities._write_for", "after", 2, where="shards"
     ),

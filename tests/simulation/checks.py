@@ -59,8 +59,10 @@ async def check_drained(world: World) -> None:
             f"after {MOST_S} s there are {left[0]} in flight, {left[1]} waiting, {left[2]} open: "
             f"{sorted(acks._entries)[:3]} {sorted(ledger._open)[:3]} {pool!r}"
         )
-    if any(slot.jobs for slot in pool.shelf.slots.values()):
-        world.broken(f"nothing is in flight, and there are runs: {pool!r}")
+    # what was refused when it could not be accepted may have a container coming, which it will not use
+    runs = [job.message.id for slot in pool.shelf.slots.values() for job in slot.jobs]
+    if any(id in world.clients.given for id in runs):
+        world.broken(f"nothing is in flight, and there are runs {runs}: {pool!r}")
 
 
 async def check_records(world: World) -> None:

@@ -22,6 +22,7 @@ from visp.store.base import KeyRecord
 
 NAMESPACES = ("red", "green", "blue")
 ACTIONS = ("a", "b", "c")
+CONDUCTOR = "conductor"
 KINDS = ("python:3.11", "nodejs:20", "python:3.10")
 RETRIED, ATTEMPTS = "c", 3
 """The action whose failures are tried again, and how often it runs at most."""
@@ -85,7 +86,8 @@ def groundwork(chance: random.Random) -> list[Op]:
         ops += [Op(0.0, "put", namespace, name) for name in ACTIONS]
         ops += [
             Op(0.0, "sequence", namespace, "s", {"parts": ["a", "b"]}),
-            Op(0.0, "sequence", namespace, "nested", {"parts": ["s", "c"]}),
+            Op(0.0, "put", namespace, CONDUCTOR, {"conducts": ["c", "s"]}),
+            Op(0.0, "sequence", namespace, "nested", {"parts": ["s", CONDUCTOR]}),
             Op(0.0, "trigger", namespace, "t"),
             Op(0.0, "rule", namespace, "r1", {"action": "a"}),
             Op(0.0, "rule", namespace, "r2", {"action": chance.choice(("b", "s"))}),
@@ -293,7 +295,7 @@ class Clients:
 
     def _known(self, namespace: str) -> dict[str, int]:
         """The code that is certainly there, by action."""
-        return {f"{namespace}/{name}": self._written.get(f"{namespace}/{name}", 0) for name in ACTIONS}
+        return {f"{namespace}/{name}": self._written.get(f"{namespace}/{name}", 0) for name in (*ACTIONS, CONDUCTOR)}
 
     async def do_put(self, op: Op) -> bool:
         id = f"{op.namespace}/{op.name}"
@@ -302,10 +304,14 @@ class Clients:
         self._generation += 1
         generation, chance = self._generation, self._chance
         self._writing.add(id)
+        conducts = op.fields.get("conducts", [])
+        code = msgspec.json.encode({"generation": generation, "conducts": conducts}).decode()
         body: dict[str, Any] = {
-            "exec": {"kind": chance.choice(KINDS), "code": msgspec.json.encode({"generation": generation}).decode()},
+            "exec": {"kind": chance.choice(KINDS), "code": code},
             "limits": {"timeout": chance.choice((100, 1000, 5000)), "memory": chance.choice((128, 256, 256, 512))},
         }
+        if conducts:
+            body["annotations"] = [{"key": "conductor", "value": True}]
         if op.name == RETRIED:
             policy = {"attempts": ATTEMPTS, "backoff_ms": 100}
             body["annotations"] = [{"key": "retry", "value": policy}, {"key": "dead-letter", "value": True}]

@@ -111,6 +111,7 @@ class SimContainer(FakeContainer):
         super().__init__(driver, spec)
         self._serves: tuple[str, str, str] | None = None
         self._generation = 0
+        self._conducts: list[str] = []
         self._descriptors = {*msgspec.structs.astuple(self.wire)}
 
     # ── lines ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,7 +124,8 @@ class SimContainer(FakeContainer):
     def _init(self, value: dict[str, Any]) -> Act:
         driver, env = self._driver, value["env"]
         self._serves = env["__OW_NAMESPACE"], env["__OW_ACTION_NAME"], env["__OW_ACTION_VERSION"]
-        self._generation = msgspec.json.decode(value["code"])["generation"]
+        code = msgspec.json.decode(value["code"])
+        self._generation, self._conducts = code["generation"], code["conducts"]
         fate = ""
         if driver.chance.random() < driver.fates.init:
             fate = driver.chance.choice(("error", "nonsense", "dies", "memory", "hangs", "half", "late"))
@@ -147,7 +149,11 @@ class SimContainer(FakeContainer):
                 ("error", "failure", "nonsense", "dies", "memory", "hangs", "half", "late", "last", "prints")
             )
         driver.note(f"run {self.id} {id} {fate}")
-        answer = msgspec.json.encode({"id": id, "namespace": asked[0], "generation": self._generation})
+        result: dict[str, Any] = {"id": id, "namespace": asked[0], "generation": self._generation}
+        step = value.get("$step", 0)
+        if step < len(self._conducts):
+            result |= {"action": self._conducts[step], "state": {"$step": step + 1}}
+        answer = msgspec.json.encode(result)
         seconds = value.get("seconds", 0.02)
         return self._answer(fate, answer, seconds, error=b'{"error":"by fate"}')
 

@@ -162,7 +162,11 @@ _SUBMIT, _MAKE_POOL, _WRITE = Pool.submit, Pool.__init__, Invoker._write
 
 DEFECTS: dict[str, tuple[str, Any, str]] = {
     "the ledger forgets what was started": ("visp.store.ledger.EmbeddedLedger.start", _forgets_started, "runs 2 times"),
-    "started is not waited for": ("visp.store.ledger.EmbeddedLedger.start", _started_is_not_synced, "runs 2 times"),
+    "started is not waited for": (  # it is synced with what it begins, of composites
+        "visp.store.ledger.EmbeddedLedger.start",
+        _started_is_not_synced,
+        "runs 2 times|is lost",
+    ),
     "code is loaded before that": (
         "visp.invoker.invoker.Invoker._mark_started",
         _runs_before_it_is_started,

@@ -48,7 +48,7 @@ LIVES = 6
 TRACE = 5000
 
 NEVER = frozenset(
-    {"bus.handler_failed", "ledger.then_failed", "sequence.failed", "ledger.sweep_failed", "cache.unreadable"}
+    {"bus.handler_failed", "ledger.then_failed", "composite.failed", "ledger.sweep_failed", "cache.unreadable"}
 )
 """Log lines that no fault which is injected here excuses."""
 

@@ -86,10 +86,12 @@ class HookMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class StepMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """How far an accepted sequence has come: what a start goes on with. It takes the place of `run` in the ledger.
+    """How far an accepted composite has come: what a start goes on with. It takes the place of `run` in the ledger.
 
     Component number `index` is being run as activation `part` (empty: it has not begun) with `input`. Before that the
-    sequence came to `ids`, `duration_ms` and `memory_mb`, and all that is nested in the topmost one to `atomic` runs.
+    composite came to `ids`, `duration_ms` and `memory_mb`, and with what it nests in to `atomic` runs of actions. Of a
+    conductor `component` is the id of the action that runs (empty: itself, for the `turns`th time), and `state` what it
+    is told again; None of a sequence.
     """
 
     run: ActivationMessage
@@ -101,6 +103,9 @@ class StepMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     memory_mb: int | None
     atomic: int
     start_ms: int
+    turns: int = 0
+    component: str = ""
+    state: bytes | None = None
 
     @property
     def id(self) -> str:

@@ -19,7 +19,7 @@ from visp.controller.primitive import Accepted, Answer, Order, Refused, message_
 from visp.entitlement import rights
 from visp.entity import payload as payloads
 from visp.entity.activation import ActivationHead, ActivationRecord, Status
-from visp.entity.execs import SequenceExec
+from visp.entity.composition import composes
 from visp.entity.parameters import values
 from visp.entity.subject import Identity
 from visp.entity.trigger import RuleStatus, Trigger
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.clock import Clock
+    from visp.controller.composites import Composites
     from visp.controller.invoke import Invoke
     from visp.controller.primitive import Primitive
     from visp.controller.resolver import Resolved, Resolver
-    from visp.controller.sequence import Sequences
     from visp.entitlement.throttle import Throttle
     from visp.entity.payload import JsonObject
     from visp.entity.trigger import RuleLink
@@ -68,7 +68,7 @@ class Fire:
         throttle: Throttle,
         invoke: Invoke,
         primitive: Primitive,
-        sequences: Sequences,
+        composites: Composites,
         resolver: Resolver,
         ledger: Ledger,
         clock: Clock,
@@ -76,7 +76,7 @@ class Fire:
         self._throttle = throttle
         self._invoke = invoke
         self._primitive = primitive
-        self._sequences = sequences
+        self._composites = composites
         self._resolver = resolver
         self._ledger = ledger
         self._clock = clock
@@ -196,8 +196,8 @@ class Fire:
     def _publish(self, order: Order) -> None:
         """The ledger holds it already: what cannot be published now runs at the next start."""
         try:
-            if isinstance(order.action.exec, SequenceExec):
-                self._sequences.resume(order, _ignore)  # refused, it was not accepted either
+            if composes(order.action):
+                self._composites.resume(order, _ignore)  # refused, it was not accepted either
             else:
                 self._primitive.publish_accepted(order)
         except ServiceError as error:

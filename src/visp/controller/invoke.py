@@ -17,6 +17,7 @@ from visp.entitlement import rights
 from visp.entity import follow
 from visp.entity import payload as payloads
 from visp.entity.action import Action
+from visp.entity.composition import composes
 from visp.entity.execs import CodeExec, SequenceExec
 from visp.entity.follow import Follow
 from visp.entity.parameters import Parameters, is_true, values
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
     from visp.bus.messages import ActivationMessage
     from visp.clock import Clock
+    from visp.controller.composites import Composites
     from visp.controller.primitive import Primitive
-    from visp.controller.sequence import Sequences
     from visp.entitlement.throttle import Throttle
     from visp.entity.names import FullyQualifiedName
     from visp.entity.payload import JsonObject
@@ -59,11 +60,11 @@ class Invoke:
     """Every way to activate something ends here."""
 
     def __init__(
-        self, *, throttle: Throttle, primitive: Primitive, sequences: Sequences, manifest: Manifest, clock: Clock
+        self, *, throttle: Throttle, primitive: Primitive, composites: Composites, manifest: Manifest, clock: Clock
     ) -> None:
         self._throttle = throttle
         self._primitive = primitive
-        self._sequences = sequences
+        self._composites = composites
         self._deprecated = frozenset(kind.kind for kind in manifest.kinds() if kind.deprecated)
         self._clock = clock
 
@@ -101,8 +102,8 @@ class Invoke:
         """
         order = self.order(invocation)
         wait_s, is_promised = invocation.wait_s, invocation.id is not None
-        if isinstance(order.action.exec, SequenceExec):
-            self._sequences.start(order, wait_s, then, is_promised=is_promised)
+        if composes(order.action):
+            self._composites.start(order, wait_s, then, is_promised=is_promised)
         elif wait_s is None:
             self._primitive.run_accepted(order, then)
         elif is_promised:
@@ -141,8 +142,8 @@ class Invoke:
             init=message.init,
             follow=None if follow is None else msgspec.structs.replace(follow, attempt=1, first=None),
         )
-        if isinstance(action.exec, SequenceExec):
-            self._sequences.start(order, None, then)
+        if composes(action):
+            self._composites.start(order, None, then)
         else:
             self._primitive.run_accepted(order, then)
         return True
@@ -156,7 +157,7 @@ class Invoke:
         payload = payloads.parse_object(invocation.body)
         self.check_action(identity, action, payload)
         self._primitive.check_room()
-        is_here = is_here or isinstance(action.exec, SequenceExec)  # whose controller this is
+        is_here = is_here or composes(action)  # whose controller this is
         order = Order(
             id=invocation.id or (self._primitive.new_id() if is_here else self._primitive.place(identity, action)),
             identity=identity,

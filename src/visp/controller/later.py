@@ -31,7 +31,7 @@ from visp.controller.letters import letter_event, letter_of
 from visp.controller.primitive import Accepted, Answer, Order, Refused, refusal
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, Status, failure
-from visp.entity.execs import SequenceExec
+from visp.entity.composition import composes
 from visp.entity.follow import following_id
 from visp.entity.names import from_id
 from visp.entity.trigger import Trigger
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from visp.bus.base import Bus
     from visp.bus.messages import Message
     from visp.clock import Clock
+    from visp.controller.composites import Composites
     from visp.controller.fire import Fire
     from visp.controller.hooks import Hooks
     from visp.controller.identities import Identities
     from visp.controller.primitive import Primitive
     from visp.controller.resolver import Resolver
-    from visp.controller.sequence import Sequences
     from visp.entity.subject import Identity
     from visp.settings import Settings
     from visp.store.base import ActivationStore, Ledger, LetterStore
@@ -109,7 +109,7 @@ class Later:
         resolver: Resolver,
         identities: Identities,
         primitive: Primitive,
-        sequences: Sequences,
+        composites: Composites,
         fire: Fire,
         hooks: Hooks,
         bus: Bus,
@@ -124,7 +124,7 @@ class Later:
         self._resolver = resolver
         self._identities = identities
         self._primitive = primitive
-        self._sequences = sequences
+        self._composites = composites
         self._fire = fire
         self._hooks = hooks
         self._bus = bus
@@ -278,8 +278,8 @@ class Later:
         if order is None:
             await self.end_unrun(message)
             return False
-        if isinstance(order.action.exec, SequenceExec):
-            self._sequences.resume(order, lambda answer: self._not_begun(message, answer))
+        if composes(order.action):
+            self._composites.resume(order, lambda answer: self._not_begun(message, answer))
         else:
             self._primitive.publish_accepted(order)
         return True

@@ -11,11 +11,11 @@ from visp.bus.memory import MemoryBus
 from visp.bus.messages import ActivationMessage, Message, Ping, ResultAck
 from visp.clock import ManualClock
 from visp.controller.acks import Acks
+from visp.controller.composites import Composites
 from visp.controller.fire import Fire
 from visp.controller.invoke import Invoke
 from visp.controller.primitive import Answer, Order, Primitive
 from visp.controller.resolver import Resolver
-from visp.controller.sequence import Sequences
 from visp.entitlement.throttle import Throttle
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, Status
@@ -113,7 +113,7 @@ class Controller:
         self.hands = Hands(self.bus, self.clock)
         self.primitive = Primitive(acks=self.acks, bus=self.bus, ledger=self.ledger, fleet=self.fleet, clock=self.clock)
         resolver = Resolver(self.entities)
-        self.sequences = Sequences(
+        self.composites = Composites(
             primitive=self.primitive,
             resolver=resolver,
             acks=self.acks,
@@ -125,7 +125,7 @@ class Controller:
         self.invoke = Invoke(
             throttle=self.throttle,
             primitive=self.primitive,
-            sequences=self.sequences,
+            composites=self.composites,
             manifest=Manifest({}),
             clock=self.clock,
         )
@@ -133,7 +133,7 @@ class Controller:
             throttle=self.throttle,
             invoke=self.invoke,
             primitive=self.primitive,
-            sequences=self.sequences,
+            composites=self.composites,
             resolver=resolver,
             ledger=self.ledger,
             clock=self.clock,
@@ -188,6 +188,13 @@ class Controller:
 
 @pytest.fixture
 async def controller() -> AsyncIterator[Controller]:
+    async with asyncio.TaskGroup() as tasks:
+        yield Controller(tasks)
+
+
+@pytest.fixture
+async def successor() -> AsyncIterator[Controller]:
+    """The same once more: a server that was started after a crash."""
     async with asyncio.TaskGroup() as tasks:
         yield Controller(tasks)
 

@@ -19,7 +19,7 @@ def answer(result: bytes, status: Status = Status.SUCCESS) -> Any:
 
 async def run(controller: Any, name: str, content: bytes = b"{}", wait_s: float | None = 60.0) -> Any:
     order = controller.order(controller.entities.peek(f"guest/{name}"), content)
-    controller.sequences.start(order, wait_s, controller.answers.append)
+    controller.composites.start(order, wait_s, controller.answers.append)
     return await controller.answer()
 
 
