@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.locking import KEY_BYTES, Locks, parse_keys
 from visp.entity.runtime_manifest import Manifest, parse_manifest
 from visp.errors import VispError
 from visp.settings import Settings, default_data_dir
@@ -165,6 +166,25 @@ def check_address(settings: Settings, addresses: Sequence[tuple[str, int]]) -> N
 def secret_path(settings: Settings, data_dir: Path) -> Path:
     """Where the secret is, or is going to be."""
     return Path(settings.secret_file) if settings.secret_file else data_dir / "secret"
+
+
+def read_locks(settings: Settings) -> Locks:
+    """What parameters are locked with; raises `CannotStart` for a key that is none, or is missing."""
+    stored = settings.parameter_storage
+    keys = {}
+    for scheme, text in (("aes-128", stored.aes_128), ("aes-256", stored.aes_256)):
+        try:
+            keys[scheme] = parse_keys(text, scheme)
+        except ValueError as error:
+            name = scheme.replace("-", "_")
+            raise CannotStart(f"setting parameter_storage.{name} cannot be used: {error}") from None
+    if stored.current in keys and not keys[stored.current]:
+        name = stored.current.replace("-", "_")
+        raise CannotStart(
+            f"parameter_storage.current is {stored.current}, and parameter_storage.{name} has no key: "
+            f"make one by `openssl rand -base64 {KEY_BYTES[stored.current]}`"
+        )
+    return Locks(stored.current, keys)
 
 
 def read_secret(settings: Settings, data_dir: Path) -> bytes:

@@ -41,6 +41,7 @@ from visp.controller.outbound import Outbound
 from visp.controller.packages import Packages
 from visp.controller.primitive import Primitive
 from visp.controller.recovery import Recovery
+from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from visp.container.bwrap import BwrapDriver
     from visp.container.local import LocalDriver
     from visp.entity.execs import Code
+    from visp.entity.locking import Locks
     from visp.entity.runtime_manifest import Manifest
     from visp.invoker.code import CodeCache
     from visp.invoker.invoker import Invoker
@@ -116,6 +118,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
 
     clock = SystemClock()
     secret = premises.read_secret(settings, data_dir)
+    locks = premises.read_locks(settings)
     driver = make_driver(settings, shard.home_dir(data_dir, number))
     gated = GatedMaker(driver)
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
@@ -144,11 +147,12 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         tasks = await stack.enter_async_context(_ended_tasks())
         if number == shard.FIRST:
             tasks.create_task(BlobSweep(ground.store, blobs, clock).run())
+            tasks.create_task(Relock(entities, locks, clock).run())
         primitive = Primitive(
             acks=acks, bus=bus, ledger=ledger, fleet=fleet, clock=clock, shard=number, shards=settings.workers
         )
         resolver = Resolver(entities)
-        crud = Crud(entities=entities, resolver=resolver, blobs=blobs, manifest=manifest, clock=clock)
+        crud = Crud(entities=entities, resolver=resolver, blobs=blobs, manifest=manifest, locks=locks, clock=clock)
         composites = Composites(
             primitive=primitive,
             resolver=resolver,
@@ -206,7 +210,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             entities=entities,
             crud=crud,
             resolver=resolver,
-            packages=Packages(entities=entities, crud=crud, clock=clock),
+            packages=Packages(entities=entities, crud=crud, locks=locks, clock=clock),
             invoke=invoke,
             fire=fire,
             later=later,
@@ -222,7 +226,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             build=_build_date(),
         )
         invoker = await stack.enter_async_context(
-            _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities)
+            _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities, locks)
         )
         ground.ask(invoker.has)
         for owner_of in (acks.owner_of, invoker.owner_of, later.owner_of):
@@ -290,6 +294,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     from visp.store.sqlite import ACTIVATION_MIGRATIONS, ENTITY_MIGRATIONS
 
     premises.read_secret(settings, data_dir)
+    premises.read_locks(settings)
     premises.read_manifest(settings)
     for number in range(settings.workers):
         make_driver(settings, shard.home_dir(data_dir, number))
@@ -430,6 +435,7 @@ async def _invoker(
     kinds: dict[str, LocalKind],
     manifest: Manifest,
     identities: Identities,
+    locks: Locks,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
     from visp.invoker.holding import HoldingMaker
@@ -455,6 +461,7 @@ async def _invoker(
                 kinds=kinds,
                 prepare_code=prepare_code,
                 key_of=identities.key_of,
+                locks=locks,
                 settings=settings,
                 wanted=wanted_cells(manifest, kinds, settings),
                 memory_mb=premises.memory_budget_mb(settings),

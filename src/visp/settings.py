@@ -175,6 +175,25 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 10_000
 
 
+class ParameterStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[parameter_storage]`: whether parameters of actions and packages are kept encrypted; OpenWhisk's names."""
+
+    current: Annotated[
+        Literal["off", "noop", "aes-128", "aes-256"],
+        Meta(description="how values are locked when they are written; off and noop: not at all"),
+    ] = "off"
+    aes_128: Annotated[
+        str,
+        Meta(
+            description="base64 of a 16-byte key; after a comma older ones, which only unlock",
+            extra={"is_secret": True},
+        ),
+    ] = ""
+    aes_256: Annotated[
+        str, Meta(description="the same for aes-256, whose keys have 32 bytes", extra={"is_secret": True})
+    ] = ""
+
+
 class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[http]`: bounds of the front door, checked before anything is parsed."""
 
@@ -232,6 +251,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: Retention = Retention()
     waits: Waits = Waits()
     hooks: Hooks = Hooks()
+    parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()
 
 
@@ -245,6 +265,7 @@ class Leaf(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     sentence: str
     default: Any
+    is_secret: bool = False
 
     @property
     def toml_name(self) -> str:
@@ -267,8 +288,10 @@ def _leaves(kind: type[Any], defaults: Any, path: tuple[str, ...]) -> list[Leaf]
         if isinstance(default, msgspec.Struct):
             out += _leaves(type(default), default, (*path, field.name))
         else:
-            sentence = next((m.description or "" for m in field.type.__metadata__ if m.description), "")
-            out.append(Leaf((*path, field.name), sentence, default))
+            metadata = field.type.__metadata__
+            sentence = next((m.description or "" for m in metadata if m.description), "")
+            is_secret = any((m.extra or {}).get("is_secret", False) for m in metadata)
+            out.append(Leaf((*path, field.name), sentence, default, is_secret))
     return out
 
 

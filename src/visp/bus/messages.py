@@ -18,7 +18,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     revision at acceptance: the invoker runs the newest. `content` is the merged argument, JSON on one line.
     `received_ms` is when the request came, or when a component was dispatched. `is_accepted`: the ledger holds it, so
     its `started` must be synced before the run line goes out. `init` names those parameters of its package that are
-    given at initialisation only.
+    given at initialisation only, `locked` those whose values are locked, with their schemes.
     """
 
     id: str
@@ -36,6 +36,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     binding: str | None = None
     follow: Follow | None = None
     init: tuple[str, ...] = ()
+    locked: tuple[tuple[str, str], ...] = ()
 
 
 class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -10,6 +10,8 @@ from visp.cli import output
 from visp.cli.command import Command, Group
 from visp.cli.settings_flags import load, settings_flags
 
+HIDDEN = "(hidden)"
+
 
 @click.group(cls=Group)
 def config() -> None:
@@ -39,6 +41,8 @@ def show(config: str | None, others: tuple[str, ...], is_origin: bool, as_json: 
         value: Any = loaded.settings
         for part in leaf.path:
             value = getattr(value, part)
+        if leaf.is_secret and value:
+            value = HIDDEN
         rows.append((leaf, value, loaded.origins.get(leaf.path, "default")))
     if as_json:
         document = {

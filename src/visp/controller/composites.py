@@ -273,17 +273,19 @@ class Composites:
         is_composite = isinstance(step, Part) and composes(action)
         # a step and its run are one entry of the ledger; of a conductor's own run a start has to know what it is
         is_here = whole.is_accepted or is_composite or isinstance(step, Turn)
+        content, locked = (step.input, ()) if is_composite else argument(action, step.input)
         try:
             order = Order(
                 id=self._primitive.new_id() if is_here else self._primitive.place(parent.identity, action),
                 identity=parent.identity,
                 action=action,
-                content=argument(action, step.input),
+                content=content,
                 transid=parent.transid,
                 received_ms=self._clock.now_ms(),
                 cause=parent.id,
                 binding=resolved.binding,
                 init=resolved.init,
+                locked=locked,
                 follow=None if follow.first is None else follow,
             )
             progress.run = order

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from visp.clock import Clock
     from visp.controller.resolver import Resolver
+    from visp.entity.locking import Locks
     from visp.entity.names import FullyQualifiedName
     from visp.entity.parameters import Parameters
     from visp.entity.runtime_manifest import Manifest
@@ -45,12 +46,20 @@ class Crud:
     """What requests about entities mean. Rights to the entity itself were checked by the caller."""
 
     def __init__(
-        self, *, entities: EntityCache, resolver: Resolver, blobs: BlobStore, manifest: Manifest, clock: Clock
+        self,
+        *,
+        entities: EntityCache,
+        resolver: Resolver,
+        blobs: BlobStore,
+        manifest: Manifest,
+        locks: Locks,
+        clock: Clock,
     ) -> None:
         self._entities = entities
         self._resolver = resolver
         self._blobs = blobs
         self._manifest = manifest
+        self._locks = locks
         self._clock = clock
 
     # ── the generic flow ────────────────────────────────────────────────────────────────────────────────────────
@@ -93,6 +102,8 @@ class Crud:
             await self._check_references(identity, *put.exec.components)
         if put.exec is not None:
             rights.check_kind(identity, put.exec.kind)
+        if put.parameters:
+            put = msgspec.structs.replace(put, parameters=self._locks.lock(put.parameters))
         old = await self.find_for_put(Action, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = actions.create(name, put, now_ms) if old is None else actions.update(old, put, now_ms)

@@ -20,6 +20,7 @@ from visp.entity.action import Action
 from visp.entity.composition import composes
 from visp.entity.execs import CodeExec, SequenceExec
 from visp.entity.follow import Follow
+from visp.entity.locking import marks_of
 from visp.entity.parameters import Parameters, is_true, values
 from visp.entity.subject import Identity
 from visp.errors import BadRequest, TooLarge
@@ -140,6 +141,7 @@ class Invoke:
             received_ms=self._clock.now_ms(),
             binding=message.binding,
             init=message.init,
+            locked=message.locked,
             follow=None if follow is None else msgspec.structs.replace(follow, attempt=1, first=None),
         )
         if composes(action):
@@ -157,12 +159,14 @@ class Invoke:
         payload = payloads.parse_object(invocation.body)
         self.check_action(identity, action, payload)
         self._primitive.check_room()
-        is_here = is_here or composes(action)  # whose controller this is
+        is_composite = composes(action)
+        is_here = is_here or is_composite  # whose controller this is
         order = Order(
             id=invocation.id or (self._primitive.new_id() if is_here else self._primitive.place(identity, action)),
             identity=identity,
             action=action,
             content=argument(action, payload),
+            locked=marks_of(action.parameters, payload) if action.parameters and not is_composite else (),
             transid=invocation.transid,
             received_ms=invocation.received_ms,
             follow=follow_of(identity, action, invocation.follow),
@@ -211,7 +215,10 @@ def is_defined(parameters: Parameters, key: str) -> bool:
 
 
 def argument(action: Action, payload: JsonObject) -> bytes:
-    """The action's argument: its parameters under the payload. A sequence's own parameters are not fed to its parts."""
-    if not action.parameters or isinstance(action.exec, SequenceExec):
+    """The action's argument: its parameters under the payload.
+
+    A composite is given the payload alone: a sequence's parameters are fed to nothing, a conductor's to its own runs.
+    """
+    if not action.parameters or composes(action):
         return payloads.merge({}, payload)
     return payloads.merge(values(action.parameters), payload)

@@ -300,6 +300,7 @@ class Later:
             cause=message.cause,
             binding=message.binding,
             init=message.init,
+            locked=message.locked,
             follow=message.follow,
         )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from visp import wording
 from visp.controller.crud import check_sizes
 from visp.entitlement import rights
@@ -20,6 +22,7 @@ from visp.store.cache import Remove, Write
 if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.controller.crud import Crud
+    from visp.entity.locking import Locks
     from visp.entity.names import FullyQualifiedName
     from visp.entity.subject import Identity
     from visp.store.cache import EntityCache
@@ -30,9 +33,10 @@ PAGE = 200
 class Packages:
     """Written by their owners alone."""
 
-    def __init__(self, *, entities: EntityCache, crud: Crud, clock: Clock) -> None:
+    def __init__(self, *, entities: EntityCache, crud: Crud, locks: Locks, clock: Clock) -> None:
         self._entities = entities
         self._crud = crud
+        self._locks = locks
         self._clock = clock
 
     async def put(self, identity: Identity, name: FullyQualifiedName, body: bytes, *, overwrite: bool) -> Package:
@@ -45,6 +49,8 @@ class Packages:
         if put.binding is not None:
             readable = target if isinstance(target, Package) else None
             rights.check_package(identity, put.binding, readable, put.binding.id)
+        if put.parameters:
+            put = msgspec.structs.replace(put, parameters=self._locks.lock(put.parameters))
         old = await self._crud.find_for_put(Package, name, overwrite=overwrite)
         now_ms = self._clock.now_ms()
         new = packages.create(name, put, now_ms) if old is None else packages.update(old, put, now_ms)

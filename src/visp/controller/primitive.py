@@ -22,6 +22,7 @@ from visp.controller.deadlines import Deadlines
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, new_id
 from visp.entity.follow import Follow
+from visp.entity.locking import Marks
 from visp.entity.subject import Identity
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.scheduler.placement import place
@@ -77,6 +78,7 @@ class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     binding: str | None = None
     follow: Follow | None = None
     init: tuple[str, ...] = ()
+    locked: Marks = ()
 
 
 class Primitive:
@@ -310,4 +312,5 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         binding=order.binding,
         follow=order.follow,
         init=order.init,
+        locked=order.locked,
     )

@@ -20,11 +20,13 @@ from visp.entity.activation import ActivationHead, Outcome, Status, failure
 from visp.entity.composition import composes, is_conductor
 from visp.entity.execs import SequenceExec
 from visp.entity.limits import SEQUENCE_LIMIT
+from visp.entity.locking import marks_of
 from visp.entity.names import FullyQualifiedName, from_id
 from visp.entity.parameters import values
 
 if TYPE_CHECKING:
     from visp.entity.action import Action
+    from visp.entity.locking import Marks
 
 TURNS_LIMIT = 2 * SEQUENCE_LIMIT + 1
 """Runs of conductors in one composition."""
@@ -204,17 +206,16 @@ def outcome_of(answer: Finished | End) -> Outcome:
     return Outcome(Status(answer.head.status), answer.result, answer.head.size)
 
 
-def argument(action: Action, input: bytes) -> bytes:
-    """What a run is given: the action's parameters under the input; an array replaces everything.
+def argument(action: Action, input: bytes) -> tuple[bytes, Marks]:
+    """What a run is given, and what of it is locked: the action's parameters under the input.
 
-    A sequence's own parameters are not fed to its parts.
+    An array replaces everything.
     """
-    if isinstance(action.exec, SequenceExec) or not action.parameters:
-        return input
-    answered = payloads.parse_answer(input)
+    answered = payloads.parse_answer(input) if action.parameters else None
     if answered is None or answered.fields is None:
-        return input
-    return payloads.merge(values(action.parameters), answered.fields)
+        return input, ()
+    fields = answered.fields
+    return payloads.merge(values(action.parameters), fields), marks_of(action.parameters, fields)
 
 
 def _has_error(result: bytes) -> bool:

@@ -46,7 +46,7 @@ def run_body(job: Job, suffix: bytes, deadline_ms: int) -> bytes:
     """The `/run` body, one line. Every field beside `value` is a string: launchers put them into the environment."""
     message = job.message
     return b'{"value":%b%b%b","transaction_id":%b,"deadline":"%d"}' % (
-        argument(job.action, message.content, message.init),
+        argument(job.action, job.content, message.init),
         suffix,
         message.id.encode(),
         _encode(message.transid),
@@ -82,7 +82,7 @@ def init_body(
         environment["__OW_API_KEY"] = api_key
     keys = init_keys(action.parameters).union(message.init)
     if keys:
-        fields = _fields(message.content) or {}
+        fields = _fields(job.content) or {}
         environment |= {key: _text(fields[key]) for key in sorted(keys) if key in fields}
     exec = action.exec
     value: dict[str, Any] = {

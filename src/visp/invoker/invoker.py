@@ -29,6 +29,7 @@ from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import BlackboxExec, SequenceExec
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.entity.locking import CannotUnlock
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
 from visp.invoker.cores import Cores
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from visp.container.base import Container, Maker
     from visp.entity.activation import Phases
     from visp.entity.execs import Code
+    from visp.entity.locking import Locks
     from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
     from visp.settings import Settings
@@ -87,6 +89,7 @@ class Invoker:
         kinds: Mapping[str, LocalKind],
         prepare_code: Callable[[Code], Awaitable[PreparedCode]],
         key_of: Callable[[str], Awaitable[str | None]],
+        locks: Locks,
         settings: Settings,
         wanted: tuple[Wanted, ...],
         memory_mb: int,
@@ -103,6 +106,7 @@ class Invoker:
         self._kinds = kinds
         self._prepare_code = prepare_code
         self._key_of = key_of
+        self._locks = locks
         self._settings = settings
         self._wanted = wanted
         self._memory_mb = memory_mb
@@ -235,6 +239,13 @@ class Invoker:
     def _submit(self, message: ActivationMessage, action: Action, *, is_detached: bool = False) -> None:
         key = Key(message.namespace, message.action, action.revision)
         job = Job(message, action, key, self._clock.monotonic_s())
+        if message.locked:
+            try:
+                job.content = self._locks.unlocked(message.content, message.locked)
+            except CannotUnlock as error:
+                log.error("invoker.locked", transid=message.transid, action=message.action, reason=str(error))
+                self._abort(message, failure(Status.INTERNAL_ERROR, wording.PARAMETERS_LOCKED))
+                return
         if is_detached:
             job.is_accepted = True
         self._jobs[message.id] = job

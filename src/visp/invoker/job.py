@@ -31,6 +31,8 @@ class Job:
     start; `run_s` is when the run line went out, `deadline_s` when its time is over. `tries` counts containers that
     could not serve it.
 
+    `content` is the argument with its locked values opened: it is nowhere but here.
+
     `placed_s` is when a container was chosen for it, `created_s` when the one made for it was up, `cold` why it got
     none that was warm (None: it did). `initialised_s` is when its code was in, `answered_s` when its answer came, and
     `logs_s` when what it printed was complete.
@@ -41,6 +43,7 @@ class Job:
         "answered_s",
         "arrived_s",
         "cold",
+        "content",
         "created_s",
         "deadline_s",
         "has_begun",
@@ -59,6 +62,7 @@ class Job:
 
     def __init__(self, message: ActivationMessage, action: Action, key: Key, arrived_s: float) -> None:
         self.message = message
+        self.content = message.content
         self.action = action
         self.key = key
         self.arrived_s = arrived_s

@@ -22,6 +22,7 @@ from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Phases, Status
 from visp.entity.execs import BlackboxExec, Code, CodeExec
 from visp.entity.limits import RESULT_LIMIT_BYTES, ActionLimits
+from visp.entity.locking import Locks
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
@@ -112,6 +113,7 @@ class Plane:
             connect=self._connect,
             kinds={KIND: Kind(), "nodejs:20": Kind()},
             prepare_code=self._prepare,
+            locks=Locks(),
             key_of=self._key_of,
             settings=settings,
             wanted=(Wanted(Cell(KIND, 256), cells),),
