@@ -23,6 +23,8 @@ ALLOWED = {
 }
 """What the server library and its parts bring, and nothing else from outside of the standard library."""
 HEAVY = {"rich", "cryptography", "xml", "multiprocessing.pool", "email.mime", "unittest"}
+ASKED_FOR = {"visp.api.openapi", "visp.api.operations", "visp.api.schemas", "visp.api.swagger", "visp.api.page"}
+"""Made when somebody asks for the document."""
 
 # `_distutils_hack` comes with every environment that has setuptools, by a `.pth` file
 PROGRAM = f"""
@@ -41,3 +43,4 @@ def test_the_start_path_imports_nothing_heavy() -> None:
     }
     assert installed <= ALLOWED, sorted(installed - ALLOWED)
     assert not HEAVY & loaded.keys()
+    assert not ASKED_FOR & loaded.keys()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Literal
 
 from visp import __version__
-from visp.api.errors import TEXT, HttpAnswer, json_answer
+from visp.api.errors import JSON, TEXT, HttpAnswer, json_answer
 from visp.entity import limits
 from visp.entity.runtime_manifest import render_runtimes
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 ISSUES = "https://github.com/apache/openwhisk/issues"
 SLACK = "http://slack.openwhisk.org"
+OPENAPI_MARKS = ("application/vnd.oai.openapi+json", "openapi=3.1")
+"""In `Accept`: OpenAPI 3.1 is wanted."""
 
 
 async def root(_: Request, services: Services) -> HttpAnswer:
@@ -95,5 +98,29 @@ async def in_flight(_: Request, services: Services) -> HttpAnswer:
     return json_answer(len(services.acks), is_routed=False)
 
 
+async def api_docs(request: Request, _: Services) -> HttpAnswer:
+    """The API as a document: Swagger 2.0, which old clients read, or OpenAPI 3.1 for those who ask for it."""
+    accept = request.headers.get("accept", "")
+    is_new = request.query_params.get("version") == "3.1" or any(mark in accept for mark in OPENAPI_MARKS)
+    body = await asyncio.to_thread(_document, "openapi" if is_new else "swagger")
+    return HttpAnswer(200, body, JSON, headers=(("Vary", "Accept"),))
+
+
 async def docs(_: Request, __: Services) -> HttpAnswer:
     return HttpAnswer(308, headers=(("Location", "docs/index.html?url=/api/v1/api-docs"),))
+
+
+async def docs_page(_: Request, __: Services) -> HttpAnswer:
+    """The same document to read. What `url` says is not looked at: the page is about this server."""
+    body = await asyncio.to_thread(_document, "page")
+    from visp.api.page import POLICY  # the page was made by now
+
+    headers = (("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff"))
+    return HttpAnswer(200, body, "text/html; charset=UTF-8", headers=headers)
+
+
+def _document(form: Literal["openapi", "swagger", "page"]) -> bytes:
+    """Made, and all that makes it imported, when it is first asked for: it takes a tenth of a second."""
+    from visp.api import openapi
+
+    return openapi.FORMS[form]()

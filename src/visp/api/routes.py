@@ -30,7 +30,7 @@ from visp.api import (
     triggers,
 )
 from visp.api.context import Call, Services
-from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, json_answer, render
+from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, render
 from visp.api.events import EventStream
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
@@ -58,7 +58,10 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/activation/count", info.in_flight),
     ("GET", "/api/v1", info.api),
     ("GET", "/api/v1/", info.api),
+    ("GET", "/api/v1/api-docs", info.api_docs),
+    ("GET", "/api/v1/api-docs/", info.api_docs),
     ("GET", "/api/v1/docs", info.docs),
+    ("GET", "/api/v1/docs/index.html", info.docs_page),
 )
 """Without authentication."""
 
@@ -146,8 +149,6 @@ class Site:
         handler = self._open.get((request.method, path))
         if handler is not None:
             return await handler(request, self._services)
-        if path == API + "/api-docs" and request.method == "GET":
-            return json_answer(swagger())
         if not is_api:
             return _only_options(id)
         return await self._guarded_answer(request, path, id)
@@ -192,33 +193,6 @@ def _options(is_api: bool) -> HttpAnswer:
 
 def _only_options(id: str) -> HttpAnswer:
     return error_answer(405, wording.ONLY_OPTIONS, id, is_routed=False, headers=(("Allow", "OPTIONS"),))
-
-
-def swagger() -> dict[str, object]:
-    """The API as a Swagger 2.0 document, made from the table."""
-    paths: dict[str, dict[str, object]] = {}
-    for method, path, handler in GUARDED:
-        if path.endswith("/"):
-            continue
-        template = path.removeprefix(API)
-        names = [part[1:-1] for part in template.split("/") if part.startswith("{")]
-        paths.setdefault(template, {})[method.lower()] = {
-            "operationId": handler.__name__,
-            "summary": (handler.__doc__ or handler.__name__.replace("_", " ")).strip().split("\n")[0],
-            "parameters": [{"name": name, "in": "path", "required": True, "type": "string"} for name in names],
-            "responses": {"default": {"description": "the entity, or an error {error, code}"}},
-        }
-    return {
-        "swagger": "2.0",
-        "info": {"title": "OpenWhisk REST API", "version": "1.0.0"},
-        "basePath": API,
-        "schemes": ["http", "https"],
-        "consumes": ["application/json"],
-        "produces": ["application/json"],
-        "securityDefinitions": {"basicAuth": {"type": "basic"}},
-        "security": [{"basicAuth": []}],
-        "paths": paths,
-    }
 
 
 async def respond(answer: HttpAnswer, id: str, scope: Scope, receive: Receive, send: Send) -> None:
