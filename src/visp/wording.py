@@ -366,6 +366,12 @@ BAD_HOOK_SECRET = "`secret` is whsec_ and the Base64 of 24 to 64 random bytes, a
 ACTION_UNREADABLE = "Action version is not compatible and cannot be invoked."
 ACTION_NOT_FETCHED = "Action could not be fetched."
 SEQUENCE_FAILED = "Sequence failed."
+
+
+def bad_store_policy(annotation: str, policies: tuple[str, ...]) -> str:
+    return f"The annotation '{annotation}' must be one of {', '.join(policies)}."
+
+
 PARAMETERS_LOCKED = "The action's parameters could not be decrypted."
 COMPOSITION_FAILED = "Activation failure during composition."
 COMPOSITION_TOO_LONG = "Too many actions in the composition."

@@ -127,6 +127,50 @@ async def ids(ledger: ActivationStore, **query) -> list[str]:
     return [entry.head.id for entry in await ledger.list(ActivationQuery(**{"namespace": "ns"} | query))]
 
 
+# ── what is not kept ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_record_that_is_not_kept_is_told_of_and_cannot_be_read(home: Memory | Embedded) -> None:
+    ledger, told, heard = await home.open(), [], Heard()
+    ledger.when_recorded(told.append)
+    await accept(ledger, id_of(1))
+    await start(ledger, id_of(1))
+    ledger.finish(record(1), heard, is_kept=False)
+    assert await heard.error() is None
+    assert [entry.head.id for entry in told] == [id_of(1)]
+    assert not ledger.has_open(id_of(1))
+    assert await ledger.get("ns", id_of(1)) is None
+    assert await ids(ledger) == []
+    after = await home.after_a_kill()
+    assert after.open_work() == []
+    assert await after.get("ns", id_of(1)) is None
+
+
+async def test_what_ends_unkept_in_the_turn_in_which_its_caller_is_given_up_is_over(home: Memory | Embedded) -> None:
+    ledger, heard = await home.open(), [Heard(), Heard()]
+    ledger.finish(record(1), heard[0], is_kept=False)
+    ledger.keep([Work(id_of(1), b"message")], heard[1])
+    assert [await then.error() for then in heard] == [None, None]
+    if isinstance(home, Embedded):
+        assert not ledger.has_open(id_of(1))
+        assert (await home.after_a_kill()).open_work() == []
+
+
+@pytest.mark.parametrize("children", [(), (2, 3)])
+async def test_a_fire_whose_record_is_not_kept_runs_its_children(
+    home: Memory | Embedded, children: tuple[int, ...]
+) -> None:
+    ledger, told, heard = await home.open(), [], Heard()
+    ledger.when_recorded(told.append)
+    works = [Work(id_of(number), b"message") for number in children]
+    ledger.accept(works, record(1), heard, is_kept=False)
+    assert not heard.is_called
+    assert await heard.error() is None
+    assert [entry.head.id for entry in told] == [id_of(1)]
+    assert await ledger.get("ns", id_of(1)) is None
+    assert [work.id for work in (await home.after_a_kill()).open_work()] == [id_of(number) for number in children]
+
+
 # ── then ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -121,6 +121,7 @@ async def invoke_action(call: Call) -> HttpAnswer:
             received_ms=call.received_ms,
             wait_s=wait_ms / 1000 if is_blocking else None,
             id=id,
+            is_forced=call.is_forced,
         )
         if due is None:
             invoke.start(invocation, then)

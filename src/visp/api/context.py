@@ -64,6 +64,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """When this copy was built: an ISO date."""
 
 
+EXTRA_LOGGING = "x-ow-extra-logging"
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated request to a route of the API."""
 
@@ -89,6 +92,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         has_package = "package" in self.request.path_params
         package = parse_name(self.segment("package")) if has_package else None
         return FullyQualifiedName(self.namespace, package, parse_name(self.segment("name")))
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether records are asked for, whatever a namespace or an action says of them."""
+        return self.request.headers.get(EXTRA_LOGGING, "").lower() == "on"
 
     async def body(self) -> bytes:
         """The whole body; raises `WrongContentType` for what is not JSON, `BodyTooLarge` beyond the server's bound."""

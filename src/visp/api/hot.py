@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LENGTH_DIGITS = 12
 
-COLD_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key"})
+COLD_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key", b"x-ow-extra-logging"})
 COLD_FIELDS = frozenset({"delay", "at"})
 """Of the query."""
 

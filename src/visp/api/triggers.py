@@ -76,6 +76,7 @@ async def fire_trigger(call: Call) -> HttpAnswer:
         headers=dict(call.request.headers.items()),
         transid=call.transid,
         received_ms=call.received_ms,
+        is_forced=call.is_forced,
     )
 
     def begin(id: str | None, then: Callable[[Answer], None]) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from visp.entity.activation import ActivationHead
 from visp.entity.follow import Follow
 from visp.entity.hook import Hook
+from visp.entity.keeping import Keep
 
 
 class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
@@ -18,7 +19,8 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     revision at acceptance: the invoker runs the newest. `content` is the merged argument, JSON on one line.
     `received_ms` is when the request came, or when a component was dispatched. `is_accepted`: the ledger holds it, so
     its `started` must be synced before the run line goes out. `init` names those parameters of its package that are
-    given at initialisation only, `locked` those whose values are locked, with their schemes.
+    given at initialisation only, `locked` those whose values are locked, with their schemes. `keep` says whether its
+    record is kept.
     """
 
     id: str
@@ -37,6 +39,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     follow: Follow | None = None
     init: tuple[str, ...] = ()
     locked: tuple[tuple[str, str], ...] = ()
+    keep: Keep = "all"
 
 
 class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -51,6 +54,7 @@ class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     content: bytes
     headers: dict[str, str]
     received_ms: int
+    is_forced: bool = False
 
 
 class LetterMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

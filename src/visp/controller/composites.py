@@ -40,6 +40,7 @@ from visp.controller.resolver import Resolved
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.composition import composes
 from visp.entity.follow import Follow, backoff_ms
+from visp.entity.keeping import is_kept, keep_of
 from visp.errors import RequestError, ServiceError, VispError
 from visp.store.base import Work
 from visp.telemetry import log
@@ -286,6 +287,11 @@ class Composites:
                 binding=resolved.binding,
                 init=resolved.init,
                 locked=locked,
+                keep=keep_of(
+                    action.annotations,
+                    is_storing=parent.identity.limits.is_storing,
+                    is_forced=parent.keep == "always",
+                ),
                 follow=None if follow.first is None else follow,
             )
             progress.run = order
@@ -356,7 +362,7 @@ class Composites:
         record = ActivationRecord(head=head, result=outcome.result, logs=logs)
         if order.cause is None and order.follow is not None:
             self._primitive.follow(message_of(order), record)
-        self._ledger.finish(record, written.set_result)
+        self._ledger.finish(record, written.set_result, is_kept=is_kept(order.keep, head.status))
         error = await written
         if error is not None:
             raise refusal(error)
@@ -419,12 +425,17 @@ class Composites:
             await orders.end_unrun(task)
 
     async def _ended(self, progress: Progress, id: str) -> Finished | End:
-        """The record of a run that is not open here: it has ended, or ends on another shard."""
+        """The record of a run that is not open here: it has ended, or ends on another shard.
+
+        One of this shard without a record has ended, and none was kept: what it came to is not known any more.
+        """
         until_s = self._clock.monotonic_s() + RESULT_GRACE_S
         while self._clock.monotonic_s() < until_s:
             record = await self._activations.get(progress.order.identity.namespace, id)
             if record is not None:
                 return Finished(record.head, record.result)
+            if self._primitive.keeps(id):
+                return End(failure(Status.INTERNAL_ERROR, wording.INTERRUPTED))
             await self._clock.sleep(LOOK_S)
         return unanswered(progress, id)
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from visp.store.base import Ledger
 
 # headers of the fire request that actions are not shown: the caller's key, and what describes the transport
-WITHHELD_HEADERS = frozenset({"authorization", "connection", "content-length", "cookie", "transfer-encoding"})
+WITHHELD_HEADERS = frozenset(
+    {"authorization", "connection", "content-length", "cookie", "transfer-encoding", "x-ow-extra-logging"}
+)
 
 
 class NothingToDo(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ class Firing(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     transid: str
     received_ms: int
+    is_forced: bool = False
+    """The records of all that follows are kept, whatever else is said."""
 
 
 class Fire:
@@ -147,6 +151,7 @@ class Fire:
             content=firing.body,
             headers={name: text for name, text in firing.headers.items() if name not in WITHHELD_HEADERS},
             received_ms=firing.received_ms,
+            is_forced=firing.is_forced,
         )
 
     def start_delayed(self, id: str, firing: Firing, then: Callable[[Answer], None]) -> None:
@@ -189,7 +194,8 @@ class Fire:
                     self._primitive.refused(order)
             then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
 
-        self._ledger.accept(works, record, accepted)
+        is_kept = firing.is_forced or firing.identity.limits.is_storing
+        self._ledger.accept(works, record, accepted, is_kept=is_kept)
         for order in orders:
             self._publish(order)
 
@@ -231,6 +237,7 @@ class Fire:
                 transid=firing.transid,
                 received_ms=firing.received_ms,
                 follow=link.follow,
+                is_forced=firing.is_forced,
             ),
             is_here=True,
         )

@@ -20,6 +20,7 @@ from visp.entity.action import Action
 from visp.entity.composition import composes
 from visp.entity.execs import CodeExec, SequenceExec
 from visp.entity.follow import Follow
+from visp.entity.keeping import keep_of
 from visp.entity.locking import marks_of
 from visp.entity.parameters import Parameters, is_true, values
 from visp.entity.subject import Identity
@@ -43,7 +44,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `resolved` says how it was found, if that was through a package: `action` has the parameters of both. `follow` is
     what a rule says of failures. `id` is given where it was promised before: then the ledger has the work before it
-    runs, blocking or not.
+    runs, blocking or not. `is_forced`: its record is kept, whatever else is said.
     """
 
     identity: Identity
@@ -55,6 +56,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     follow: Follow | None = None
     id: str | None = None
     resolved: Resolved | None = None
+    is_forced: bool = False
 
 
 class Invoke:
@@ -142,6 +144,7 @@ class Invoke:
             binding=message.binding,
             init=message.init,
             locked=message.locked,
+            keep=message.keep,
             follow=None if follow is None else msgspec.structs.replace(follow, attempt=1, first=None),
         )
         if composes(action):
@@ -170,6 +173,7 @@ class Invoke:
             transid=invocation.transid,
             received_ms=invocation.received_ms,
             follow=follow_of(identity, action, invocation.follow),
+            keep=keep_of(action.annotations, is_storing=identity.limits.is_storing, is_forced=invocation.is_forced),
         )
         resolved = invocation.resolved
         if resolved is None:

@@ -29,6 +29,7 @@ from visp.bus.messages import (
 from visp.controller.fire import Firing
 from visp.controller.letters import letter_event, letter_of
 from visp.controller.primitive import Accepted, Answer, Order, Refused, refusal
+from visp.entity import keeping
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord, Outcome, Status, failure
 from visp.entity.composition import composes
@@ -301,6 +302,7 @@ class Later:
             binding=message.binding,
             init=message.init,
             locked=message.locked,
+            keep=message.keep,
             follow=message.follow,
         )
 
@@ -342,7 +344,8 @@ class Later:
         record = unrun_record(task, action, outcome, self._clock.now_ms())
         if has_follow_ups and isinstance(task, ActivationMessage):
             self._primitive.follow(task, record)
-        self._ledger.finish(record, _report)
+        is_kept = isinstance(task, FireMessage) or keeping.is_kept(task.keep, record.head.status)
+        self._ledger.finish(record, _report, is_kept=is_kept)
 
     # ── a fire ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -362,6 +365,7 @@ class Later:
                 headers=message.headers,
                 transid=message.transid,
                 received_ms=message.received_ms,
+                is_forced=message.is_forced,
             ),
             lambda answer: self._not_begun(message, answer),
         )

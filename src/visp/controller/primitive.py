@@ -20,8 +20,9 @@ from visp.bus.follow import follow_ups
 from visp.bus.messages import ActivationMessage, Detached, ResultAck, encode_task
 from visp.controller.deadlines import Deadlines
 from visp.entity.action import Action
-from visp.entity.activation import ActivationHead, new_id
+from visp.entity.activation import ActivationHead, keeper_of, new_id
 from visp.entity.follow import Follow
+from visp.entity.keeping import Keep
 from visp.entity.locking import Marks
 from visp.entity.subject import Identity
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
@@ -79,6 +80,7 @@ class Order(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     follow: Follow | None = None
     init: tuple[str, ...] = ()
     locked: Marks = ()
+    keep: Keep = "all"
 
 
 class Primitive:
@@ -96,6 +98,7 @@ class Primitive:
         shards: int = 1,
     ) -> None:
         self._shard = shard
+        self._shards = shards
         self._topic = invoker_topic(shard)
         self._topics = {f"{number:02x}": invoker_topic(number) for number in range(shards)}
         self._acks = acks
@@ -108,6 +111,10 @@ class Primitive:
     def new_id(self) -> str:
         """For what runs, or is recorded, by this shard itself."""
         return new_id(self._clock.now_ms(), self._shard)
+
+    def keeps(self, id: str) -> bool:
+        """Whether an activation lies in the ledger of this shard."""
+        return keeper_of(id, self._shards) == self._shard
 
     def place(self, identity: Identity, action: Action) -> str:
         """Chooses where an activation will run, and gives it the id that says so.
@@ -313,4 +320,5 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         follow=order.follow,
         init=order.init,
         locked=order.locked,
+        keep=order.keep,
     )

@@ -28,6 +28,7 @@ from visp.container.base import Address, ContainerSpec, Mount, Template
 from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import BlackboxExec, SequenceExec
+from visp.entity.keeping import is_kept
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.locking import CannotUnlock
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
@@ -619,7 +620,7 @@ class Invoker:
             said = None if error is None else str(error)
             bus.publish(topics.ACKS, ResultAck(record.head, record.result, said, record.has_all_logs))
 
-        self._ledger.finish(record, written)
+        self._ledger.finish(record, written, is_kept=is_kept(message.keep, record.head.status))
 
     def _follow(self, message: ActivationMessage, record: ActivationRecord) -> None:
         """What follows from the outcome is accepted by the write that records it."""

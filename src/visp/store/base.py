@@ -249,13 +249,19 @@ class Ledger(Protocol):
         ...
 
     def accept(
-        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+        self,
+        works: Sequence[Work],
+        record: ActivationRecord | None,
+        then: Then,
+        *,
+        is_owed: bool = False,
+        is_kept: bool = True,
     ) -> None:
         """Work that will run whatever happens, all of it or none.
 
-        `record` is a fired trigger's own, terminal at once. Synced. `is_owed`: it follows from what is recorded in the
-        same turn of the loop, and so in the same write; what cannot be written now is written when there is room, and
-        `then` hears only of that.
+        `record` is a fired trigger's own, terminal at once; see `finish` for `is_kept`. Synced. `is_owed`: it follows
+        from what is recorded in the same turn of the loop, and so in the same write; what cannot be written now is
+        written when there is room, and `then` hears only of that.
         """
         ...
 
@@ -267,8 +273,11 @@ class Ledger(Protocol):
         """The run lines of these accepted works are about to be sent. Synced."""
         ...
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
-        """The outcome. When `record.has_all_logs` is false, `add_logs` follows."""
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False, is_kept: bool = True) -> None:
+        """The outcome. When `record.has_all_logs` is false, `add_logs` follows.
+
+        `is_kept` false: whoever waits for the record hears that it is over, and nobody can read it.
+        """
         ...
 
     def end(self, id: str) -> None:

@@ -71,11 +71,17 @@ class RoutedLedger:
         self._own.check_room()
 
     def accept(
-        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+        self,
+        works: Sequence[Work],
+        record: ActivationRecord | None,
+        then: Then,
+        *,
+        is_owed: bool = False,
+        is_kept: bool = True,
     ) -> None:
         id = works[0].id if record is None else record.head.id
         if record is not None or self._is_here(id):
-            self._of(id).accept(works, record, then, is_owed=is_owed)
+            self._of(id).accept(works, record, then, is_owed=is_owed, is_kept=is_kept)
         else:
             self._ask(ACCEPT, works, then)
 
@@ -124,8 +130,8 @@ class RoutedLedger:
     def start(self, ids: Sequence[str], then: Then) -> None:
         self._of(ids[0]).start(ids, then)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
-        self._of(record.head.id).finish(record, then, is_synced=is_synced)
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False, is_kept: bool = True) -> None:
+        self._of(record.head.id).finish(record, then, is_synced=is_synced, is_kept=is_kept)
 
     def end(self, id: str) -> None:
         self._of(id).end(id)

@@ -265,8 +265,20 @@ class EmbeddedLedger:
             raise self._refusal  # a new one each time: an exception that is raised again collects its frames
 
     def accept(
-        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+        self,
+        works: Sequence[Work],
+        record: ActivationRecord | None,
+        then: Then,
+        *,
+        is_owed: bool = False,
+        is_kept: bool = True,
     ) -> None:
+        if record is not None and not is_kept and not self.has_open(record.head.id):
+            told = record  # it was given to nobody as work: there is nothing to write of it
+            record, then = None, _both(lambda error: None if error else self._unindexed.tell(told), then)
+            if not works:
+                self._loop.call_soon(then, None)
+                return
         pending = None
         if record is not None:
             pending = Pending(record, self._clock.monotonic_s())
@@ -278,7 +290,13 @@ class EmbeddedLedger:
         self._append(entry)
 
     def keep(self, works: Sequence[Work], then: Then) -> None:
-        self.accept(works, None, then)  # what ended before is known to whoever calls: its ack comes in the same turn
+        # what ended before is known to whoever calls, for its ack comes in the same turn, and to the log by its record
+        ended = {entry.id for entry in self._buffer if entry.type is Type.ENDED}
+        left = [work for work in works if work.id not in ended]
+        if left:
+            self.accept(left, None, then)
+        else:
+            self._loop.call_soon(then, None)
 
     def end(self, id: str) -> None:
         self._append(_Entry(Type.ENDED, id, b"", b"", None, False))
@@ -293,7 +311,11 @@ class EmbeddedLedger:
             else:
                 accepting.begin(id, heard)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False, is_kept: bool = True) -> None:
+        if not is_kept:
+            told = _both(lambda error: None if error else self._unindexed.tell(record), then)
+            self._append(_Entry(Type.ENDED, record.head.id, b"", b"", told, is_synced))
+            return
         late: tuple[str, ...] = ()
         if record.logs and record.has_all_logs and length(record.logs) > INLINE_LOGS_BYTES:
             late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)

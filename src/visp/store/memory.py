@@ -151,12 +151,18 @@ class MemoryLedger:
         pass
 
     def accept(
-        self, works: Sequence[Work], record: ActivationRecord | None, then: Then, *, is_owed: bool = False
+        self,
+        works: Sequence[Work],
+        record: ActivationRecord | None,
+        then: Then,
+        *,
+        is_owed: bool = False,
+        is_kept: bool = True,
     ) -> None:
         self._open |= {work.id: OpenWork(work.id, work.message, False, work.due_ms) for work in works}
         if record is not None:
             self._open.pop(record.head.id, None)
-            self._keep(record)
+            self._keep(record, is_kept=is_kept)
         _soon(then)
 
     def keep(self, works: Sequence[Work], then: Then) -> None:
@@ -168,9 +174,9 @@ class MemoryLedger:
                 self._open[id] = msgspec.structs.replace(work, is_started=True)
         _soon(then)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False, is_kept: bool = True) -> None:
         self._open.pop(record.head.id, None)
-        self._keep(record)
+        self._keep(record, is_kept=is_kept)
         _soon(then)
 
     def end(self, id: str) -> None:
@@ -201,8 +207,9 @@ class MemoryLedger:
     async def is_open(self, id: str) -> bool:
         return id in self._open
 
-    def _keep(self, record: ActivationRecord) -> None:
-        self._records[record.head.id] = record
+    def _keep(self, record: ActivationRecord, *, is_kept: bool) -> None:
+        if is_kept:
+            self._records[record.head.id] = record
         for then in self._heard:
             then(record)
 

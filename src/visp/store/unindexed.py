@@ -65,8 +65,12 @@ class Unindexed:
             self.size_bytes -= earlier.size_bytes
         self._records[id] = pending
         self.size_bytes += pending.size_bytes
+        self.tell(pending.record)
+
+    def tell(self, record: ActivationRecord) -> None:
+        """Whoever waits for it hears of a record, kept or not."""
         for then in self._heard:
-            then(pending.record)
+            then(record)
 
     def when_kept(self, then: Callable[[ActivationRecord], None]) -> None:
         """`then`, which never raises, hears of each record from now on."""

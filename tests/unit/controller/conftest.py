@@ -40,18 +40,18 @@ class Ledger(MemoryLedger):
         self.works: list[Work] = []
         self.error: Exception | None = None
 
-    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then) -> None:
+    def accept(self, works: Sequence[Work], record: ActivationRecord | None, then: Then, **named: bool) -> None:
         self.entries.append("accepted " + " ".join(work.id for work in works))
         self.works += works
-        super().accept(works, record, lambda _: then(self.error))
+        super().accept(works, record, lambda _: then(self.error), **named)
 
     def start(self, ids: Sequence[str], then: Then) -> None:
         self.entries += [f"started {id}" for id in ids]
         super().start(ids, lambda _: then(self.error))
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(self, record: ActivationRecord, then: Then, **named: bool) -> None:
         self.entries.append(f"finished {record.head.id}")
-        super().finish(record, lambda _: then(self.error))
+        super().finish(record, lambda _: then(self.error), **named)
 
 
 class Hands:

@@ -59,9 +59,9 @@ class Ledger(MemoryLedger):
         else:
             asyncio.get_running_loop().call_soon(then, self.error)
 
-    def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False) -> None:
+    def finish(self, record: ActivationRecord, then: Then, **named: bool) -> None:
         self.entries.append(f"finished {record.head.id}")
-        super().finish(record, lambda _: then(self.error))
+        super().finish(record, lambda _: then(self.error), **named)
 
 
 class Entities(MemoryEntities):
