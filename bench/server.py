@@ -69,6 +69,13 @@ class Platform:
         path = f"{_HERE}/actions/{name}?blocking=true&result=true"
         return _value(self._connection.request("POST", path, msgspec.json.encode(value)))
 
+    def get(self, path: str) -> bytes:
+        """The answer's body, unread."""
+        answer = self._connection.request("GET", path)
+        if not answer.is_success:
+            raise _refused(answer)
+        return answer.body
+
     def newest(self, name: str, limit: int) -> list[dict[str, Any]]:
         """The newest records of an action, newest first, with all that is in them."""
         path = f"{_HERE}/activations?name={name}&limit={limit}&docs=true"
@@ -146,5 +153,9 @@ def platform(
 
 def _value(answer: Answer) -> Any:
     if not answer.is_success:
-        raise Broken(f"HTTP {answer.status}: {answer.body[:500].decode('utf-8', 'replace')}")
+        raise _refused(answer)
     return msgspec.json.decode(answer.body)
+
+
+def _refused(answer: Answer) -> Broken:
+    return Broken(f"HTTP {answer.status}: {answer.body[:500].decode('utf-8', 'replace')}")

@@ -26,7 +26,7 @@ from visp.store.filesystem import FileBlobs
 from visp.store.sqlite import SqliteActivations, SqliteEntities
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from visp.store.cache import Entity
@@ -92,9 +92,9 @@ async def _add(data_dir: Path, held: Stock, wanted: Stock) -> None:
         assert isinstance(trigger, Trigger)
         assert isinstance(rule, Rule)
         entities = [_named(action, f"action{number}") for number in range(held.actions, wanted.actions)]
-        await _write(store, "actions", entities)
+        await write(store, "actions", entities)
         pairs = [pair for number in range(held.rules, wanted.rules) for pair in _joined(trigger, rule, number)]
-        await _write(store, "rules and their triggers", pairs)
+        await write(store, "rules and their triggers", pairs)
     finally:
         await store.close()
     index = await SqliteActivations.open(data_dir / RECORDS_FILE)
@@ -154,9 +154,8 @@ def _joined(trigger: Trigger, rule: Rule, number: int) -> Iterator[Trigger | Rul
     yield joining
 
 
-async def _write(
-    store: SqliteEntities, what: str, entities: list[Entity] | list[Action] | list[Trigger | Rule]
-) -> None:
+async def write(store: SqliteEntities, what: str, entities: Sequence[Entity]) -> None:
+    """Adds entities, and says how it goes on."""
     progress = Progress(what, len(entities))
     for at in range(0, len(entities), AT_ONCE):
         some = entities[at : at + AT_ONCE]

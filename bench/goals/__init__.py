@@ -35,6 +35,7 @@ NAMES = (
     "large",
     "records",
     "growth",
+    "reads",
     "shards",
     "launch",
     "memory",

@@ -18,6 +18,7 @@ from visp.entity.activation import ActivationHead, ActivationRecord, new_id, sha
 from visp.errors import Conflict, StoreUnavailable
 from visp.settings import Settings
 from visp.shard import left_behind
+from visp.store import tallies
 from visp.store.base import ActivationQuery, Delete, Put, Work
 from visp.store.gathered import GatheredActivations, RoutedLedger
 from visp.store.ledger import EmbeddedLedger
@@ -118,6 +119,21 @@ async def test_a_list_is_that_of_all_in_one_order(shards: list[Shard]) -> None:
         assert await shard.listed(since_ms=5_008) == expected[:4]
         assert await shard.activations.count(ActivationQuery(namespace="ns")) == 21
         assert await shard.activations.count(ActivationQuery(namespace="ns", upto_ms=5_000)) == 2
+
+
+@pytest.mark.parametrize("apart_ms", [1, 9_000, 5_000_000], ids=["at once", "minutes", "days"])
+async def test_a_deep_page_is_that_of_all(shards: list[Shard], monkeypatch: pytest.MonkeyPatch, apart_ms: int) -> None:
+    monkeypatch.setattr(tallies, "DEEP", 0)
+    begin_ms = 1_700_000_000_000
+    starts = [begin_ms + n // 2 * apart_ms for n in range(40)]
+    placed = [(start_ms, await shards[n % 2].finish(start_ms)) for n, start_ms in enumerate(starts)]
+    placed.append((begin_ms, await shards[0].finish(begin_ms, new_id(begin_ms, 7))))
+    expected = [id for _, id in sorted(placed, reverse=True)]
+    upto_ms = begin_ms + 9 * apart_ms
+    older = [id for start_ms, id in sorted(placed, reverse=True) if start_ms <= upto_ms]
+    for skip in range(0, 45, 4):
+        assert await shards[skip % 2].listed(skip=skip, limit=5) == expected[skip : skip + 5]
+        assert await shards[skip % 2].listed(skip=skip, limit=5, upto_ms=upto_ms) == older[skip : skip + 5]
 
 
 async def test_a_list_tells_what_it_can_while_a_shard_is_down(shards: list[Shard]) -> None:

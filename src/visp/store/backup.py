@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp import __version__
-from visp.store import archive, check, frames, sqlite
+from visp.store import archive, check, frames, sqlite, tallies
 from visp.store.archive import BackupError, Manifest, Writer
 from visp.store.database import FAILURES, read_only
 from visp.store.segments import sync_folder
@@ -177,15 +177,16 @@ class _Copying:
         values = Values(sqlite.folder_of(index))
         swept: list[bytes] = []
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db, read_only(index) as now:
-            for (id,) in db.execute("SELECT id FROM activations WHERE typeof(result) = 'integer' ORDER BY id"):
+            for (id,) in db.execute(sqlite.LARGE_RESULTS):
                 (row,) = db.execute(sqlite.ONE_ACTIVATION, (id,)).fetchall()
                 if check.is_whole(row, values):
                     name = f"{index.stem}.values/{values.path(id.hex()).relative_to(values.folder)}"
                     self._progress(name, row[5])
                     self.writer.add(name, values.get(id.hex()))
-                elif now.execute("SELECT 1 FROM activations WHERE id = ?", (id,)).fetchone() is None:
+                elif now.execute(sqlite.HAS_ACTIVATION, (id,)).fetchone() is None:
                     swept.append(id)
-            db.executemany("DELETE FROM activations WHERE id = ?", [(id,) for id in swept])
+            gone = [row for id in swept for row in db.execute(sqlite.DROP_ACTIVATION, (id,)).fetchall()]
+            tallies.take(db, tallies.tally(gone))
         self._note(index, check.activations(copy, values))
 
     def _entities_and_blobs(self) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from visp.entity.action import Action
 from visp.entity.execs import SequenceExec
 from visp.errors import VispError
-from visp.store import frames, promises, rows, sqlite, wal
+from visp.store import frames, promises, rows, sqlite, tallies, wal
 from visp.store.cache import from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.frames import Type
@@ -120,6 +120,8 @@ def activations(path: Path, values: Values) -> Iterator[Damage]:
                 if not is_whole(row, values)
             )
             yield from _told(path, bad, RECORD_LOST)
+            for (namespace,) in db.execute(tallies.MISCOUNTED).fetchall():
+                yield Damage(str(path), f"the number of records of {namespace} is not what is counted", mend)
     except FAILURES as error:
         yield Damage(str(path), f"cannot be read: {error}", mend)
 

@@ -15,6 +15,7 @@ from visp.entity.activation import ActivationRecord, keeper_of, shard_of
 from visp.errors import Overloaded, StoreFull, StoreUnavailable, VispError
 from visp.store.base import Work
 from visp.store.sqlite import SqliteActivations
+from visp.store.tallies import nearer
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -225,6 +226,9 @@ class GatheredActivations:
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
         indexes = await self._flushed()
+        if len(indexes) == 1:
+            return await indexes[0].list(query)
+        query = await nearer(query, indexes)
         found = await asyncio.gather(*(index.places(query) for index in indexes))
         places = sorted(
             ((start_ms, id, index) for index, some in zip(indexes, found, strict=True) for start_ms, id in some),

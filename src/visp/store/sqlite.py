@@ -15,7 +15,7 @@ import msgspec
 
 from visp import wording
 from visp.errors import Conflict, Corrupt
-from visp.store import rows
+from visp.store import rows, tallies
 from visp.store.base import Delete, Document, KeyRecord, Put
 from visp.store.database import Borrowed, Database
 from visp.store.rows import NO_CHECKSUM, checksum
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from visp.store.base import ActivationQuery, EntityQuery, Revision
     from visp.store.database import Migration
     from visp.store.rows import ActivationRow
+
+    GoneRow = tuple[bytes, int, str, str, int]
+    """Its id, whether its result is large, and what it counts for."""
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -107,6 +110,13 @@ ENTITY_MIGRATIONS: tuple[Migration, ...] = (
         UPDATE subject_changes SET count = count + 1;
     END;
     """,
+    # A list of what only some documents have does not look through all of them.
+    """
+    CREATE INDEX documents_by_package ON documents (namespace, collection, package, updated_ms, id)
+        WHERE package IS NOT NULL;
+    CREATE INDEX documents_published ON documents (namespace, collection, updated_ms, id) WHERE publish;
+    CREATE INDEX documents_by_collection ON documents (collection, id);
+    """,
 )
 
 ACTIVATION_MIGRATIONS: tuple[Migration, ...] = (
@@ -128,6 +138,7 @@ ACTIVATION_MIGRATIONS: tuple[Migration, ...] = (
     CREATE INDEX activations_by_name ON activations (namespace, name, start_ms, id);
     """,
     _seal_progress,
+    tallies.make,
 )
 INDEX_CACHE_KIB = 8 * 1024
 """So that a group of records of a hundred actions and more finds their pages in memory: SQLite's own 2 MiB hold 250."""
@@ -141,6 +152,30 @@ GET_REVISION = "SELECT revision FROM documents WHERE id = ?"
 PUT_DOCUMENT = f"INSERT OR REPLACE INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SCAN_DOCUMENTS = f"SELECT {_DOCUMENT} FROM documents WHERE collection = ? AND id > ? ORDER BY id LIMIT ?"
 ALL_DOCUMENTS = f"SELECT {_DOCUMENT} FROM documents ORDER BY id"
+_FROM_LISTED = "FROM documents WHERE namespace = ? AND collection = ?"
+_NEWEST = "ORDER BY updated_ms DESC, id DESC"
+
+
+def _page(filter: str) -> str:
+    """What is skipped is skipped in the index alone: only the documents of the page are looked up."""
+    places = f"SELECT id AS place {_FROM_LISTED}{filter} {_NEWEST} LIMIT ? OFFSET ?"
+    return f"SELECT {_DOCUMENT} FROM ({places}) CROSS JOIN documents ON id = place {_NEWEST}"
+
+
+_OF_PACKAGE, _PUBLISHED = " AND package = ?", " AND publish"
+LIST_DOCUMENTS = {
+    (False, False): _page(""),
+    (False, True): _page(_PUBLISHED),
+    (True, False): _page(_OF_PACKAGE),
+    (True, True): _page(_OF_PACKAGE + _PUBLISHED),
+}
+"""By whether those of one package are wanted, and whether only what is published."""
+COUNT_DOCUMENTS = {
+    (False, False): f"SELECT count(*) {_FROM_LISTED}",
+    (False, True): f"SELECT count(*) {_FROM_LISTED}{_PUBLISHED}",
+    (True, False): f"SELECT count(*) {_FROM_LISTED}{_OF_PACKAGE}",
+    (True, True): f"SELECT count(*) {_FROM_LISTED}{_OF_PACKAGE}{_PUBLISHED}",
+}
 DELETE_DOCUMENT = "DELETE FROM documents WHERE id = ?"
 GET_LAST_REVISION = "SELECT last, crc FROM revisions"
 SET_LAST_REVISION = "UPDATE revisions SET last = ?, crc = ?"
@@ -217,15 +252,14 @@ class SqliteEntities:
         return [rows.document(row) for row in found]
 
     async def list(self, query: EntityQuery) -> list[Document]:
-        where, values = _entity_filter(query)
-        sql = f"SELECT {_DOCUMENT} FROM documents {where} ORDER BY updated_ms DESC, id DESC LIMIT ? OFFSET ?"
-        found = await self._database.read(lambda db: db.execute(sql, (*values, query.limit, query.skip)).fetchall())
+        which, values = _entity_filter(query)
+        values = (*values, query.limit, query.skip)
+        found = await self._database.read(lambda db: db.execute(LIST_DOCUMENTS[which], values).fetchall())
         return _readable(found, rows.document)
 
     async def count(self, query: EntityQuery) -> int:
-        where, values = _entity_filter(query)
-        sql = f"SELECT count(*) FROM documents {where}"
-        (count,) = await self._database.read(lambda db: db.execute(sql, values).fetchone())
+        which, values = _entity_filter(query)
+        (count,) = await self._database.read(lambda db: db.execute(COUNT_DOCUMENTS[which], values).fetchone())
         return int(count)
 
     async def close(self) -> None:
@@ -265,14 +299,12 @@ def _next_revision(db: sqlite3.Connection) -> Revision:
     return int(last) + 1
 
 
-def _entity_filter(query: EntityQuery) -> tuple[str, tuple[object, ...]]:
-    where, values = "WHERE namespace = ? AND collection = ?", [query.namespace, query.collection]
-    if query.package is not None:
-        where += " AND package = ?"
-        values.append(query.package)
-    if query.only_published:
-        where += " AND publish"
-    return where, tuple(values)
+def _entity_filter(query: EntityQuery) -> tuple[tuple[bool, bool], tuple[object, ...]]:
+    """Which of the statements, and what it is given."""
+    values = (query.namespace, query.collection)
+    if query.package is None:
+        return (False, query.only_published), values
+    return (True, query.only_published), (*values, query.package)
 
 
 def _readable(found: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
@@ -292,7 +324,7 @@ ROWS_AT_ONCE = 50
 """Records of one statement. SQLite gives up the interpreter's lock for each: with a statement for each record, this
 thread and the event loop's would hand it to one another all the time, which costs several times the work itself.
 """
-_PUT_ACTIVATIONS = "INSERT OR REPLACE INTO activations (id, namespace, name, start_ms, head, result, logs, crc) VALUES "
+_PUT_ACTIVATIONS = "INSERT INTO activations (id, namespace, name, start_ms, head, result, logs, crc) VALUES "
 _VALUES = "(?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -301,16 +333,43 @@ def put_activations(count: int) -> str:
     return _PUT_ACTIVATIONS + ", ".join([_VALUES] * count)
 
 
+def replace_activations(count: int) -> str:
+    """Removes what there was under this many ids. It is said, as what `INSERT OR REPLACE` removes is not."""
+    return f"DELETE FROM activations WHERE id IN ({', '.join('?' * count)}) RETURNING namespace, name, start_ms"
+
+
+def some_activations(count: int) -> str:
+    """Those of this many ids."""
+    return f"SELECT {_ACTIVATION} FROM activations WHERE namespace = ? AND id IN ({', '.join('?' * count)})"
+
+
 _ACTIVATION = "id, namespace, name, start_ms, head, result, logs, crc"
 GET_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ? AND namespace = ?"
-GET_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations WHERE namespace = ? AND id IN "
 ONE_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ?"
 ALL_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations ORDER BY id"
+HAS_ACTIVATION = "SELECT 1 FROM activations WHERE id = ?"
+DROP_ACTIVATION = "DELETE FROM activations WHERE id = ? RETURNING namespace, name, start_ms"
+LARGE_RESULTS = "SELECT id FROM activations WHERE typeof(result) = 'integer' ORDER BY id"
+_LATEST = "start_ms BETWEEN ? AND ? ORDER BY start_ms DESC, id DESC LIMIT ?"
+PLACES = f"SELECT start_ms, id FROM activations WHERE namespace = ? AND {_LATEST}"
+PLACES_OF_NAME = f"SELECT start_ms, id FROM activations WHERE namespace = ? AND name = ? AND {_LATEST}"
+_LISTED = ", ".join(f"activations.{column}" for column in _ACTIVATION.split(", "))
+
+
+def _records(places: str) -> str:
+    """The rows of these places in their order, of which some are skipped in the index alone."""
+    return (
+        f"SELECT {_LISTED} FROM ({places} OFFSET ?) AS place CROSS JOIN activations ON activations.id = place.id "
+        "ORDER BY place.start_ms DESC, place.id DESC"
+    )
+
+
+LIST_ACTIVATIONS, LIST_OF_NAME = _records(PLACES), _records(PLACES_OF_NAME)
 OLDEST_ID = "SELECT min(id) FROM activations"
 PROGRESS = "SELECT indexed_to, crc FROM progress"
 SET_PROGRESS = "INSERT OR REPLACE INTO progress (rowid, indexed_to, crc) VALUES (1, ?, ?)"
 _DELETE = "DELETE FROM activations WHERE id IN (SELECT id FROM activations"
-_GONE = "RETURNING id, typeof(result) = 'integer'"
+_GONE = "RETURNING id, typeof(result) = 'integer', namespace, name, start_ms"
 OLDEST = f"{_DELETE} ORDER BY id LIMIT ?) {_GONE}"
 OLDER = f"{_DELETE} WHERE id < ? ORDER BY id LIMIT ?) {_GONE}"
 SWEEP_ROWS = 1_000
@@ -346,15 +405,22 @@ class SqliteActivations:
         return cls(await Borrowed.borrow(path), Values(folder_of(path)))
 
     async def put(self, records: Sequence[ActivationRecord], indexed_to: int) -> None:
-        """Adds the records; everything in the ledger before `indexed_to` is indexed by this."""
+        """Adds the records, of one id the last; everything in the ledger before `indexed_to` is indexed by this."""
+        records = list({record.head.id: record for record in records}.values())
         large = [(record.head.id, record.result) for record in records if len(record.result) > LARGE_BYTES]
 
         def change(db: sqlite3.Connection) -> None:
             self._values.put(large)
+            gone: list[tuple[str, str, int]] = []
+            came: list[tuple[str, str, int]] = []
             for at in range(0, len(records), ROWS_AT_ONCE):
-                some = records[at : at + ROWS_AT_ONCE]
-                values = [value for record in some for value in rows.activation(record)]
-                db.execute(put_activations(len(some)), values)
+                some = [rows.activation(record) for record in records[at : at + ROWS_AT_ONCE]]
+                gone += db.execute(replace_activations(len(some)), [row[0] for row in some]).fetchall()
+                db.execute(put_activations(len(some)), [value for row in some for value in row])
+                came += [row[1:4] for row in some]
+            if gone:
+                tallies.take(db, tallies.tally(gone))
+            tallies.add(db, tallies.tally(came))
             db.execute(SET_PROGRESS, (indexed_to, checksum(indexed_to)))
 
         await self._database.write(change)
@@ -374,9 +440,9 @@ class SqliteActivations:
         return rows.record(found[0]) if found else None
 
     async def list(self, query: ActivationQuery) -> list[ActivationRecord]:
-        where, values = _activation_filter(query)
-        sql = f"SELECT {_ACTIVATION} FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ? OFFSET ?"
-        return _readable(await self._rows(sql, (*values, query.limit, query.skip)), rows.record)
+        near = await tallies.nearer(query, [self])
+        sql = LIST_ACTIVATIONS if near.name is None else LIST_OF_NAME
+        return _readable(await self._rows(sql, (*_filter(near), near.limit, near.skip)), rows.record)
 
     async def _rows(self, sql: str, values: tuple[object, ...]) -> Sequence[ActivationRow]:
         def read(db: sqlite3.Connection) -> Sequence[ActivationRow]:
@@ -386,22 +452,24 @@ class SqliteActivations:
 
     async def places(self, query: ActivationQuery) -> Sequence[tuple[int, str]]:
         """Start and id of what a list begins with: the query's page, and all that it skips."""
-        where, values = _activation_filter(query)
-        sql = f"SELECT start_ms, id FROM activations {where} ORDER BY start_ms DESC, id DESC LIMIT ?"
-        found = await self._database.read(lambda db: db.execute(sql, (*values, query.skip + query.limit)).fetchall())
+        sql = PLACES if query.name is None else PLACES_OF_NAME
+        values = (*_filter(query), query.skip + query.limit)
+        found = await self._database.read(lambda db: db.execute(sql, values).fetchall())
         return [(start_ms, id.hex()) for start_ms, id in found if isinstance(id, bytes) and isinstance(start_ms, int)]
 
     async def some(self, namespace: str, ids: Sequence[str]) -> Sequence[ActivationRecord]:
         """The records with these ids, in no order; what is gone or does not read is left out."""
         keys = [bytes.fromhex(id) for id in ids]
-        sql = f"{GET_ACTIVATIONS} ({', '.join('?' * len(keys))})"
-        return _readable(await self._rows(sql, (namespace, *keys)), rows.record)
+        return _readable(await self._rows(some_activations(len(keys)), (namespace, *keys)), rows.record)
 
     async def count(self, query: ActivationQuery) -> int:
-        where, values = _activation_filter(query)
-        sql = f"SELECT count(*) FROM activations {where}"
-        (count,) = await self._database.read(lambda db: db.execute(sql, values).fetchone())
-        return int(count)
+        return await self._database.read(lambda db: tallies.count(db, query))
+
+    async def tallied(self, query: ActivationQuery, level: int, first: int, end: int) -> dict[int, int]:
+        """How many of the query's namespace and name started in each span of a level, of these spans."""
+        values = (query.namespace, query.name or tallies.ALL, level, first, end)
+        found = await self._database.read(lambda db: db.execute(tallies.TALLIES, values).fetchall())
+        return {span: count for span, count in found if isinstance(span, int) and isinstance(count, int)}
 
     async def sweep(self, before_ms: int | None, max_bytes: int) -> int:
         """Removes records older than `before_ms` and, oldest first, those beyond `max_bytes` (0: no bound).
@@ -411,20 +479,21 @@ class SqliteActivations:
         total = 0
         while gone := await self._database.write(lambda db: self._sweep_step(db, before_ms, max_bytes)):
             total += len(gone)
-            await self._remove_values([id.hex() for id, is_large in gone if is_large])
+            await self._remove_values([id.hex() for id, is_large, *_ in gone if is_large])
         return total
 
     async def _remove_values(self, ids: Sequence[str]) -> None:
         if ids:
             await self._database.write(lambda _: self._values.remove(ids))
 
-    def _sweep_step(self, db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> Sequence[tuple[bytes, int]]:
+    def _sweep_step(self, db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> Sequence[GoneRow]:
         """Ids begin with the time: what is older has a smaller id."""
-        gone: Sequence[tuple[bytes, int]] = ()
+        gone: Sequence[GoneRow] = ()
         if before_ms is not None and before_ms > 0:
             gone = db.execute(OLDER, (before_ms.to_bytes(6, "big"), SWEEP_ROWS)).fetchall()
         if not gone and max_bytes and _used_bytes(db) + self._values.size_bytes > max_bytes:
             gone = db.execute(OLDEST, (SWEEP_ROWS,)).fetchall()
+        tallies.take(db, tallies.tally(row[2:] for row in gone))
         db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
         return gone
 
@@ -461,19 +530,10 @@ def with_result(
     return id, namespace, name, start_ms, head, result, logs, crc
 
 
-def _activation_filter(query: ActivationQuery) -> tuple[str, tuple[object, ...]]:
-    where: str = "WHERE namespace = ?"
-    values: list[object] = [query.namespace]
-    if query.name is not None:
-        where += " AND name = ?"
-        values.append(query.name)
-    if query.since_ms is not None:
-        where += " AND start_ms >= ?"
-        values.append(query.since_ms)
-    if query.upto_ms is not None:
-        where += " AND start_ms <= ?"
-        values.append(query.upto_ms)
-    return where, tuple(values)
+def _filter(query: ActivationQuery) -> tuple[object, ...]:
+    """What a list's statement begins with."""
+    name = () if query.name is None else (query.name,)
+    return (query.namespace, *name, *tallies.window(query))
 
 
 def _used_bytes(db: sqlite3.Connection) -> int:
