@@ -33,7 +33,7 @@ start: install ## everything installed, the platform up in the foreground, a hel
 demo: install demo/node_modules/.installed ## the real story from end to end, on a free port, with data that is thrown away
 	@$(BIN)/python demo/run.py
 
-test: install demo/node_modules/.installed ## every test
+test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
@@ -78,4 +78,4 @@ lock: install ## pins the dependencies anew, by hash
 		--upgrade pyproject.toml --group dev --group demo -c requirements.txt -o requirements-dev.txt
 
 clean: ## removes what was made
-	@rm -rf $(VENV) demo/node_modules bench/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) demo/node_modules bench/node_modules tests/clients/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
