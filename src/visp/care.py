@@ -39,7 +39,7 @@ def backup(settings: Settings, target: Path, progress: Progress) -> tuple[Path, 
 
     Raises `BackupError`.
     """
-    data_dir = _data_dir(settings)
+    data_dir = data_dir_of(settings)
     target = target.resolve()
     if target.is_dir():
         target /= backups.name_now()
@@ -48,7 +48,7 @@ def backup(settings: Settings, target: Path, progress: Progress) -> tuple[Path, 
     if target.is_relative_to(data_dir):
         raise BackupError(f"{target} is in the data folder, with which it would be lost: choose another place")
     secret_file = premises.secret_path(settings, data_dir)
-    secret = _secret(settings, data_dir)
+    secret = secret_of(settings, data_dir)
     return target, backups.make(data_dir, target, secret_file=secret_file, secret=secret, progress=progress)
 
 
@@ -65,14 +65,14 @@ def restore(settings: Settings, file: Path, *, is_replacing: bool, progress: Pro
 
 def secret_advice(settings: Settings, manifest: Manifest) -> str | None:
     """What is to be done about the secret before a server starts on what was restored; None when it is there."""
-    data_dir = _data_dir(settings)
+    data_dir = data_dir_of(settings)
     path = premises.secret_path(settings, data_dir)
     if not path.exists():
         return (
             f"the secret is not in the backup: put the one that was {manifest.secret_file} to {path} "
             f"(chmod 600 {path}) before the server starts; without it no key is valid"
         )
-    secret = _secret(settings, data_dir)
+    secret = secret_of(settings, data_dir)
     if secret is None or backups.secret_print(secret) != manifest.secret_print:
         return f"the secret in {path} is not the one of the backup: put the one that was {manifest.secret_file} there"
     return None
@@ -95,7 +95,7 @@ async def with_subjects(settings: Settings, work: Callable[[Subjects], Awaitable
 
 def check(settings: Settings, progress: Progress) -> list[Damage]:
     """Everything that is damaged in the data folder; a server may run meanwhile. Raises `BackupError` for no folder."""
-    data_dir = _data_dir(settings)
+    data_dir = data_dir_of(settings)
     if not data_dir.is_dir():
         raise BackupError(f"there is no folder {data_dir}: name the data folder by --data-dir")
     damages = list(checks.everything(data_dir, is_running=_is_used(data_dir), progress=progress))
@@ -120,11 +120,13 @@ def _secret_damages(settings: Settings, data_dir: Path) -> list[Damage]:
     return [Damage(str(path), "does not open the keys of this data folder", mend)]
 
 
-def _data_dir(settings: Settings) -> Path:
+def data_dir_of(settings: Settings) -> Path:
+    """The data folder, whether or not it is there."""
     return (Path(settings.data_dir) if settings.data_dir else default_data_dir()).resolve()
 
 
-def _secret(settings: Settings, data_dir: Path) -> bytes | None:
+def secret_of(settings: Settings, data_dir: Path) -> bytes | None:
+    """The secret, None when it is missing or unusable."""
     if not premises.secret_path(settings, data_dir).exists():
         return None
     with contextlib.suppress(CannotStart):

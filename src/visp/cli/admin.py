@@ -1,8 +1,7 @@
-"""`visp admin`: user, limits, backup, restore, check."""
+"""`visp admin`: user, limits, backup, restore, check, export, import, import-openwhisk."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,9 @@ import click
 
 from visp.cli import output
 from visp.cli.command import Command, Group
+from visp.cli.portable import export, import_, import_openwhisk
+from visp.cli.progress import Progress as _Progress
+from visp.cli.progress import size as _size
 from visp.cli.settings_flags import data_flags, load
 from visp.cli.subjects import limits, user
 
@@ -24,6 +26,9 @@ def admin() -> None:
 
 admin.add_command(user)
 admin.add_command(limits)
+admin.add_command(export)
+admin.add_command(import_)
+admin.add_command(import_openwhisk)
 
 
 @admin.command(
@@ -112,27 +117,3 @@ def check(ctx: click.Context, /, config: str | None, others: tuple[str, ...], as
 
 def _settings(config: str | None, others: tuple[str, ...], named: dict[str, Any]) -> Settings:
     return load(config, others, named).settings
-
-
-class _Progress:
-    """One line on standard error: rewritten on a terminal, elsewhere a line for each kind of part."""
-
-    def __init__(self) -> None:
-        self._said = ""
-
-    def __call__(self, what: str, size_bytes: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{what} {_size(size_bytes)}\r", err=True, nl=False)
-            return
-        kind = what.partition("/")[0]
-        if kind != self._said:
-            self._said = kind
-            output.note(f"… {kind}")
-
-
-def _size(size_bytes: int) -> str:
-    size, units = float(size_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        del units[0]
-    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -208,7 +208,7 @@ class SqliteEntities:
         return None if row is None else rows.document(row)
 
     async def write(self, changes: Sequence[Put | Delete]) -> list[Revision]:
-        return await self._database.write(lambda db: [_write(db, change) for change in changes])
+        return await self._database.write(lambda db: [write_change(db, change) for change in changes])
 
     async def key(self, uuid: str) -> KeyRecord | None:
         """Raises `Corrupt` when the stored pair does not match its checksum."""
@@ -231,9 +231,7 @@ class SqliteEntities:
         return int(version)
 
     async def put_key(self, record: KeyRecord) -> None:
-        *values, is_blocked = msgspec.structs.astuple(record)
-        values.append(int(is_blocked))
-        await self._database.write(lambda db: db.execute(PUT_KEY, (*values, checksum(*values))).rowcount)
+        await self._database.write(lambda db: write_key(db, record))
 
     async def limits(self, namespace: str) -> bytes | None:
         """Raises `Corrupt` when they do not match their checksum."""
@@ -244,8 +242,7 @@ class SqliteEntities:
         if limits is None:
             await self._database.write(lambda db: db.execute(DELETE_LIMITS, (namespace,)).rowcount)
         else:
-            values = (namespace, limits, checksum(namespace, limits))
-            await self._database.write(lambda db: db.execute(PUT_LIMITS, values).rowcount)
+            await self._database.write(lambda db: write_limits(db, namespace, limits))
 
     async def scan(self, collection: str, after: str, limit: int) -> list[Document]:
         found = await self._database.read(lambda db: db.execute(SCAN_DOCUMENTS, (collection, after, limit)).fetchall())
@@ -266,7 +263,8 @@ class SqliteEntities:
         await self._database.close()
 
 
-def _write(db: sqlite3.Connection, change: Put | Delete) -> Revision:
+def write_change(db: sqlite3.Connection, change: Put | Delete) -> Revision:
+    """Within a transaction; raises `Conflict`."""
     id = change.document.id if isinstance(change, Put) else change.id
     row = db.execute(GET_REVISION, (id,)).fetchone()
     if (None if row is None else row[0]) != change.expected:
@@ -288,6 +286,16 @@ def _write(db: sqlite3.Connection, change: Put | Delete) -> Revision:
     )
     db.execute(PUT_DOCUMENT, (*values, checksum(*values)))
     return revision
+
+
+def write_key(db: sqlite3.Connection, record: KeyRecord) -> None:
+    *values, is_blocked = msgspec.structs.astuple(record)
+    values.append(int(is_blocked))
+    db.execute(PUT_KEY, (*values, checksum(*values)))
+
+
+def write_limits(db: sqlite3.Connection, namespace: str, limits: bytes) -> None:
+    db.execute(PUT_LIMITS, (namespace, limits, checksum(namespace, limits)))
 
 
 def _next_revision(db: sqlite3.Connection) -> Revision:
@@ -347,6 +355,7 @@ _ACTIVATION = "id, namespace, name, start_ms, head, result, logs, crc"
 GET_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ? AND namespace = ?"
 ONE_ACTIVATION = f"SELECT {_ACTIVATION} FROM activations WHERE id = ?"
 ALL_ACTIVATIONS = f"SELECT {_ACTIVATION} FROM activations ORDER BY id"
+ACTIVATIONS_AFTER = f"SELECT {_ACTIVATION} FROM activations WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 HAS_ACTIVATION = "SELECT 1 FROM activations WHERE id = ?"
 DROP_ACTIVATION = "DELETE FROM activations WHERE id = ? RETURNING namespace, name, start_ms"
 LARGE_RESULTS = "SELECT id FROM activations WHERE typeof(result) = 'integer' ORDER BY id"
@@ -366,6 +375,7 @@ def _records(places: str) -> str:
 
 LIST_ACTIVATIONS, LIST_OF_NAME = _records(PLACES), _records(PLACES_OF_NAME)
 OLDEST_ID = "SELECT min(id) FROM activations"
+NEWEST_ID = "SELECT max(id) FROM activations"
 PROGRESS = "SELECT indexed_to, crc FROM progress"
 SET_PROGRESS = "INSERT OR REPLACE INTO progress (rowid, indexed_to, crc) VALUES (1, ?, ?)"
 _DELETE = "DELETE FROM activations WHERE id IN (SELECT id FROM activations"

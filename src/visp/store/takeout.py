@@ -1,0 +1,181 @@
+"""Takes everything out of a data folder, as documents, while a server writes it or not.
+
+The entities are those of one moment; code that is missing then was replaced since, and they are read again. Records are
+those that the index had at about that moment: each is complete, and one that is swept meanwhile is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from visp.entity.action import Action
+from visp.entity.portable import HeldNamespace, LimitsDocument, SubjectDocument, render_entity, render_record
+from visp.errors import Corrupt
+from visp.store import check, portable, rows, sqlite
+from visp.store.cache import from_document
+from visp.store.database import FAILURES, read_only
+from visp.store.portable import Manifest, PortableError, Writer
+from visp.store.values import Values
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from visp.store.base import Document, KeyRecord
+
+TRIES = 3
+PAGE = 500
+CHECK = "`visp admin check` says what is damaged"
+
+
+def take_out(
+    data_dir: Path,
+    file: IO[bytes],
+    *,
+    key_of: Callable[[KeyRecord], str] | None,
+    has_activations: bool,
+    progress: Callable[[str, int], None],
+) -> tuple[Manifest, list[str]]:
+    """Writes an archive of the data folder to `file`; what is in it, and what could not be read.
+
+    `key_of` opens a key; None leaves all of them out. Raises `PortableError` and `OSError`.
+    """
+    leaving = _Leaving(data_dir, Writer(file), progress)
+    try:
+        leaving.entities(key_of)
+        if has_activations:
+            leaving.activations()
+    except FAILURES as error:
+        raise PortableError(f"the archive cannot be made: {error}; {CHECK}") from None
+    return leaving.writer.finish(has_keys=key_of is not None, has_activations=has_activations), leaving.damages
+
+
+class _Leaving:
+    """One archive on its way."""
+
+    def __init__(self, data_dir: Path, writer: Writer, progress: Callable[[str, int], None]) -> None:
+        self.writer = writer
+        self.damages: list[str] = []
+        self._data_dir = data_dir
+        self._progress = progress
+        self._written: set[str] = set()
+        """Code that is in the archive."""
+        self._told: dict[str, tuple[int, int]] = {}
+        """Documents of each kind, and their bytes."""
+
+    def entities(self, key_of: Callable[[KeyRecord], str] | None) -> None:
+        for left in reversed(range(TRIES)):
+            with read_only(self._data_dir / check.ENTITIES) as db:
+                db.execute("BEGIN")
+                missing = self._code(db)
+                if missing and left:
+                    continue
+                for digest, id in missing.items():
+                    self.damages.append(f"the code {digest} of {id} is missing or damaged: the action is left out")
+                self._documents(db, missing)
+                self._subjects(db, key_of)
+                return
+
+    def _code(self, db: sqlite3.Connection) -> dict[str, str]:
+        """Writes the code that these entities name; what is missing of it, and one action for each."""
+        missing: dict[str, str] = {}
+        for document in self._scan(db, "actions"):
+            digest = check.blob_of(document)
+            if digest is None or digest in self._written or digest in missing:
+                continue
+            try:
+                content = (self._data_dir / "blobs" / digest[:2] / digest).read_bytes()
+            except FileNotFoundError:
+                content = b""
+            if hashlib.sha256(content).hexdigest() != digest:
+                missing[digest] = document.id
+                continue
+            self._progress(f"code/{digest}", len(content))
+            self.writer.code(digest, content)
+            self._written.add(digest)
+        return missing
+
+    def _documents(self, db: sqlite3.Connection, missing: dict[str, str]) -> None:
+        for collection in portable.COLLECTIONS:
+            for document in self._scan(db, collection):
+                entity = from_document(document)
+                if isinstance(entity, Action) and check.blob_of(document) in missing:
+                    continue
+                self._document(collection, render_entity(entity))
+
+    def _scan(self, db: sqlite3.Connection, collection: str) -> Iterator[Document]:
+        """Those that read; the others are said once."""
+        after = ""
+        while found := db.execute(sqlite.SCAN_DOCUMENTS, (collection, after, PAGE)).fetchall():
+            for row in found:
+                try:
+                    document = rows.document(row)
+                    from_document(document)
+                except Corrupt:
+                    said = f"{collection[:-1]} {row[0]!r} does not read: it is left out"
+                    if said not in self.damages:
+                        self.damages.append(said)
+                    continue
+                yield document
+            after = found[-1][0]
+
+    def _subjects(self, db: sqlite3.Connection, key_of: Callable[[KeyRecord], str] | None) -> None:
+        held: dict[str, list[KeyRecord]] = {}
+        for row in db.execute(sqlite.ALL_KEYS).fetchall():
+            try:
+                key = rows.key(row)
+            except Corrupt:
+                self.damages.append(f"the key {row[0]!r} does not read: it is left out")
+                continue
+            held.setdefault(key.subject, []).append(key)
+        for subject, keys in sorted(held.items()):
+            namespaces = tuple(
+                HeldNamespace(key.namespace, key.uuid, None if key_of is None else key_of(key))
+                for key in sorted(keys, key=lambda key: (key.namespace, key.uuid))
+            )
+            found = SubjectDocument(subject, namespaces, any(key.is_blocked for key in keys))
+            self._document(portable.SUBJECTS, msgspec.json.encode(found))
+        for row in sorted(db.execute(sqlite.ALL_LIMITS).fetchall()):
+            try:
+                limits = msgspec.Raw(rows.limits(row))
+            except Corrupt:
+                self.damages.append(f"the limits of {row[0]!r} do not read: they are left out")
+                continue
+            self._document(portable.LIMITS, msgspec.json.encode(LimitsDocument(row[0], limits)))
+
+    def activations(self) -> None:
+        for path in sorted(self._data_dir.glob("activations-*.db")):
+            for row in _records(path):
+                try:
+                    line = render_record(rows.record(row))
+                except Corrupt:
+                    self.damages.append(f"the record {row[0].hex()} does not read: it is left out")
+                    continue
+                self._document(portable.ACTIVATIONS, line)
+
+    def _document(self, kind: str, line: bytes) -> None:
+        written, size_bytes = self._told.get(kind, (0, 0))
+        self._told[kind] = written + 1, size_bytes + len(line)
+        if written % PAGE == 0:
+            self._progress(kind, size_bytes)
+        self.writer.document(kind, line)
+
+
+def _records(path: Path) -> Iterator[rows.ActivationRow]:
+    """The rows that an index has now, in pages of their own: a server that runs is not kept from its log."""
+    values = Values(sqlite.folder_of(path))
+    after = b""
+    with read_only(path) as db:
+        (last,) = db.execute(sqlite.NEWEST_ID).fetchone()
+        while found := db.execute(sqlite.ACTIVATIONS_AFTER, (after, last, PAGE)).fetchall():
+            for row in found:
+                whole = sqlite.with_result(values, *row)
+                is_lost = isinstance(row[5], int) and not whole[5]
+                if is_lost and db.execute(sqlite.HAS_ACTIVATION, (row[0],)).fetchone() is None:
+                    continue  # it was swept since, with its result
+                yield whole
+            after = found[-1][0]
