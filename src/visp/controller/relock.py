@@ -1,4 +1,4 @@
-"""Locks anew, by the newest key, what an older one locked: after that the older one may be forgotten."""
+"""Locks, by the newest key, what is not locked, and anew what an older one locked: which then may be forgotten."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.action import Action
+from visp.entity.execs import SequenceExec
 from visp.entity.package import Package
 from visp.errors import Conflict, Corrupt, ServiceError
 from visp.store.cache import Write, from_document
@@ -61,6 +62,8 @@ class Relock:
                     continue  # nobody can be given its parameters either
                 if not isinstance(entity, Action | Package):
                     continue
+                if isinstance(entity, Action) and isinstance(entity.exec, SequenceExec):
+                    continue  # its parameters are its components, and the server's own
                 parameters = self._locks.relock(entity.parameters)
                 if parameters is None:
                     continue

@@ -51,16 +51,17 @@ class Locks:
         return {key: self._locked(parameter) for key, parameter in parameters.items()}
 
     def relock(self, parameters: Parameters) -> Parameters | None:
-        """The same once all that is locked is so by the newest key; None when it is already.
+        """The same once everything is locked by the newest key; None when it is already.
 
         What cannot be unlocked stays as it is.
         """
-        if self._current is None or not any(map(self._is_old, parameters.values())):
+        if self._current is None:
             return None
-        return {
-            key: self._locked(self._opened(parameter)) if self._is_old(parameter) else parameter
+        locked = {
+            key: self._locked(self._opened(parameter) if self._is_old(parameter) else parameter)
             for key, parameter in parameters.items()
         }
+        return locked if locked != parameters else None
 
     def unlocked(self, content: bytes, marks: Marks) -> bytes:
         """An argument with its locked values opened. Raises `CannotUnlock`."""

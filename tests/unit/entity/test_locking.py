@@ -72,9 +72,10 @@ def test_older_keys_open_and_the_newest_locks_anew() -> None:
     kept = Locks("aes-128", {"aes-128": (old,)}).lock(plain("p", "secret") | plain("q", 2))
     both = Locks("aes-128", {"aes-128": (new, old)})
     assert json.loads(both.unlocked(merge(values(kept), {}), marks_of(kept, {}))) == {"p": "secret", "q": 2}
-    relocked = both.relock(kept | plain("plain", 1))
+    relocked = both.relock(kept | plain("plain", 1) | plain("null", None))
     assert relocked is not None
-    assert relocked["plain"] == plain("plain", 1)["plain"]
+    assert relocked.pop("null") == plain("null", None)["null"]
+    assert {parameter.encryption for parameter in relocked.values()} == {"aes-128"}
     only_new = Locks("aes-128", {"aes-128": (new,)})
     content = merge(values(relocked), {})
     assert json.loads(only_new.unlocked(content, marks_of(relocked, {}))) == {"p": "secret", "q": 2, "plain": 1}
