@@ -10,6 +10,7 @@ from visp.entity.activation import ActivationHead
 from visp.entity.follow import Follow
 from visp.entity.hook import Hook
 from visp.entity.keeping import Keep
+from visp.entity.limits import AnswerLimits
 
 
 class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, array_like=True):
@@ -20,7 +21,8 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     `received_ms` is when the request came, or when a component was dispatched. `is_accepted`: the ledger holds it, so
     its `started` must be synced before the run line goes out. `init` names those parameters of its package that are
     given at initialisation only, `locked` those whose values are locked, with their schemes. `keep` says whether its
-    record is kept.
+    record is kept, `answers` bounds its answer (None: as the platform does). `unfit` is why it cannot be run: its
+    limits are not its namespace's any more.
     """
 
     id: str
@@ -40,6 +42,8 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     init: tuple[str, ...] = ()
     locked: tuple[tuple[str, str], ...] = ()
     keep: Keep = "all"
+    answers: AnswerLimits | None = None
+    unfit: str | None = None
 
 
 class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -17,6 +17,7 @@ from visp.entity.limits import (
     PARAMETERS_LIMIT_BYTES,
     PAYLOAD_LIMIT_BYTES,
     RESULT_LIMIT_BYTES,
+    AnswerLimits,
     LimitRanges,
     Range,
     parse_byte_size,
@@ -209,11 +210,21 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
     """What a namespace may do: its own limits within the system's; raises `ValueError` for what is no size."""
     system = LimitRanges(concurrency=Range(1, platform.concurrency, 1))
     payload_bytes = _at_most(own.max_payload_size, PAYLOAD_LIMIT_BYTES)
-    result_bytes = _at_most(own.truncation_size, RESULT_LIMIT_BYTES)
+    shown_bytes = _at_most(own.truncation_size, RESULT_LIMIT_BYTES)
+    narrowing = (
+        own.min_action_memory,
+        own.max_action_memory,
+        own.min_action_timeout,
+        own.max_action_timeout,
+        own.min_action_logs,
+        own.max_action_logs,
+        own.min_action_concurrency,
+        own.max_action_concurrency,
+    )
     own_only = {
         "storeActivations": own.store_activations,
         "maxPayloadSize": None if own.max_payload_size is None else render_byte_size(payload_bytes),
-        "truncationSize": None if own.truncation_size is None else render_byte_size(result_bytes),
+        "truncationSize": None if own.truncation_size is None else render_byte_size(shown_bytes),
         "warmedContainerKeepingCount": own.warmed_container_keeping_count,
         "warmedContainerKeepingTimeout": own.warmed_container_keeping_timeout,
     }
@@ -229,7 +240,8 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         ),
         parameters_bytes=_at_most(own.max_parameter_size, PARAMETERS_LIMIT_BYTES),
         payload_bytes=payload_bytes,
-        result_bytes=result_bytes,
+        answers=AnswerLimits(min(payload_bytes, RESULT_LIMIT_BYTES), shown_bytes),
+        are_narrowed=any(field is not None for field in narrowing),
         allowed_kinds=frozenset(own.allowed_kinds or ()),
         is_storing=own.store_activations is not False,
         follow=follow.merged(follow.Follow(retry=own.retry, dead_letter="" if own.dead_letter else None)),

@@ -23,6 +23,7 @@ from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, keeper_of, new_id
 from visp.entity.follow import Follow
 from visp.entity.keeping import Keep
+from visp.entity.limits import PLATFORM, range_violation
 from visp.entity.locking import Marks
 from visp.entity.subject import Identity
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
@@ -321,4 +322,6 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         init=order.init,
         locked=order.locked,
         keep=order.keep,
+        answers=None if identity.limits.answers == PLATFORM else identity.limits.answers,
+        unfit=range_violation(action.limits, identity.limits.ranges) if identity.limits.are_narrowed else None,
     )

@@ -79,6 +79,17 @@ class ActionLimits(msgspec.Struct, frozen=True, kw_only=True):
         return out
 
 
+class AnswerLimits(msgspec.Struct, frozen=True, array_like=True):
+    """How long an action's answer may be, and how much of a longer one is shown; in bytes."""
+
+    whole: int = RESULT_LIMIT_BYTES
+    shown: int = RESULT_LIMIT_BYTES
+
+
+PLATFORM = AnswerLimits()
+"""Unless an operator set a namespace's own."""
+
+
 class LimitRanges(msgspec.Struct, frozen=True, kw_only=True):
     """What a namespace may ask for; the platform's own ranges unless an operator narrowed them."""
 

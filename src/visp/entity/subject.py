@@ -21,7 +21,7 @@ from visp.entity.follow import Follow
 from visp.entity.limits import (
     PARAMETERS_LIMIT_BYTES,
     PAYLOAD_LIMIT_BYTES,
-    RESULT_LIMIT_BYTES,
+    AnswerLimits,
     LimitRanges,
     render_byte_size,
 )
@@ -59,7 +59,9 @@ class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
     ranges: LimitRanges = LimitRanges()
     parameters_bytes: int = PARAMETERS_LIMIT_BYTES
     payload_bytes: int = PAYLOAD_LIMIT_BYTES
-    result_bytes: int = RESULT_LIMIT_BYTES
+    answers: AnswerLimits = AnswerLimits()
+    are_narrowed: bool = False
+    """Whether an action that was written before may be outside of them."""
     allowed_kinds: frozenset[str] = frozenset()
     is_storing: bool = True
     """Whether records of activations are kept."""

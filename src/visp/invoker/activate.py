@@ -20,6 +20,7 @@ from visp.entity.version import INITIAL
 if TYPE_CHECKING:
     from visp.bus.messages import ActivationMessage
     from visp.entity.action import Action
+    from visp.entity.limits import AnswerLimits
     from visp.entity.payload import JsonObject
     from visp.invoker.job import Job
     from visp.runtime.base import PreparedCode, Reply
@@ -131,11 +132,11 @@ SHUTTING_DOWN = 503
 """A container that answers this has not taken the call and will take no more: the activation goes to another."""
 
 
-def classify_run(reply: Reply, limit_bytes: int) -> Outcome:
+def classify_run(reply: Reply, limits: AnswerLimits) -> Outcome:
     """The outcome of a `/run` that was answered in time."""
     body = reply.body
-    if reply.size_bytes > limit_bytes:
-        return too_large(reply, limit_bytes, Status.APPLICATION_ERROR)
+    if reply.size_bytes > limits.whole:
+        return too_large(reply, limits, Status.APPLICATION_ERROR)
     size = payloads.characters(body)
     answered = payloads.parse_answer(body)
     if answered is None or (answered.fields is None and reply.status != 200):
@@ -149,12 +150,12 @@ def classify_run(reply: Reply, limit_bytes: int) -> Outcome:
     return Outcome(status, b'{"error":%b}' % bytes(fields["error"]), size)
 
 
-def classify_init(reply: Reply, limit_bytes: int) -> Outcome | None:
+def classify_init(reply: Reply, limits: AnswerLimits) -> Outcome | None:
     """The outcome of an `/init` that failed; None when it succeeded."""
     if reply.status == 200:
         return None
-    if reply.size_bytes > limit_bytes:
-        return too_large(reply, limit_bytes, Status.DEVELOPER_ERROR)
+    if reply.size_bytes > limits.whole:
+        return too_large(reply, limits, Status.DEVELOPER_ERROR)
     size = payloads.characters(reply.body)
     answered = payloads.parse_answer(reply.body)
     if answered is not None and answered.fields is not None and "error" in answered.fields:
@@ -162,10 +163,10 @@ def classify_init(reply: Reply, limit_bytes: int) -> Outcome | None:
     return failure(Status.DEVELOPER_ERROR, wording.invalid_init_response(reply.body.decode("utf-8", "replace")), size)
 
 
-def too_large(reply: Reply, limit_bytes: int, status: Status) -> Outcome:
+def too_large(reply: Reply, limits: AnswerLimits, status: Status) -> Outcome:
     """An answer over its limit: its first bytes, cut between characters, in the standard sentence."""
-    start = reply.body[:limit_bytes].decode("utf-8", "ignore")
-    return failure(status, wording.result_too_large(reply.size_bytes, limit_bytes, start), reply.size_bytes)
+    start = reply.body[: min(limits.whole, limits.shown)].decode("utf-8", "ignore")
+    return failure(status, wording.result_too_large(reply.size_bytes, limits.whole, start), reply.size_bytes)
 
 
 def gone(*, is_init: bool, is_out_of_memory: bool) -> Outcome:

@@ -29,7 +29,7 @@ from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
 from visp.entity.execs import BlackboxExec, SequenceExec
 from visp.entity.keeping import is_kept
-from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.entity.limits import PLATFORM
 from visp.entity.locking import CannotUnlock
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
@@ -198,7 +198,9 @@ class Invoker:
             if message.is_accepted and not self._ledger.has_waiting(id):
                 return  # the same, however late; or it was not accepted
             action = self._entities.peek(message.action)
-            if isinstance(action, Action):
+            if message.unfit is not None:
+                self._abort(message, failure(Status.APPLICATION_ERROR, message.unfit))
+            elif isinstance(action, Action):
                 self._submit(message, action)
             else:
                 self._loading[message.id] = False
@@ -403,9 +405,9 @@ class Invoker:
         if isinstance(reply, Gone):
             if not reply.was_sent:
                 raise StartFailed("every container ended before it was given the code")
-            outcome = await self._outcome_of_gone(slot, reply, is_init=True)
+            outcome = await self._outcome_of_gone(slot, job, reply, is_init=True)
         else:
-            failed = activate.classify_init(reply, RESULT_LIMIT_BYTES)
+            failed = activate.classify_init(reply, job.message.answers or PLATFORM)
             if failed is None:
                 job.init_ms = round(took_s * 1000)
                 job.initialised_s = job.start_s + took_s
@@ -504,25 +506,24 @@ class Invoker:
                 self.pool.spend(slot)
                 self._tasks.create_task(self._end_gone(slot, job, reply))
         elif reply.status != activate.SHUTTING_DOWN or not self._goes_elsewhere(slot, job, reply):
-            self._end_run(slot, job, activate.classify_run(reply, RESULT_LIMIT_BYTES))
+            self._end_run(slot, job, activate.classify_run(reply, job.message.answers or PLATFORM))
 
     async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
-        outcome = await self._outcome_of_gone(slot, gone, is_init=False)
+        outcome = await self._outcome_of_gone(slot, job, gone, is_init=False)
         if job in slot.jobs:
             self._end_run(slot, job, outcome)
 
-    async def _outcome_of_gone(self, slot: Slot, gone: Gone, *, is_init: bool) -> Outcome:
+    async def _outcome_of_gone(self, slot: Slot, job: Job, gone: Gone, *, is_init: bool) -> Outcome:
         """Out of memory, if the kernel says so; else what the kind's image would have said."""
         assert slot.container is not None
         done, _ = await asyncio.wait([slot.container.exited], timeout=EXIT_GRACE_S)
         is_out_of_memory = bool(done) and slot.container.exited.result().is_out_of_memory
         if gone.reply is None or is_out_of_memory:
             return activate.gone(is_init=is_init, is_out_of_memory=is_out_of_memory)
+        limits = job.message.answers or PLATFORM
         if is_init:
-            return activate.classify_init(gone.reply, RESULT_LIMIT_BYTES) or activate.gone(
-                is_init=True, is_out_of_memory=False
-            )
-        return activate.classify_run(gone.reply, RESULT_LIMIT_BYTES)
+            return activate.classify_init(gone.reply, limits) or activate.gone(is_init=True, is_out_of_memory=False)
+        return activate.classify_run(gone.reply, limits)
 
     # ── the end of a run ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -92,7 +92,7 @@ async def test_an_operators_limits_stay_within_the_systems(store: MemoryEntities
     assert limits.invocations_per_minute == 0
     assert (limits.ranges.memory_mb.low, limits.ranges.memory_mb.high) == (128, 512)
     assert limits.ranges.timeout_ms.high == 1000
-    assert (limits.parameters_bytes, limits.payload_bytes, limits.result_bytes) == (1024, 1048576, 1)
+    assert (limits.parameters_bytes, limits.payload_bytes, limits.answers.shown) == (1024, 1048576, 1)
     assert not limits.is_storing
     assert limits.own == {
         "storeActivations": False,

@@ -11,7 +11,7 @@ from visp.entity.action import Action
 from visp.entity.activation import Outcome, Phases, Status
 from visp.entity.execs import Code, CodeExec
 from visp.entity.follow import Follow
-from visp.entity.limits import ActionLimits
+from visp.entity.limits import ActionLimits, AnswerLimits
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import Parameter, Parameters, plain
 from visp.invoker import activate
@@ -20,6 +20,7 @@ from visp.invoker.slot import Key
 from visp.runtime.base import PreparedCode, Reply
 
 LIMIT = 1024
+LIMITS = AnswerLimits(LIMIT, LIMIT)
 ID = "0" * 31 + "7"
 INVALID = "The action did not produce a valid JSON or JSON Array response"
 
@@ -146,11 +147,11 @@ def test_an_array_is_passed_on_whole() -> None:
 
 
 def run(status: int, body: bytes) -> Outcome:
-    return activate.classify_run(Reply(status, body, len(body)), LIMIT)
+    return activate.classify_run(Reply(status, body, len(body)), LIMITS)
 
 
 def init(status: int, body: bytes) -> Outcome | None:
-    return activate.classify_init(Reply(status, body, len(body)), LIMIT)
+    return activate.classify_init(Reply(status, body, len(body)), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_size_counts_characters() -> None:
 @pytest.mark.parametrize("status", [200, 502])
 def test_a_run_over_the_limit_is_an_application_error(status: int) -> None:
     start = b'{"a":"' + "é".encode() * LIMIT
-    got = activate.classify_run(Reply(status, start[: LIMIT + 1], 5000), LIMIT)
+    got = activate.classify_run(Reply(status, start[: LIMIT + 1], 5000), LIMITS)
     error = json.loads(got.result)["error"]
     assert got.status is Status.APPLICATION_ERROR
     assert got.size == 5000
@@ -219,7 +220,7 @@ def test_any_200_is_a_good_init() -> None:
 
 
 def test_an_init_over_the_limit_is_a_developer_error() -> None:
-    got = activate.classify_init(Reply(502, b"x" * (LIMIT + 1), 5000), LIMIT)
+    got = activate.classify_init(Reply(502, b"x" * (LIMIT + 1), 5000), LIMITS)
     assert got is not None
     assert got.status is Status.DEVELOPER_ERROR
     assert b"exceeded the allowed length: 5000 > 1024 bytes" in got.result
