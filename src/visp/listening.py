@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from visp.api.inside import INSIDE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from visp.api.door import Door, Gate
+    from visp.api.inside import Inside
     from visp.api.routes import Site
 
 BACKLOG = 4096
@@ -52,6 +55,7 @@ class Listening:
         self._state = ServerState()
         self._loop = asyncio.get_running_loop()
         self._servers: list[asyncio.Server] = []
+        self._inside: set[asyncio.Server] = set()
         self._dating: asyncio.TimerHandle | None = None
 
     async def begin(self, listeners: Iterable[socket.socket], connections: Iterable[socket.socket] = ()) -> None:
@@ -65,9 +69,17 @@ class Listening:
         for connection in connections:
             await self._adopt(connection)
 
-    def _make(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self._protocol(self._config, self._state, {}, self._loop)
+    def _make(self, inside: Inside | None = None) -> asyncio.Protocol:
+        state = {} if inside is None else {INSIDE: inside}
+        made: asyncio.Protocol = self._protocol(self._config, self._state, state, self._loop)
         return made
+
+    async def answer_inside(self, door: socket.socket, inside: Inside) -> asyncio.Server:
+        """Answers at a container's door, which stays its owner's, until the server that is returned is closed."""
+        server = await self._loop.create_server(lambda: self._make(inside), sock=door.dup())
+        self._inside.add(server)
+        self._inside = {each for each in self._inside if each.is_serving()}
+        return server
 
     async def _adopt(self, connection: socket.socket) -> None:
         try:
@@ -125,7 +137,7 @@ class Listening:
 
         def release(door: Door) -> None:
             transport = door.transport
-            if transport.is_closing():
+            if transport.is_closing() or door.inside is not None:  # containers end with this server
                 return
             transport.pause_reading()  # what comes from now on is for whoever has the connection next
             if transport.get_write_buffer_size():
@@ -149,6 +161,9 @@ class Listening:
     def close(self) -> None:
         """Nothing of it is left, but what `cut` has to say."""
         self.pause()
+        for server in self._inside:
+            server.close()
+        self._inside.clear()
         if self._dating is not None:
             self._dating.cancel()
             self._dating = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.locking import KEY_BYTES, Locks, parse_keys
+from visp.entity.relay import Relay, parse_relays
 from visp.entity.runtime_manifest import Manifest, parse_manifest
 from visp.errors import VispError
 from visp.settings import Settings, default_data_dir
@@ -185,6 +186,14 @@ def read_locks(settings: Settings) -> Locks:
             f"make one by `openssl rand -base64 {KEY_BYTES[stored.current]}`"
         )
     return Locks(stored.current, keys)
+
+
+def read_relays(settings: Settings) -> dict[int, Relay]:
+    """What containers may reach beside the platform; raises `CannotStart`."""
+    try:
+        return parse_relays(settings.network.relays)
+    except ValueError as error:
+        raise CannotStart(f"setting network.relays cannot be used: {error}") from None
 
 
 def read_secret(settings: Settings, data_dir: Path) -> bytes:

@@ -21,6 +21,7 @@ from visp import premises, shard
 from visp.api.auth import is_loopback
 from visp.api.context import Services
 from visp.api.door import Gate
+from visp.api.inside import Doors
 from visp.api.routes import Site
 from visp.bus import base as topics
 from visp.bus.messages import EntityChanged, Ping
@@ -45,6 +46,7 @@ from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.entity.relay import DOOR_NAME, DOOR_PORT
 from visp.entity.runtime_manifest import LocalRuntime
 from visp.entity.subject import GUEST, SYSTEM
 from visp.errors import StartFailed
@@ -87,15 +89,13 @@ DRIVERS = {
 STARTED = ("visp.invoker.invoker", "visp.invoker.code", "visp.store.filesystem", "visp.runtime.client")
 """What is imported when it is first needed, beside the driver: between two servers it is better there already."""
 
-API_HOST = "http://visp.internal:3233"
-"""What actions are told: a name of the platform's own, until containers have a network that leads to it."""
-
 
 class Parts(msgspec.Struct, kw_only=True):
     """A server's parts while it runs. `unready` is what keeps it from serving, None once nothing does."""
 
     site: Site
     gate: Gate
+    doors: Doors
     boot: Callable[[], Awaitable[None]]
     under_way: Callable[[], int]
     """How many activations run here, or are going to."""
@@ -122,8 +122,10 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     driver = make_driver(settings, shard.home_dir(data_dir, number))
     gated = GatedMaker(driver)
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
+    doors = Doors(premises.read_relays(settings))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(finding.cancel)
+        stack.callback(doors.close)
         neighbours = _neighbours(settings, data_dir, number, clock)
         ground = await stack.enter_async_context(shard.standing(settings, data_dir, number, clock, neighbours))
         bus, ledger, throttle = ground.bus, ground.ledger, ground.throttle
@@ -226,7 +228,22 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             build=_build_date(),
         )
         invoker = await stack.enter_async_context(
-            _invoker(number, settings, clock, bus, ledger, entities, driver, gated, kinds, manifest, identities, locks)
+            _invoker(
+                number,
+                settings,
+                clock,
+                bus,
+                ledger,
+                entities,
+                driver,
+                gated,
+                kinds,
+                manifest,
+                identities,
+                locks,
+                doors,
+                url,
+            )
         )
         ground.ask(invoker.has)
         for owner_of in (acks.owner_of, invoker.owner_of, later.owner_of):
@@ -275,6 +292,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         parts = Parts(
             site=Site(services),
             gate=Gate(services),
+            doors=doors,
             boot=boot,
             under_way=lambda: invoker.under_way + composites.under_way,
             hold_back=hold_back,
@@ -436,6 +454,8 @@ async def _invoker(
     manifest: Manifest,
     identities: Identities,
     locks: Locks,
+    doors: Doors,
+    url: str,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
     from visp.invoker.holding import HoldingMaker
@@ -466,7 +486,8 @@ async def _invoker(
                 wanted=wanted_cells(manifest, kinds, settings),
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
-                api_host=API_HOST,
+                api_host=f"http://{DOOR_NAME}:{DOOR_PORT}" if driver.has_doors else url,
+                open_doors=doors.open,
                 clock=clock,
             )
         )

@@ -111,6 +111,7 @@ class _Life:
         listeners = self._inheritance.listeners
         async with roles.assembled(self._settings, self._data_dir, self._url) as parts:
             listening = Listening(parts.gate, parts.site)
+            parts.doors.answered_by(listening.answer_inside)
             await listening.begin(listeners, self._inheritance.connections)
             sweeping = asyncio.ensure_future(parts.gate.sweep())
             booting = asyncio.ensure_future(boot(parts, self._url, self._data_dir, self._inheritance))
@@ -206,6 +207,7 @@ async def _serve_shard(
     url = premises.url_of(listeners[0])
     async with roles.assembled(settings, data_dir, url, number) as parts:
         listening = Listening(parts.gate, parts.site)
+        parts.doors.answered_by(listening.answer_inside)
         await listening.begin(listeners)
         sweeping = asyncio.ensure_future(parts.gate.sweep())
         booting = asyncio.ensure_future(boot(parts, url, data_dir, inheritance))

@@ -175,6 +175,18 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 10_000
 
 
+class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[network]`: what actions reach beside the platform's own API."""
+
+    relays: Annotated[
+        str,
+        Meta(
+            description="ports of a container's loopback address that lead to a service, and namespaces that may use "
+            "them: `6379=127.0.0.1:6379 guest; 5432=db.example:5432 alice bob`"
+        ),
+    ] = ""
+
+
 class ParameterStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[parameter_storage]`: whether parameters of actions and packages are kept encrypted; OpenWhisk's names."""
 
@@ -251,6 +263,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: Retention = Retention()
     waits: Waits = Waits()
     hooks: Hooks = Hooks()
+    network: Network = Network()
     parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()
 

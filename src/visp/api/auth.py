@@ -12,15 +12,24 @@ from visp.errors import Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from visp.api.inside import Inside
     from visp.controller.identities import Identities
     from visp.entity.subject import Identity
 
 
-async def identify(identities: Identities, headers: Mapping[str, str], peer: str | None) -> Identity:
+async def identify(
+    identities: Identities, headers: Mapping[str, str], peer: str | None, inside: Inside | None = None
+) -> Identity:
     """The caller; `headers` by lower-case name, `peer` the address it connects from. Raises `Unauthorized`."""
     header = headers.get("authorization")
     identity = await identities.identify(None if header is None else header.encode("latin-1"))
-    if identity.is_loopback_only and not is_local(peer, headers.get("host"), headers.get("origin")):
+    if not identity.is_loopback_only:
+        return identity
+    if inside is not None:
+        may_use = inside.may_use(identity)
+    else:
+        may_use = is_local(peer, headers.get("host"), headers.get("origin"))
+    if not may_use:
         raise Unauthorized(wording.AUTH_INVALID)
     return identity
 

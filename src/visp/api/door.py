@@ -26,6 +26,7 @@ from visp.api.auth import is_loopback
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.api.hot import parse_head
+from visp.api.inside import CONNECTIONS, INSIDE
 from visp.api.turns import Turns
 from visp.controller.fire import Firing
 from visp.controller.invoke import Invocation
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from visp.api.context import Services
     from visp.api.hot import Head, Target
+    from visp.api.inside import Inside
     from visp.controller.fire import NothingToDo
     from visp.controller.primitive import Answer
     from visp.controller.resolver import Resolved
@@ -72,6 +74,8 @@ class Gate:
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
+        self.inside = 0
+        """As many of them lead out of containers: they take nothing of what others may have."""
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
         self.http = services.settings.http
         self.is_leased = services.invoke.is_leased
@@ -195,6 +199,7 @@ class Door(HttpToolsProtocol):
         self._raw_head = b""
         """The head at the beginning of what was received last, if it may be worth remembering."""
         self._is_local_peer = False
+        self.inside: Inside | None = None
         self._is_in_message = False
         self._is_in_head = False
         self._refusal: tuple[int, str] | None = None
@@ -204,15 +209,23 @@ class Door(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         gate = self.gate
-        if len(gate.doors) >= gate.http.connections:
+        inside: Inside | None = self.app_state.get(INSIDE)
+        if inside is not None and inside.connections < CONNECTIONS:
+            inside.connections += 1
+            gate.inside += 1
+        elif inside is not None or len(gate.doors) - gate.inside >= gate.http.connections:
             transport.close()
             return
         gate.doors.add(self)
-        self._is_local_peer = self.client is not None and is_loopback(self.client[0])
+        self.inside = inside
+        self._is_local_peer = inside is None and self.client is not None and is_loopback(self.client[0])
         self.late_at_s = gate.services.clock.monotonic_s() + gate.http.head_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gate.doors.discard(self)
+        if self.inside is not None:
+            self.inside.connections -= 1
+            self.gate.inside -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -381,7 +394,9 @@ class Door(HttpToolsProtocol):
         identity = gate.services.identities.peek(head.authorization)
         if identity is None or head.body_bytes > identity.limits.payload_bytes:
             return None
-        if identity.is_loopback_only and not (self._is_local_peer and head.is_from_here):
+        if identity.is_loopback_only and not (
+            (self._is_local_peer and head.is_from_here) if self.inside is None else self.inside.may_use(identity)
+        ):
             return None
         target = head.target
         if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:

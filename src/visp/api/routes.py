@@ -32,6 +32,7 @@ from visp.api import (
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, render
 from visp.api.events import EventStream
+from visp.api.inside import INSIDE
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.types import Receive, Scope, Send
+
+    from visp.api.inside import Inside
 
     Open = Callable[[Request, Services], Awaitable[HttpAnswer]]
     Guarded = Callable[[Call], Awaitable[HttpAnswer | EventStream]]
@@ -146,17 +149,22 @@ class Site:
         is_api = path == API or path.startswith(API + "/")
         if request.method == "OPTIONS":
             return _options(is_api)
+        inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
+        if inside is not None and not is_api and path != "/":
+            return _only_options(id)  # what is an operator's is not a container's
         handler = self._open.get((request.method, path))
         if handler is not None:
             return await handler(request, self._services)
         if not is_api:
             return _only_options(id)
-        return await self._guarded_answer(request, path, id)
+        return await self._guarded_answer(request, path, id, inside)
 
-    async def _guarded_answer(self, request: Request, path: str, id: str) -> HttpAnswer | EventStream:
+    async def _guarded_answer(
+        self, request: Request, path: str, id: str, inside: Inside | None
+    ) -> HttpAnswer | EventStream:
         services = self._services
         peer = request.client.host if request.client else None
-        identity = await auth.identify(services.identities, request.headers, peer)
+        identity = await auth.identify(services.identities, request.headers, peer, inside)
         paths.check_names(request.method, path)
         found = self._match(request.method, path)
         if found is None:

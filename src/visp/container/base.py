@@ -15,6 +15,8 @@ import msgspec
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
+    from collections.abc import Sequence
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -102,6 +104,14 @@ class Container(Protocol):
         ...
 
     @property
+    def doors(self) -> Sequence[socket.socket]:
+        """They listen in the container's own network, at ports of its loopback address; closed by `destroy`.
+
+        None where it has no network of its own.
+        """
+        ...
+
+    @property
     def code_at(self) -> str:
         """Where its code folder is seen inside: `/action`, save where nothing is mounted."""
         ...
@@ -143,7 +153,12 @@ class Maker(Protocol):
 
 
 class Driver(Maker, Protocol):
-    """A way to make containers."""
+    """A way to make containers.
+
+    `has_doors`: they reach the platform by `DOOR_NAME`, and by no other way.
+    """
+
+    has_doors: bool
 
     async def start(self) -> None:
         """Checks that the driver works here.

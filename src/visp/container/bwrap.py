@@ -11,21 +11,34 @@ import asyncio
 import os
 import platform
 import shutil
+import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from visp.container import seccomp, spawn
 from visp.container.base import ContainerSpec
 from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
+from visp.container.template import CONTROL, ENCLOSURE, answer
+from visp.entity.relay import DOOR_NAME, DOOR_PORT, parse_relays
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
+    import io
+    from collections.abc import Sequence
+
+    from visp.container.base import Pipes
     from visp.container.local import LocalContainer, Place
+    from visp.container.spawn import Process
     from visp.settings import Settings
 
 INSIDE_UID = "65534"
-SECCOMP, ARGUMENTS = 9, 10
+SECCOMP, ARGUMENTS, INFORMATION = 9, 10, 11
+DOOR_S = 10.0
+HOSTS = f"127.0.0.1 localhost {DOOR_NAME}\n::1 localhost\n"
 STACK_BYTES = 8 * 1024 * 1024
 LOCKED_BYTES = 64 * 1024
 SHM_BYTES = 8 * 1024 * 1024
@@ -52,10 +65,14 @@ SYSTEM = (
 class BwrapDriver(LocalDriver):
     """Containers by bubblewrap."""
 
+    has_doors = True
+
     def __init__(self, settings: Settings, data_dir: Path, name: str = "bwrap") -> None:
         super().__init__(name, settings, data_dir, self._wrap_command)
         self._filter = b""
         self._programs: dict[str, str] = {}
+        self.ports = (DOOR_PORT, *parse_relays(settings.network.relays))
+        """Of each container's loopback address, that lead out of it."""
 
     async def start(self) -> None:
         """Also runs a trial container: what keeps it from running is told here, not at the first invocation."""
@@ -89,8 +106,9 @@ class BwrapDriver(LocalDriver):
 
     def view(self) -> tuple[str, ...]:
         """bubblewrap's words for what every container sees, but its code and programs."""
+        hosts = ("--ro-bind", str(self.cells.install("hosts", HOSTS.encode())), "/etc/hosts")
         own = ("--size", str(self.settings.container.file_bytes), "--tmpfs", "/tmp")
-        return (*SYSTEM, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
+        return (*SYSTEM, *hosts, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
 
     def rlimits(self, place: Place) -> dict[str, int]:
         """What bounds each process, by the kernel's names."""
@@ -117,7 +135,7 @@ class BwrapDriver(LocalDriver):
             options += ("--ro-bind", mount.host, mount.inside)
         options += ("--remount-ro", "/dev", "--disable-userns", "--seccomp", str(SECCOMP), "--remount-ro", "/")
         options += ("--chdir", WORKING)
-        argv = [programs["bwrap"], "--args", str(ARGUMENTS), "--", programs["prlimit"]]
+        argv = [programs["bwrap"], "--args", str(ARGUMENTS), "--info-fd", str(INFORMATION), "--", programs["prlimit"]]
         argv += (f"--{name}={value}" for name, value in self.rlimits(place).items())
         argv += spec.argv
         if place.uid is not None:
@@ -127,6 +145,54 @@ class BwrapDriver(LocalDriver):
         data = b"".join(option.encode() + b"\0" for option in options)
         descriptors = {SECCOMP: spawn.memory_file(self._filter), ARGUMENTS: spawn.memory_file(data)}
         return Launch(argv, {}, descriptors)
+
+    async def _begin(self, launch: Launch) -> tuple[Process, Pipes, Sequence[socket.socket]]:
+        told, told_inside = os.pipe2(os.O_CLOEXEC)
+        information = os.fdopen(told, "rb")
+        descriptors = launch.descriptors | {INFORMATION: told_inside}
+        try:
+            process, wire = self._start(msgspec.structs.replace(launch, descriptors=descriptors))
+        except BaseException:
+            information.close()
+            raise
+        pid = await _child_of(information)
+        return process, wire, () if pid is None else await self._doors_of(pid)
+
+    async def _doors_of(self, pid: int) -> Sequence[socket.socket]:
+        """Opens the doors of a sandbox whose first process this is; none if it has ended meanwhile."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            program = self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
+            argv = [sys.executable, "-I", "-S", str(program), "doors", str(pid), *map(str, self.ports)]
+            opener = spawn.start(argv, {}, {CONTROL: theirs.fileno()})
+            theirs.close()
+            try:
+                _, doors = await answer(ours)
+            except OSError:
+                doors = ()
+            await opener.exited
+        return doors
+
+
+async def _child_of(information: io.BufferedReader) -> int | None:
+    """The host's number of a sandbox's first process; None for one that was not made."""
+    said = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), information)
+    try:
+        async with asyncio.timeout(DOOR_S):
+            return msgspec.json.decode(await said.read(), type=_Information).child_pid
+    except (TimeoutError, msgspec.DecodeError):
+        return None
+    finally:
+        transport.close()
+
+
+class _Information(msgspec.Struct, rename="kebab"):
+    """What bubblewrap tells of itself."""
+
+    child_pid: int
 
 
 def find_programs() -> dict[str, str]:

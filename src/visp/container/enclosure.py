@@ -3,13 +3,17 @@
 Runs under the interpreter of the template's kind. Standard library only, Python 3.8 and newer. Started as a program it
 puts the root together that all its cells share and becomes the template; that one imports it and calls `serve`.
 
-The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, mounts}`. `words` are options of
-bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal; `first` is the
-template's program, which the interpreter finds once under the name that its launcher has later.
+The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, mounts, doors}`. `words` are
+options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal; `first` is
+the template's program, which the interpreter finds once under the name that its launcher has later; `doors` are
+ports of the loopback address that lead out.
+
+With the words `doors PID PORT…` it only opens those in a sandbox that stands already, and sends them on descriptor 3.
 """
 
 import array
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -34,10 +38,18 @@ PROGRAMS = "/visp"
 
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
 DETACH = 2
-NEW_MOUNTS, NEW_CGROUP, NEW_USER, NEW_PROCESSES = 0x00020000, 0x02000000, 0x10000000, 0x20000000
+NEW_MOUNTS, NEW_CGROUP, NEW_USER, NEW_PROCESSES, NEW_NETWORK = (
+    0x00020000,
+    0x02000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
 AS_SIBLING, INTO_CGROUP = 0x00008000, 0x200000000
 DIE_WITH_PARENT, DUMPABLE, NAME, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT = 1, 4, 15, 22, 24, 38, 47
 FILTER, CLEAR_ALL = 2, 4
+UP_AND_RUNNING, SET_FLAGS, OWNER_OF = 0x41, 0x8914, 0xB701
+DOOR_BACKLOG = 16
 CLONE3, MOUNT_SETATTR = 435, 442
 """Numbers that all machines share."""
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
@@ -272,6 +284,7 @@ class Ready:
         self.late = [(libc.unshare, plan["namespaces"] & NEW_CGROUP)]  # its root is the group that was joined
         self.uid = plan["uid"]
         self.env = plan["env"]
+        self.doors = plan["doors"]
         self.name = os.path.basename(os.path.realpath("/proc/self/exe"))
         self.enters = [*enters(plan)]
         self.furnishes = [*furnishes(plan)]
@@ -443,12 +456,15 @@ def obey(ready, channel, bare):
     """
     try:
         follow(ready.furnishes)
+        doors = open_doors(ready.doors if ready.flags & NEW_NETWORK else [])
     except OSError as error:
         tell(channel, f"no sandbox can be made: {error}")
         os._exit(CANNOT_ENTER)
     os.read(bare, 1)  # until the first process has closed its end
-    if not say(channel, b"{}"):
+    if not give(channel, doors):
         os._exit(CANNOT_ENTER)
+    for door in doors:
+        door.close()
     message, descriptors = receive(socket.socket(fileno=channel))
     if not message:
         os._exit(0)
@@ -475,6 +491,48 @@ def obey(ready, channel, bare):
             os.environ[name] = value
 
 
+def open_doors(ports):
+    """Sockets that listen at the loopback address of the network that this process is in."""
+    doors = []
+    for port in ports:
+        door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if not doors:
+            fcntl.ioctl(door, SET_FLAGS, struct.pack("16sh14x", b"lo", UP_AND_RUNNING))
+        door.bind(("127.0.0.1", port))
+        door.listen(DOOR_BACKLOG)
+        doors.append(door)
+    return doors
+
+
+def give(channel, doors):
+    """Hands the doors over; false when whoever asked is gone, or has given up."""
+    if not doors:
+        return say(channel, b"{}")
+    rights = array.array("i", [door.fileno() for door in doors])
+    try:
+        with socket.socket(fileno=os.dup(channel)) as sock:
+            sock.sendmsg([b"{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    except OSError:
+        return False
+    return True
+
+
+def open_elsewhere(pid, ports):
+    """The doors of a sandbox that stands: one whose network namespace is that of process `pid`, and not the host's."""
+    try:
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        is_own = os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino
+        if is_own and os.geteuid() != 0:
+            owner = check(libc.ioctl(network, OWNER_OF))
+            check(libc.setns(owner, NEW_USER))
+        if is_own:
+            check(libc.setns(network, NEW_NETWORK))
+            give(CONTROL, open_doors(ports))
+    except OSError:
+        pass  # it has ended
+    sys.exit()
+
+
 def show(order):
     """The code at /action, in front of the folder of all; programs of its own in front of the launcher."""
     if order["mounts"]:
@@ -487,4 +545,7 @@ def show(order):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["doors"]:
+        pid, *ports = map(int, sys.argv[2:])
+        open_elsewhere(pid, ports)
     main()

@@ -78,6 +78,7 @@ class FakeDriver:
     """
 
     name = "fake"
+    has_doors = False
 
     def __init__(
         self, settings: Settings | None = None, data_dir: Path | None = None, *, clock: Clock | None = None
@@ -119,6 +120,7 @@ class FakeContainer:
     """One end of four pipes, and the script at the other. `added` are the folders that `add_code` got."""
 
     code_at = "/action"
+    doors = ()
 
     def __init__(self, driver: FakeDriver, spec: ContainerSpec) -> None:
         self.id = spec.id

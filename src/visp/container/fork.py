@@ -97,7 +97,9 @@ class ForkDriver(BwrapDriver):
             await self._drop(blank)
             await asyncio.to_thread(self.remove_folder, spec.id)
             raise StartFailed(f"no container could be prepared: {error}") from None
-        return self._keep(LocalContainer(self, spec, blank.process, wire, blank.group, blank.uid, "/action"))
+        return self._keep(
+            LocalContainer(self, spec, blank.process, wire, blank.group, blank.uid, "/action", blank.doors)
+        )
 
     def _can_fork(self, spec: ContainerSpec) -> bool:
         """A cell sees nothing of the host's but the folder of cells."""
@@ -143,6 +145,7 @@ class ForkDriver(BwrapDriver):
             env=_environment({}),
             first=wanted.program,
             mounts=tuple((mount.host, mount.inside) for mount in wanted.mounts),
+            doors=self.ports,
         )
         enclosure = self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
         return Template(wanted.argv[0], enclosure, plan)

@@ -12,7 +12,8 @@ from visp.errors import ContainerGone
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import socket
+    from collections.abc import Awaitable, Callable, Sequence
 
     from visp.container.base import Address, Container, Exit, Pipes
 
@@ -36,6 +37,10 @@ class Guarded:
     @property
     def wire(self) -> Pipes | Address:
         return self._container.wire
+
+    @property
+    def doors(self) -> Sequence[socket.socket]:
+        return self._container.doors
 
     @property
     def code_at(self) -> str:

@@ -25,6 +25,9 @@ from visp.errors import StartFailed
 from visp.telemetry import log
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
     from visp.container.base import ContainerSpec
     from visp.container.cgroup import Group
     from visp.container.spawn import Process
@@ -76,8 +79,10 @@ class LocalContainer:
         group: Group | None,
         uid: int | None,
         code_at: str,
+        doors: Sequence[socket.socket] = (),
     ) -> None:
         self.id = spec.id
+        self.doors = doors
         self.wire = wire
         self.code_at = code_at
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
@@ -140,6 +145,8 @@ class LocalContainer:
         if left:
             log.error("container.not_gone", id=self.id, pid=self.pid, processes=len(left))
         close_pipes(self.wire)
+        for door in self.doors:
+            door.close()
         await asyncio.to_thread(self._clean)
         self._driver.forget(self, self._uid)
 
@@ -172,6 +179,7 @@ def close_pipes(wire: Pipes) -> None:
 class LocalDriver:
     """A driver over a `Wrap`."""
 
+    has_doors = False
     kills_tree = False
     """Whether ending the first process leaves others behind: so where there is no process namespace."""
 
@@ -213,14 +221,14 @@ class LocalDriver:
             if self.cgroups.hierarchies:
                 group = await asyncio.to_thread(self._make_group, spec)
             place = self._place(spec, group, uid)
-            process, wire = self._start(self._wrap(spec, place))
+            process, wire, doors = await self._begin(self._wrap(spec, place))
         except OSError as error:
             await self._undo(spec, group, uid)
             raise StartFailed(f"no container could be prepared: {error}") from None
         except StartFailed:
             await self._undo(spec, group, uid)
             raise
-        return self._keep(LocalContainer(self, spec, process, wire, group, uid, self.code_at(place.code)))
+        return self._keep(LocalContainer(self, spec, process, wire, group, uid, self.code_at(place.code), doors))
 
     def _make_group(self, spec: ContainerSpec) -> Group | None:
         group = self.cgroups.make(self.host_name(spec.id))
@@ -262,6 +270,10 @@ class LocalDriver:
     def code_at(self, code: Path) -> str:
         """Where the host folder `code` is seen inside."""
         return "/action"
+
+    async def _begin(self, launch: Launch) -> tuple[Process, Pipes, Sequence[socket.socket]]:
+        """The container's first process, how it is spoken to, and its doors."""
+        return *self._start(launch), ()
 
     def _start(self, launch: Launch) -> tuple[Process, Pipes]:
         inside, wire = open_pipes()

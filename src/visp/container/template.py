@@ -7,6 +7,7 @@ none of them.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import resource
@@ -33,6 +34,8 @@ CONTROL, PLAN = 3, 4
 """Its descriptors, beside 0-2."""
 ENCLOSURE = resources.files("visp.container").joinpath("enclosure.py")
 MESSAGE_BYTES = 64 * 1024
+RIGHTS_BYTES = socket.CMSG_SPACE(64 * 4)
+"""For as many descriptors."""
 REQUEST = struct.Struct("=IB")
 """A uid, and whether a descriptor is of the group to be born in."""
 READY_S = 10.0
@@ -53,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     first: str
     mounts: tuple[tuple[str, str], ...]
+    doors: tuple[int, ...]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,8 @@ class Blank:
 
     def __init__(self, process: Process, channel: socket.socket, uid: int | None, group: Group | None) -> None:
         self.process = process
+        self.doors: tuple[socket.socket, ...] = ()
+        """That lead out of it; once it is furnished."""
         self.uid = uid
         self.group = group
         self._channel = channel
@@ -96,6 +102,8 @@ class Blank:
     def end(self) -> None:
         """It was not needed; whoever made it waits for its process."""
         self._channel.close()
+        for door in self.doors:
+            door.close()
         self.process.kill()
 
 
@@ -132,10 +140,10 @@ class Template:
             async with asyncio.timeout(READY_S):
                 run.ask(theirs, uid, group)
                 theirs.close()  # so that the end of the last who holds it is seen
-                pid = (await _answer(ours)).get("pid")
+                pid = (await answer(ours))[0].get("pid")
                 assert isinstance(pid, int)
                 blank = Blank(Process(pid), ours, uid, group)
-                await _answer(ours)
+                _, blank.doors = await answer(ours)
         except BaseException as error:
             ours.close()
             if blank is not None:
@@ -242,8 +250,11 @@ class _Run:
         self._said = -1
 
 
-async def _answer(channel: socket.socket) -> dict[str, object]:
-    """The next message of a cell. Raises `StartFailed` for one that tells of an error, `OSError` for none."""
+async def answer(channel: socket.socket) -> tuple[dict[str, object], tuple[socket.socket, ...]]:
+    """The next message of a cell, and the doors that came with it.
+
+    Raises `StartFailed` for one that tells of an error, `OSError` for none.
+    """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_reader(channel.fileno(), lambda: None if ready.done() else ready.set_result(None))
@@ -251,10 +262,13 @@ async def _answer(channel: socket.socket) -> dict[str, object]:
         await ready
     finally:
         loop.remove_reader(channel.fileno())
-    data = channel.recv(MESSAGE_BYTES)
+    data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
+    doors = tuple(socket.socket(fileno=number) for _, _, content in extra for number in array.array("i", content))
+    for door in doors:
+        door.setblocking(False)
     if not data:
         raise ConnectionResetError("it ended")
     message = msgspec.json.decode(data, type=dict[str, object])
     if "error" in message:
         raise StartFailed(str(message["error"]))
-    return message
+    return message, doors

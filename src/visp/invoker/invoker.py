@@ -44,7 +44,8 @@ from visp.store.base import Work
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    import socket
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from visp.bus.base import Bus
     from visp.bus.messages import Deferred, Message
@@ -96,6 +97,7 @@ class Invoker:
         memory_mb: int,
         starts_limit: int,
         api_host: str,
+        open_doors: Callable[[Sequence[socket.socket], asyncio.Future[Any], Callable[[], str | None]], None],
         clock: Clock,
     ) -> None:
         self._id = id
@@ -113,6 +115,7 @@ class Invoker:
         self._memory_mb = memory_mb
         self._starts_limit = starts_limit
         self._api_host = api_host
+        self._open_doors = open_doors
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -297,6 +300,7 @@ class Invoker:
         if slot.state in (State.REMOVING, State.GONE):
             await container.destroy()
             raise StartFailed("the invoker is closing")
+        self._open_doors(container.doors, container.exited, lambda: None if slot.key is None else slot.key.namespace)
         slot.logs = LogCollector(self._clock.now_ns, is_sentinelled=isinstance(container.wire, Address))
         slot.client = self._connect(container, slot.kind, slot.logs.feed)
         container.exited.add_done_callback(lambda _: self._exited(slot, container))

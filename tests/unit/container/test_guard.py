@@ -16,6 +16,7 @@ class Worst:
 
     id = "c1"
     code_at = "/action"
+    doors = ()
 
     def __init__(self, act: Callable[[], Awaitable[bool]]) -> None:
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()

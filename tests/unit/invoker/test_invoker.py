@@ -120,6 +120,7 @@ class Plane:
             memory_mb=memory_mb,
             starts_limit=4,
             api_host="http://api",
+            open_doors=lambda *_: None,
             clock=clock,
         )
 
@@ -802,6 +803,7 @@ class ImageContainer:
     """A fake image process: a server of `/init` and `/run` on loopback, its output followed beside."""
 
     code_at = "/action"
+    doors = ()
 
     def __init__(self, images: "Images", spec: ContainerSpec) -> None:
         self.id = spec.id
