@@ -85,6 +85,18 @@ def export(
         raise PortableError(f"the archive cannot be written: {error.strerror or error}") from None
 
 
+def show(settings: Settings, table: str, emit: Callable[[bytes], object], *, has_keys: bool) -> list[str]:
+    """Gives a line for each document of a table (`takeout.TABLES`) to `emit`; what could not be read.
+
+    Raises `PortableError`.
+    """
+    data_dir = data_dir_of(settings)
+    if not (data_dir / check.ENTITIES).exists():
+        raise PortableError(f"{data_dir} holds no data of a server: name its folder by --data-dir")
+    key_of = _opener(settings, data_dir) if has_keys else None
+    return takeout.show(data_dir, table, lambda _, line: emit(line + b"\n"), key_of)
+
+
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[IO[bytes]]:
     """A file for its owner alone, which gets its name when all of it is on disk."""

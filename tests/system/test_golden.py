@@ -14,7 +14,7 @@ from visp.entity.subject import GUEST_KEY, GUEST_UUID
 
 GOLDEN = Path(__file__).parent / "golden"
 OTHERS = ("web.",)
-"""Cases of what is not built yet: compositions, web actions."""
+"""Cases of what is not built yet: web actions."""
 
 
 @pytest.mark.slow  # the story of 414 requests takes about fifteen seconds, most of them waits of its own

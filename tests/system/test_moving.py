@@ -108,6 +108,13 @@ def test_everything_moves(place: Place, other: Place) -> None:
     done = admin(place, "import", one)
     assert (done.returncode, "another server uses" in done.stderr) == (1, True)
 
+    for table, count in (("whisks", 9), ("subjects", 3), ("activations", 9)):
+        done = admin(place, "db", "get", table)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert (done.returncode, len(found)) == (0, count), done
+        assert alice.partition(":")[2] not in done.stdout
+    assert alice.partition(":")[2] in admin(place, "db", "get", "subjects", "--keys").stdout
+
     done = admin(other, "import", one)
     assert done.returncode == 0, done
     assert done.stdout.startswith("imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 9 act")

@@ -1,4 +1,4 @@
-"""`visp admin`: user, limits, backup, restore, check, export, import, import-openwhisk."""
+"""`visp admin`: user, limits, backup, restore, check, db, export, import, import-openwhisk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from visp.cli import output
 from visp.cli.command import Command, Group
-from visp.cli.portable import export, import_, import_openwhisk
+from visp.cli.portable import db, export, import_, import_openwhisk
 from visp.cli.progress import Progress as _Progress
 from visp.cli.progress import size as _size
 from visp.cli.settings_flags import data_flags, load
@@ -26,6 +26,7 @@ def admin() -> None:
 
 admin.add_command(user)
 admin.add_command(limits)
+admin.add_command(db)
 admin.add_command(export)
 admin.add_command(import_)
 admin.add_command(import_openwhisk)

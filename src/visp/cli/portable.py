@@ -1,4 +1,4 @@
-"""`visp admin export`, `import` and `import-openwhisk`."""
+"""`visp admin export`, `import`, `import-openwhisk` and `db`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from visp.cli import output
-from visp.cli.command import Command
+from visp.cli.command import Command, Group
 from visp.cli.exits import misuse
 from visp.cli.progress import Progress
 from visp.cli.settings_flags import data_flags, load
@@ -69,6 +69,40 @@ def export(
     say(f"{'written' if file == STREAM else file}: {_counted(manifest.counts)}")
     if not is_keyless and manifest.counts["subjects"]:
         output.note("keys are in clear in it: keep it as you keep them")
+    for damage in damages:
+        output.warning(damage)
+    ctx.exit(1 if damages else 0)
+
+
+@click.group(cls=Group)
+def db() -> None:
+    """Look at what is stored, as it is stored."""
+
+
+@db.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  visp admin db get whisks | jq .name
+  visp admin db get subjects --keys
+""",
+)
+@click.argument("table", type=click.Choice(("subjects", "whisks", "activations")))
+@click.option("--keys", "has_keys", is_flag=True, help="Show keys, too.")
+@data_flags
+@click.pass_context
+def get(
+    ctx: click.Context, /, table: str, has_keys: bool, config: str | None, others: tuple[str, ...], **named: Any
+) -> None:
+    """Print every document of a table as a line of JSON, while a server runs or not.
+
+    `whisks` are packages, actions, triggers and rules; a large action's code is named by its hash.
+    """
+    from visp import moving
+
+    output.note(f"getting contents for {table} (primary index)")
+    damages = moving.show(_settings(config, others, named), table, sys.stdout.buffer.write, has_keys=has_keys)
+    sys.stdout.flush()
     for damage in damages:
         output.warning(damage)
     ctx.exit(1 if damages else 0)

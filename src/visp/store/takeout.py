@@ -44,21 +44,56 @@ def take_out(
 
     `key_of` opens a key; None leaves all of them out. Raises `PortableError` and `OSError`.
     """
-    leaving = _Leaving(data_dir, Writer(file), progress)
+    writer = Writer(file)
+    leaving = _Leaving(data_dir, writer.document, progress, writer)
     try:
         leaving.entities(key_of)
         if has_activations:
             leaving.activations()
     except FAILURES as error:
         raise PortableError(f"the archive cannot be made: {error}; {CHECK}") from None
-    return leaving.writer.finish(has_keys=key_of is not None, has_activations=has_activations), leaving.damages
+    return writer.finish(has_keys=key_of is not None, has_activations=has_activations), leaving.damages
+
+
+TABLES = ("subjects", "whisks", "activations")
+"""What OpenWhisk keeps apart: keys with limits, entities, records."""
+
+
+def show(
+    data_dir: Path, table: str, emit: Callable[[str, bytes], object], key_of: Callable[[KeyRecord], str] | None
+) -> list[str]:
+    """Gives each document of a table to `emit`, with its kind; what could not be read. Code is left out.
+
+    Raises `PortableError`.
+    """
+    leaving = _Leaving(data_dir, emit, lambda _, __: None)
+    try:
+        if table == "activations":
+            leaving.activations()
+        else:
+            with read_only(data_dir / check.ENTITIES) as db:
+                db.execute("BEGIN")
+                if table == "subjects":
+                    leaving.subjects(db, key_of)
+                else:
+                    leaving.documents(db, {})
+    except FAILURES as error:
+        raise PortableError(f"the data cannot be read: {error}; {CHECK}") from None
+    return leaving.damages
 
 
 class _Leaving:
-    """One archive on its way."""
+    """Documents on their way out; code goes to the archive, where there is one."""
 
-    def __init__(self, data_dir: Path, writer: Writer, progress: Callable[[str, int], None]) -> None:
-        self.writer = writer
+    def __init__(
+        self,
+        data_dir: Path,
+        emit: Callable[[str, bytes], object],
+        progress: Callable[[str, int], None],
+        writer: Writer | None = None,
+    ) -> None:
+        self._emit = emit
+        self._writer = writer
         self.damages: list[str] = []
         self._data_dir = data_dir
         self._progress = progress
@@ -76,8 +111,8 @@ class _Leaving:
                     continue
                 for digest, id in missing.items():
                     self.damages.append(f"the code {digest} of {id} is missing or damaged: the action is left out")
-                self._documents(db, missing)
-                self._subjects(db, key_of)
+                self.documents(db, missing)
+                self.subjects(db, key_of)
                 return
 
     def _code(self, db: sqlite3.Connection) -> dict[str, str]:
@@ -95,11 +130,12 @@ class _Leaving:
                 missing[digest] = document.id
                 continue
             self._progress(f"code/{digest}", len(content))
-            self.writer.code(digest, content)
+            if self._writer is not None:
+                self._writer.code(digest, content)
             self._written.add(digest)
         return missing
 
-    def _documents(self, db: sqlite3.Connection, missing: dict[str, str]) -> None:
+    def documents(self, db: sqlite3.Connection, missing: dict[str, str]) -> None:
         for collection in portable.COLLECTIONS:
             for document in self._scan(db, collection):
                 entity = from_document(document)
@@ -123,7 +159,7 @@ class _Leaving:
                 yield document
             after = found[-1][0]
 
-    def _subjects(self, db: sqlite3.Connection, key_of: Callable[[KeyRecord], str] | None) -> None:
+    def subjects(self, db: sqlite3.Connection, key_of: Callable[[KeyRecord], str] | None) -> None:
         held: dict[str, list[KeyRecord]] = {}
         for row in db.execute(sqlite.ALL_KEYS).fetchall():
             try:
@@ -162,7 +198,7 @@ class _Leaving:
         self._told[kind] = written + 1, size_bytes + len(line)
         if written % PAGE == 0:
             self._progress(kind, size_bytes)
-        self.writer.document(kind, line)
+        self._emit(kind, line)
 
 
 def _records(path: Path) -> Iterator[rows.ActivationRow]:
