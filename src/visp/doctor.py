@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp import premises, roles
-from visp.container import selftest
+from visp import equipment, premises, roles
+from visp.care import data_dir_of
+from visp.container import selftest, trees
 from visp.container.bwrap import BwrapDriver
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.errors import VispError
-from visp.runtime import local
+from visp.runtime import local, modules
 
 if TYPE_CHECKING:
     from visp.container.base import Driver
@@ -55,6 +56,7 @@ async def examine(settings: Settings) -> list[Finding]:
             finally:
                 await driver.close()
     findings += _kinds(settings)
+    findings += _modules(settings)
     return findings
 
 
@@ -195,3 +197,25 @@ def _kinds(settings: Settings) -> list[Finding]:
             says = f"no program for {', '.join(found)} (looked in {local.SEARCHED})"
             out.append(Finding(name=f"kinds {family}", is_ok=False, says=says, mend=mend))
     return out
+
+
+def _modules(settings: Settings) -> list[Finding]:
+    """What OpenWhisk's images bring: actions that have their own, or need none, do without."""
+    try:
+        kinds = [one.kind for one in equipment.survey(settings) if one.modules is not None and one.program is not None]
+    except VispError:  # of the manifest, which is told already
+        return []
+    if not kinds:
+        return []
+    name, data_dir = f"modules {modules.FAMILY}", data_dir_of(settings)
+    state = equipment.state_of(data_dir)
+    says = f"{equipment.modules_in_words()}: {state} in {modules.folder_of(data_dir)}"
+    if state == "installed":
+        try:
+            trees.stamp(modules.tree_of(data_dir))
+            return [Finding(name=name, is_ok=True, says=says)]
+        except (VispError, OSError) as error:
+            says = str(error)
+    where = f" --data-dir {data_dir}" if settings.data_dir else ""
+    mend = f"visp runtime install {kinds[-1]}{where}"
+    return [Finding(name=name, is_ok=False, says=says, mend=mend, is_optional=True)]

@@ -52,7 +52,7 @@ from visp.entity.subject import GUEST, SYSTEM
 from visp.errors import StartFailed
 from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
-from visp.runtime import local
+from visp.runtime import local, modules
 from visp.runtime.base import PreparedCode
 from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
@@ -121,8 +121,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     locks = premises.read_locks(settings)
     driver = make_driver(settings, shard.home_dir(data_dir, number))
     gated = GatedMaker(driver)
-    finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))  # while the stores are opened
     doors = Doors(premises.read_relays(settings))
+    # while the stores are opened
+    finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver, data_dir))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(finding.cancel)
         stack.callback(doors.close)
@@ -379,7 +380,7 @@ class GatedMaker:
         self._is_fit.cancel()
 
 
-async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKind], Manifest]:
+async def _kinds(manifest: Manifest, driver: Driver, data_dir: Path) -> tuple[dict[str, LocalKind], Manifest]:
     """The kinds that run here, and the manifest as this machine offers it.
 
     An image driver runs none locally; the one that runs nothing takes each of them.
@@ -393,7 +394,8 @@ async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKin
         names = [kind.kind for kind in manifest.kinds()] if isinstance(driver, FakeDriver) else []
         return {name: LocalKind(name, "", nothing, "") for name in names}, manifest
     await asyncio.to_thread(driver.cells.prepare)
-    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install)
+    tree = await asyncio.to_thread(driver.cells.bring, modules.tree_of(data_dir))
+    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install, tree)
     return kinds, local.offer(manifest, frozenset(kinds))
 
 

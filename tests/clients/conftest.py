@@ -12,16 +12,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
-from tests.system.conftest import GUEST, api, server
-from tests.system.places import TRUSTING
+from tests.system.conftest import GUEST, api, modules, server
+from tests.system.places import Place, opened
 
 from visp.client import running
 
-__all__ = ["api", "server"]  # fixtures
+__all__ = ["api", "modules", "server"]  # fixtures
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
@@ -81,18 +80,8 @@ def node(server: running.Server, *words: str, folder: Path = HERE, **variables: 
 
 
 @pytest.fixture(scope="session")
-def equipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Server]:
-    """A server whose Node.js actions find the module `openwhisk`, as they do in OpenWhisk's images, and overlap.
-
-    The sandbox shows no modules to the kinds yet, so this is the driver without one, with a preloaded script.
-    """
-    folder = tmp_path_factory.mktemp("manifest")
-    modules = folder / "modules.js"
-    modules.write_text(f"process.env.NODE_PATH = {json.dumps(str(MODULES))}; require('node:module')._initPaths()")
-    manifest = json.loads(resources.files("visp.runtime").joinpath("manifest.json").read_bytes())
-    for kind in manifest["runtimes"]["nodejs"]:
-        kind["local"]["arguments"] += ["--require", str(modules)]
-    file = folder / "manifest.json"
-    file.write_text(json.dumps(manifest))
-    with running.running({"manifest": file, "limits.concurrency": 200}, flags=TRUSTING) as server:
-        yield server
+def equipped(modules: Path) -> Iterator[running.Server]:
+    """A server whose Node.js actions find what OpenWhisk's images bring, and overlap where they ask for it."""
+    with opened(Place) as place:
+        place.equip(modules)
+        yield place.start(limits__concurrency=200)

@@ -70,9 +70,9 @@ def test_the_commands_compile_and_deploy(equipped: running.Server, tmp_path: Pat
         node(equipped, f"{BIN}/deploy.js", "co-password", str(compiled))
 
 
-@pytest.mark.xfail(strict=True, reason="the kinds bring none of the modules that OpenWhisk's images have")
-def test_what_the_library_deploys_runs_in_the_sandbox(api: Api) -> None:
-    """Then `equipped` can go: a conductor asks for `openwhisk` as soon as it is loaded, the others when it forks."""
+def test_what_the_library_deploys_finds_its_modules(equipped: running.Server) -> None:
+    """A conductor asks for `openwhisk` as soon as it is loaded, for the others when it forks."""
+    api = Api(equipped.url)
     api.action("co-modules", MODULES, "nodejs:default")
     names = ["openwhisk", "redis", "redis-commands", "serialize-error", "uuid"]
     assert api.run("co-modules", {"names": names}) == {"missing": []}

@@ -5,7 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -104,6 +108,25 @@ def server() -> Iterator[running.Server]:
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
     with running.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `visp runtime install` leaves in a data folder; a test copies it into its own."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed: apt-get install npm")
+    data_dir = tmp_path_factory.mktemp("modules")
+    done = subprocess.run(
+        [sys.executable, "-m", "visp", "runtime", "install", "nodejs", "--data-dir", str(data_dir)],
+        env=os.environ | {"npm_config_prefer_offline": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "cannot reach its registry" in done.stderr:
+        pytest.skip("npm cannot reach its registry, and has not kept the modules")
+    assert done.returncode == 0, done.stderr
+    return data_dir / "runtimes"
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import tempfile
 from collections import Counter
@@ -24,6 +25,11 @@ class Place:
         self.data_dir = folder / "data"
         self.effects = folder / "effects"
         self._servers: list[Server] = []
+
+    def equip(self, modules: Path) -> None:
+        """Puts modules there, as `visp runtime install` leaves them."""
+        self.data_dir.mkdir(mode=0o700)
+        shutil.copytree(modules, self.data_dir / "runtimes", symlinks=True)
 
     def start(self, *flags: str, **settings: Any) -> Server:
         """`pool__memory_mb=256` is the setting `pool.memory_mb`."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 UID = 64_123
 
 
-def _why_not() -> str | None:
+def can_be_another() -> str | None:
+    """Why no server of another user can be started here, None where one can."""
     if os.geteuid() != 0:
         return "the other tests run as a normal user already"
     if not has_sandbox():
@@ -39,7 +40,7 @@ def _why_not() -> str | None:
     return None if can.returncode == 0 else "a normal user cannot reach this Python, or the project"
 
 
-pytestmark = pytest.mark.skipif(_why_not() is not None, reason=_why_not() or "")
+pytestmark = pytest.mark.skipif(can_be_another() is not None, reason=can_be_another() or "")
 
 
 @pytest.fixture

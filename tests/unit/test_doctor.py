@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from visp import doctor, settings
-from visp.runtime import local
+from visp.runtime import local, modules
 
 
 def load(tmp_path: Path, **flags: object) -> settings.Settings:
@@ -51,3 +51,13 @@ async def test_a_port_that_another_program_has(tmp_path: Path, monkeypatch: pyte
 async def test_a_driver_that_is_not_allowed(tmp_path: Path) -> None:
     found = await named(tmp_path, driver="process")
     assert "--i-trust-all-code" in found["driver"].says
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+async def test_modules_that_are_installed_or_not(tmp_path: Path) -> None:
+    found = await named(tmp_path, driver="process")  # not allowed, which saves the sandbox
+    assert found["modules nodejs"].is_optional
+    assert str(found["modules nodejs"].mend).endswith(f"visp runtime install nodejs:20 --data-dir {tmp_path}/data")
+    modules.tree_of(tmp_path / "data").mkdir(parents=True)
+    (modules.folder_of(tmp_path / "data") / "package-lock.json").write_bytes(modules.shipped("package-lock.json"))
+    assert (await named(tmp_path, driver="process"))["modules nodejs"].is_ok

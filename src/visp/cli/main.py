@@ -19,6 +19,7 @@ from visp.errors import VispError
 NOUNS = {
     "start": "visp.cli.start:start",
     "doctor": "visp.cli.doctor:doctor",
+    "runtime": "visp.cli.runtime:runtime",
     "admin": "visp.cli.admin:admin",
     "config": "visp.cli.config:config",
     "sim": "visp.cli.sim:sim",

@@ -1,4 +1,4 @@
-"""Folders that containers see: launchers, unpacked code, and each container's own code folder.
+"""Folders that containers see: launchers, modules, unpacked code, and each container's own code folder.
 
 They lie where a container's uid can reach them: below a folder of mode 0711 for root, in the data folder else. Code
 cache and cells share a file system, so that code arrives in a running container by hard links.
@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visp.container import trees
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Cells:
         self.folder = folder
         self.code = folder / "code"
         self._launchers = folder / "launchers"
+        self._trees = folder / "trees"
         self.own = folder / "cells"
 
     @classmethod
@@ -43,7 +45,7 @@ class Cells:
     def prepare(self) -> None:
         """Makes the folders; raises `StartFailed` when they cannot be."""
         try:
-            for path in (self.folder.parent, self.folder, self.code, self._launchers, self.own):
+            for path in (self.folder.parent, self.folder, self.code, self._launchers, self._trees, self.own):
                 path.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.folder.chmod(0o711)
             if os.geteuid() == 0:
@@ -64,6 +66,10 @@ class Cells:
             draft.chmod(0o444)
             os.replace(draft, path)
         return path
+
+    def bring(self, tree: Path) -> Path | None:
+        """A copy of a tree that every container may see; None where there is none, or it is too large. Blocks."""
+        return trees.bring(tree, self._trees)
 
     def make(self, id: str) -> Path:
         """A container's own, empty code folder."""

@@ -48,7 +48,8 @@ class ProcessDriver(LocalDriver):
         assert self._setpriv is not None
         argv = [self._on_host(word, spec) for word in spec.argv]
         argv = joined(SHELL, place.group_files, [self._setpriv, "--pdeathsig", "KILL", *argv])
-        return Launch(argv, _ENVIRONMENT | spec.env | {watch.MARK: place.name}, {})
+        env = {name: self._on_host(value, spec) for name, value in spec.env.items()}
+        return Launch(argv, _ENVIRONMENT | env | {watch.MARK: place.name}, {})
 
     def _on_host(self, word: str, spec: ContainerSpec) -> str:
         """A path inside as it is called outside."""

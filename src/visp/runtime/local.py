@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.runtime_manifest import LocalRuntime
+from visp.runtime import modules
 from visp.runtime.base import Command
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ _INSIDE = "/visp"
 
 
 class LocalKind(msgspec.Struct, frozen=True):
-    """One kind with its program; `launcher` and `template` are where these lie on the host."""
+    """One kind with its program; `launcher`, `template` and `modules` are where these lie on the host."""
 
     name: str
     program: str
     runtime: LocalRuntime
     launcher: str
     template: str | None = None
+    modules: str | None = None
 
     def command(self, memory_mb: int) -> Command:
         """What is started for it in a container with this much memory."""
@@ -49,14 +51,16 @@ class LocalKind(msgspec.Struct, frozen=True):
         arguments = (argument.replace("{heap_mb}", heap_mb) for argument in self.runtime.arguments)
         return Command(
             argv=(self.program, *arguments, inside),
-            env={},
-            mounts=((self.launcher, inside),),
+            env={} if self.modules is None else {modules.VARIABLE: modules.INSIDE},
+            mounts=((self.launcher, inside), *([] if self.modules is None else [(self.modules, modules.INSIDE)])),
             template=self.template,
         )
 
 
-def find(manifest: Manifest, install: Callable[[str, bytes], Path]) -> dict[str, LocalKind]:
+def find(manifest: Manifest, install: Callable[[str, bytes], Path], tree: Path | None = None) -> dict[str, LocalKind]:
     """The kinds whose program is here, by name; `install` puts a launcher where containers can see it.
+
+    `tree` is the folder of modules that containers can see, if there is one.
 
     Blocks: every program is asked for its version, all at once.
     """
@@ -70,6 +74,7 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path]) -> dict[str,
             local,
             str(install(local.launcher, read_program(local.launcher))),
             _install_template(local.launcher, install),
+            str(tree) if tree is not None and kind.family == modules.FAMILY else None,
         )
         for (kind, local), program in zip(kinds, programs, strict=True)
         if program is not None
@@ -91,13 +96,14 @@ def find_program(local: LocalRuntime) -> str | None:
         if (
             path is not None
             and os.path.realpath(path).startswith(VISIBLE + "/")
-            and _version(path).startswith(local.version)
+            and version_of(path).startswith(local.version)
         ):
             return path
     return None
 
 
-def _version(program: str) -> str:
+def version_of(program: str) -> str:
+    """What a program says to `--version`; empty where it says nothing."""
     try:
         asked = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=VERSION_S, env={}, check=False

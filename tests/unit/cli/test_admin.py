@@ -50,6 +50,7 @@ def test_backup_into_a_folder_and_back(visp, data: Path, tmp_path: Path):
     assert "… entities.db" in done.stderr
 
     target = tmp_path / "target"
+    (target / "runtimes").mkdir(parents=True)  # what was installed may be there before
     done = visp("admin", "restore", str(file), "--data-dir", str(target))
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("restored 1 files, ")
