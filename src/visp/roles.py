@@ -12,6 +12,7 @@ import importlib
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
 from visp.controller.hooks import Hooks
 from visp.controller.idempotency import Idempotency
-from visp.controller.identities import Identities
+from visp.controller.identities import Identities, own_days
 from visp.controller.invoke import Invoke
 from visp.controller.later import Later
 from visp.controller.outbound import Outbound
@@ -128,7 +129,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         stack.callback(finding.cancel)
         stack.callback(doors.close)
         neighbours = _neighbours(settings, data_dir, number, clock)
-        ground = await stack.enter_async_context(shard.standing(settings, data_dir, number, clock, neighbours))
+        ground = await stack.enter_async_context(
+            shard.standing(settings, data_dir, number, clock, neighbours, partial(own_days, platform=settings.limits))
+        )
         bus, ledger, throttle = ground.bus, ground.ledger, ground.throttle
         stack.push_async_callback(driver.close)
         stack.callback(gated.close)

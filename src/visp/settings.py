@@ -130,7 +130,11 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`[retention]`: how long activation records are kept."""
 
     days: Annotated[
-        float, Meta(description="records older than this many days are removed; 0 keeps them whatever their age")
+        float,
+        Meta(
+            description="records that started more than this many days ago are removed, but for namespaces with a "
+            "limit `retentionDays`; 0 keeps them whatever their age"
+        ),
     ] = 7.0
     bytes: Annotated[
         Count,

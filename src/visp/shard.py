@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,12 +21,14 @@ from visp.store.ledger import EmbeddedLedger
 from visp.store.sqlite import SqliteActivations, SqliteEntities
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Mapping
     from pathlib import Path
 
     from visp.clock import Clock
     from visp.neighbours import Neighbours
     from visp.settings import Settings
+    from visp.store.base import SubjectStore
+    from visp.store.ledger import OwnDays
 
 FIRST = 0
 """The shard that writes entities, does what is done once for the server, and keeps what no shard is there for."""
@@ -53,9 +56,17 @@ def home_dir(data_dir: Path, number: int) -> Path:
 
 @contextlib.asynccontextmanager
 async def standing(
-    settings: Settings, data_dir: Path, number: int, clock: Clock, neighbours: Neighbours | None
+    settings: Settings,
+    data_dir: Path,
+    number: int,
+    clock: Clock,
+    neighbours: Neighbours | None,
+    own_days: Callable[[SubjectStore], Awaitable[Mapping[str, float]]],
 ) -> AsyncIterator[Ground]:
-    """Opens it all; what neighbours share is closed to them until they join."""
+    """Opens it all; what neighbours share is closed to them until they join.
+
+    `own_days`: for how many days namespaces keep their records for which an operator has set it.
+    """
     count = settings.workers
     async with contextlib.AsyncExitStack() as stack:
         entities = data_dir / "entities.db"
@@ -64,7 +75,7 @@ async def standing(
         left = left_behind(data_dir, count)
         ledgers: dict[int, EmbeddedLedger] = {}
         for shard in (number, *left) if number == FIRST else (number,):
-            ledgers[shard] = await _open_ledger(settings, data_dir, shard, clock)
+            ledgers[shard] = await _open_ledger(settings, data_dir, shard, clock, partial(own_days, store))
             stack.push_async_callback(ledgers[shard].close)
         own = ledgers[number]
         ledger: Ledger = own
@@ -102,8 +113,10 @@ def left_behind(data_dir: Path, count: int) -> list[int]:
     return sorted(number for number in numbers if number >= count)
 
 
-async def _open_ledger(settings: Settings, data_dir: Path, shard: int, clock: Clock) -> EmbeddedLedger:
+async def _open_ledger(
+    settings: Settings, data_dir: Path, shard: int, clock: Clock, own_days: OwnDays
+) -> EmbeddedLedger:
     index = await SqliteActivations.open(data_dir / f"activations-{shard}.db")
-    ledger = EmbeddedLedger(data_dir / "ledger" / str(shard), index, settings, clock)
+    ledger = EmbeddedLedger(data_dir / "ledger" / str(shard), index, settings, clock, own_days)
     await ledger.open()
     return ledger

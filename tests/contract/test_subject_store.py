@@ -48,7 +48,9 @@ async def test_limits_are_set_replaced_and_taken_away(store: SubjectStore) -> No
     await store.put_limits("other", b"{}")
     await store.put_limits("ns", b'{"a":2}')
     assert await store.limits("ns") == b'{"a":2}'
+    assert sorted(await store.all_limits()) == [("ns", b'{"a":2}'), ("other", b"{}")]
     await store.put_limits("ns", None)
+    assert await store.all_limits() == [("other", b"{}")]
     assert await store.limits("ns") is None
     assert await store.limits("other") == b"{}"
     await store.put_limits("ns", None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,9 @@ class SimIndex:
         twin._records = self._records
         return twin
 
-    async def sweep(self, before_ms: int | None, max_bytes: int) -> int:
+    async def sweep(
+        self, before_ms: int | None, max_bytes: int, own_before_ms: Mapping[str, int | None] | None = None
+    ) -> int:
         return 0  # nothing gets old here
 
     async def close(self) -> None:

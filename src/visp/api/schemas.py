@@ -364,6 +364,7 @@ class NamespaceLimits(msgspec.Struct, kw_only=True, rename="camel"):
     truncation_size: str | UnsetType = UNSET
     warmed_container_keeping_count: Count | UnsetType = UNSET
     warmed_container_keeping_timeout: str | UnsetType = UNSET
+    retention_days: Annotated[float, Meta(description="of records; 0: whatever their age")] | UnsetType = UNSET
 
 
 class Runtime(msgspec.Struct, kw_only=True, rename="camel"):

@@ -188,6 +188,7 @@ def limits() -> None:
 Examples:
   visp admin limits set alice --limit invocationsPerMinute 600 --limit concurrentInvocations 100
   visp admin limits set alice --limit allowedKinds '["nodejs:20"]' --limit storeActivations false
+  visp admin limits set alice --limit retentionDays 30
 """,
 )
 @click.argument("namespace")

@@ -7,9 +7,10 @@ is not stored: it exists only while the server listens on loopback, and then onl
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import Meta
 
 from visp import wording
 from visp.entity import follow
@@ -47,10 +48,11 @@ if TYPE_CHECKING:
 CACHED_HEADERS = 10_000
 WATCH_S = 0.5
 NONCE_BYTES = 12
+RETENTION_DAYS = b"retentionDays"
 
 
 class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
-    """What an operator may set for a namespace (OpenWhisk's names); None leaves the platform's value."""
+    """What an operator may set for a namespace (OpenWhisk's names, and some of our own); None leaves the platform's."""
 
     invocations_per_minute: int | None = None
     fires_per_minute: int | None = None
@@ -72,6 +74,7 @@ class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
     warmed_container_keeping_timeout: str | None = None
     retry: follow.RetryPolicy | None = None
     dead_letter: bool | None = None
+    retention_days: Annotated[float, Meta(ge=0)] | None = None
 
 
 class Identities:
@@ -198,12 +201,25 @@ class Identities:
         return auth
 
     async def _limits_of(self, namespace: str) -> UserLimits:
-        stored = await self._subjects.limits(namespace)
-        try:
-            return effective_limits(msgspec.json.decode(stored or b"{}", type=NamespaceLimits), self._limits)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-            # a malformed record as a whole falls back to the defaults, as in OpenWhisk
-            return effective_limits(NamespaceLimits(), self._limits)
+        return _read_limits(await self._subjects.limits(namespace) or b"{}", self._limits)
+
+
+async def own_days(subjects: SubjectStore, platform: Limits) -> dict[str, float]:
+    """For how many days namespaces keep their records for which an operator has set it; raises `Corrupt`."""
+    found = {
+        namespace: _read_limits(stored, platform).retention_days
+        for namespace, stored in await subjects.all_limits()
+        if RETENTION_DAYS in stored  # most namespaces have none
+    }
+    return {namespace: days for namespace, days in found.items() if days is not None}
+
+
+def _read_limits(stored: bytes, platform: Limits) -> UserLimits:
+    try:
+        return effective_limits(msgspec.json.decode(stored, type=NamespaceLimits), platform)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        # a malformed record as a whole falls back to the defaults, as in OpenWhisk
+        return effective_limits(NamespaceLimits(), platform)
 
 
 def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
@@ -227,6 +243,7 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         "truncationSize": None if own.truncation_size is None else render_byte_size(shown_bytes),
         "warmedContainerKeepingCount": own.warmed_container_keeping_count,
         "warmedContainerKeepingTimeout": own.warmed_container_keeping_timeout,
+        "retentionDays": own.retention_days,
     }
     return UserLimits(
         invocations_per_minute=_or(own.invocations_per_minute, platform.invocations_per_minute),
@@ -244,6 +261,7 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         are_narrowed=any(field is not None for field in narrowing),
         allowed_kinds=frozenset(own.allowed_kinds or ()),
         is_storing=own.store_activations is not False,
+        retention_days=own.retention_days,
         follow=follow.merged(follow.Follow(retry=own.retry, dead_letter="" if own.dead_letter else None)),
         own={name: value for name, value in own_only.items() if value is not None},
     )

@@ -65,6 +65,8 @@ class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
     allowed_kinds: frozenset[str] = frozenset()
     is_storing: bool = True
     """Whether records of activations are kept."""
+    retention_days: float | None = None
+    """For how long, 0 whatever their age; None: as the platform does."""
     follow: Follow | None = None
     """What follows from a failure where neither rule nor action say so."""
     own: dict[str, object] = {}

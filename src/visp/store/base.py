@@ -142,6 +142,10 @@ class SubjectStore(Protocol):
         """The namespace's own limits, JSON, or None."""
         ...
 
+    async def all_limits(self) -> list[tuple[str, bytes]]:
+        """Each namespace that has limits of its own, with them; raises `Corrupt` when those of one do not read."""
+        ...
+
     async def put_limits(self, namespace: str, limits: bytes | None) -> None:
         """Replaces the namespace's limits; None removes them."""
         ...

@@ -28,7 +28,7 @@ from visp.telemetry import log
 from visp.telemetry.metrics import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from visp.clock import Clock
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from visp.store.base import ActivationQuery, Then, Work
     from visp.store.segments import Segment, Spare
     from visp.store.sqlite import SqliteActivations
+
+    OwnDays = Callable[[], Awaitable[Mapping[str, float]]]
+    """For how many days namespaces keep their records for which an operator has set it; 0: whatever their age."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,6 +54,7 @@ RETRY_S = 1.0
 PINNED_SEGMENTS = 4
 """An entry open for more segments than this is copied to the newest."""
 EXIT_IO_ERROR = 74
+DAY_MS = 86_400_000
 
 UNINDEXED = "visp_ledger_unindexed_records"
 UNINDEXED_BYTES = "visp_ledger_unindexed_bytes"
@@ -129,11 +133,19 @@ class _Open:
 class EmbeddedLedger:
     """`Ledger` and `ActivationStore` over a folder of segments and an index."""
 
-    def __init__(self, folder: Path, index: SqliteActivations, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        index: SqliteActivations,
+        settings: Settings,
+        clock: Clock,
+        own_days: OwnDays | None = None,
+    ) -> None:
         self._folder = folder
         self.index = index
         self._settings = settings
         self._clock = clock
+        self._own_days = own_days
         self._is_power_safe = settings.ledger.durability == "power"
         self._segments: list[Segment] = []
         self._spare: Spare | None = None
@@ -595,10 +607,16 @@ class EmbeddedLedger:
 
     async def sweep(self) -> int:
         """One sweep; how many records were removed."""
-        retention = self._settings.retention
-        before_ms = None if retention.days <= 0 else self._clock.now_ms() - round(retention.days * 86_400_000)
+        retention, now_ms = self._settings.retention, self._clock.now_ms()
         async with self._sweeping:
-            removed = await self.index.sweep(before_ms, retention.bytes)
+            try:
+                own = {} if self._own_days is None else await self._own_days()
+            except ServiceError as error:  # what some want to keep for longer must not go meanwhile
+                log.error("ledger.retention_unknown", reason=str(error), action="no record goes for its age")
+                removed = await self.index.sweep(None, retention.bytes)
+            else:
+                own_before_ms = {namespace: _before_ms(days, now_ms) for namespace, days in own.items()}
+                removed = await self.index.sweep(_before_ms(retention.days, now_ms), retention.bytes, own_before_ms)
             await self._trim()
         return removed
 
@@ -677,6 +695,12 @@ class EmbeddedLedger:
 
     async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
+
+
+def _before_ms(days: float, now_ms: int) -> int | None:
+    """What started earlier is too old; None when nothing is."""
+    before_ms = now_ms - days * DAY_MS
+    return round(before_ms) if days > 0 and before_ms > 0 else None
 
 
 def _both(first: Then | None, second: Then) -> Then:

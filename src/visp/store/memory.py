@@ -74,6 +74,9 @@ class MemoryEntities:
     async def limits(self, namespace: str) -> bytes | None:
         return self._limits.get(namespace)
 
+    async def all_limits(self) -> list[tuple[str, bytes]]:
+        return list(self._limits.items())
+
     async def put_limits(self, namespace: str, limits: bytes | None) -> None:
         if limits is None:
             self._limits.pop(namespace, None)

@@ -9,6 +9,8 @@ record that its head holds too are compared with it.
 from __future__ import annotations
 
 import zlib
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -24,7 +26,7 @@ from visp.telemetry import log
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from visp.entity.activation import ActivationRecord
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
     GoneRow = tuple[bytes, int, str, str, int]
     """Its id, whether its result is large, and what it counts for."""
+    Aged = list[tuple[bytes, int]]
+    """Namespaces, each with the start before which its records go."""
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -238,6 +242,11 @@ class SqliteEntities:
         row = await self._database.read(lambda db: db.execute(GET_LIMITS, (namespace,)).fetchone())
         return None if row is None else rows.limits(row)
 
+    async def all_limits(self) -> list[tuple[str, bytes]]:
+        return await self._database.read(
+            lambda db: [(row[0], rows.limits(row)) for row in db.execute(ALL_LIMITS).fetchall()]
+        )
+
     async def put_limits(self, namespace: str, limits: bytes | None) -> None:
         if limits is None:
             await self._database.write(lambda db: db.execute(DELETE_LIMITS, (namespace,)).rowcount)
@@ -374,15 +383,26 @@ def _records(places: str) -> str:
 
 
 LIST_ACTIVATIONS, LIST_OF_NAME = _records(PLACES), _records(PLACES_OF_NAME)
-OLDEST_ID = "SELECT min(id) FROM activations"
 NEWEST_ID = "SELECT max(id) FROM activations"
 PROGRESS = "SELECT indexed_to, crc FROM progress"
 SET_PROGRESS = "INSERT OR REPLACE INTO progress (rowid, indexed_to, crc) VALUES (1, ?, ?)"
 _DELETE = "DELETE FROM activations WHERE id IN (SELECT id FROM activations"
 _GONE = "RETURNING id, typeof(result) = 'integer', namespace, name, start_ms"
 OLDEST = f"{_DELETE} ORDER BY id LIMIT ?) {_GONE}"
-OLDER = f"{_DELETE} WHERE id < ? ORDER BY id LIMIT ?) {_GONE}"
+_TEXT = "CAST(? AS TEXT)"
+"""Names go as bytes: those of a damaged row need not be text to Python."""
+OLDER = f"{_DELETE} WHERE namespace = {_TEXT} AND start_ms < ? ORDER BY start_ms, id LIMIT ?) {_GONE}"
+_NEXT = "SELECT min(namespace) FROM activations WHERE namespace < x'' AND namespace >"
+OLDEST_OF_EACH = (
+    f"WITH RECURSIVE each_one (owner) AS ({_NEXT} {_TEXT} "
+    f"UNION ALL SELECT ({_NEXT} owner) FROM each_one WHERE owner IS NOT NULL) "
+    "SELECT CAST(owner AS BLOB), (SELECT min(start_ms) FROM activations WHERE namespace = owner) "
+    "FROM each_one WHERE owner IS NOT NULL LIMIT ?"
+)
+"""The next namespaces, each with the start of its oldest record: two looks into an index for each, not a walk."""
 SWEEP_ROWS = 1_000
+SWEEP_NAMESPACES = 1_000
+ALL_ALIKE: Mapping[str, int | None] = MappingProxyType({})
 VACUUM_PAGES = 250
 
 
@@ -403,8 +423,7 @@ class SqliteActivations:
         values = Values(folder_of(path))
 
         def prepare(db: sqlite3.Connection) -> None:
-            (oldest,) = db.execute(OLDEST_ID).fetchone()
-            values.prepare(None if oldest is None else oldest.hex())
+            values.prepare(partial(_has_record, db))
 
         await database.write(prepare)
         return cls(database, values)
@@ -481,31 +500,49 @@ class SqliteActivations:
         found = await self._database.read(lambda db: db.execute(tallies.TALLIES, values).fetchall())
         return {span: count for span, count in found if isinstance(span, int) and isinstance(count, int)}
 
-    async def sweep(self, before_ms: int | None, max_bytes: int) -> int:
-        """Removes records older than `before_ms` and, oldest first, those beyond `max_bytes` (0: no bound).
+    async def sweep(
+        self, before_ms: int | None, max_bytes: int, own_before_ms: Mapping[str, int | None] = ALL_ALIKE
+    ) -> int:
+        """Removes records that started before `before_ms` and, oldest first, those beyond `max_bytes` (0: no bound).
 
-        In steps, so that nothing waits long behind it; how many were removed.
+        A namespace in `own_before_ms` has that bound of age instead; None is none. In steps, so that nothing waits long
+        behind it; how many were removed.
         """
-        total = 0
-        while gone := await self._database.write(lambda db: self._sweep_step(db, before_ms, max_bytes)):
-            total += len(gone)
-            await self._remove_values([id.hex() for id, is_large, *_ in gone if is_large])
+        total, last = 0, b""
+        is_any_too_old = before_ms is not None or any(own is not None for own in own_before_ms.values())
+        while is_any_too_old and (found := await self._oldest_of_each(last)):
+            if found[-1][0] <= last:
+                raise Corrupt()  # an index that is out of order leads back
+            last = found[-1][0]
+            aged = list(_aged(found, before_ms, own_before_ms))
+            while aged:
+                total += await self._sweep_step(partial(_take_older, aged))
+        while removed := await self._sweep_step(partial(self._take_beyond, max_bytes)):
+            total += removed
         return total
 
-    async def _remove_values(self, ids: Sequence[str]) -> None:
-        if ids:
-            await self._database.write(lambda _: self._values.remove(ids))
+    async def _oldest_of_each(self, last: bytes) -> Sequence[tuple[bytes, int]]:
+        values = (last, SWEEP_NAMESPACES)
+        return await self._database.read(lambda db: db.execute(OLDEST_OF_EACH, values).fetchall())
 
-    def _sweep_step(self, db: sqlite3.Connection, before_ms: int | None, max_bytes: int) -> Sequence[GoneRow]:
+    async def _sweep_step(self, take: Callable[[sqlite3.Connection], Sequence[GoneRow]]) -> int:
+        def step(db: sqlite3.Connection) -> Sequence[GoneRow]:
+            gone = take(db)
+            tallies.take(db, tallies.tally(row[2:] for row in gone))
+            db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            return gone
+
+        gone = await self._database.write(step)
+        large = [id.hex() for id, is_large, *_ in gone if is_large]
+        if large:
+            await self._database.write(lambda _: self._values.remove(large))
+        return len(gone)
+
+    def _take_beyond(self, max_bytes: int, db: sqlite3.Connection) -> Sequence[GoneRow]:
         """Ids begin with the time: what is older has a smaller id."""
-        gone: Sequence[GoneRow] = ()
-        if before_ms is not None and before_ms > 0:
-            gone = db.execute(OLDER, (before_ms.to_bytes(6, "big"), SWEEP_ROWS)).fetchall()
-        if not gone and max_bytes and _used_bytes(db) + self._values.size_bytes > max_bytes:
-            gone = db.execute(OLDEST, (SWEEP_ROWS,)).fetchall()
-        tallies.take(db, tallies.tally(row[2:] for row in gone))
-        db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        return gone
+        if not max_bytes or _used_bytes(db) + self._values.size_bytes <= max_bytes:
+            return ()
+        return db.execute(OLDEST, (SWEEP_ROWS,)).fetchall()
 
     async def checkpoint(self) -> bool:
         """Makes everything indexed so far durable in the file itself; false when a reader was in the way."""
@@ -513,6 +550,35 @@ class SqliteActivations:
 
     async def close(self) -> None:
         await self._database.close()
+
+
+def _aged(
+    found: Iterable[tuple[bytes, int]], before_ms: int | None, own_before_ms: Mapping[str, int | None]
+) -> Iterable[tuple[bytes, int]]:
+    """Those namespaces whose oldest record is too old."""
+    for name, oldest_ms in found:
+        before = own_before_ms.get(name.decode(errors="replace"), before_ms)
+        if before is not None and isinstance(oldest_ms, int) and oldest_ms < before:
+            yield name, before
+
+
+def _take_older(aged: Aged, db: sqlite3.Connection) -> Sequence[GoneRow]:
+    """A step's rows; the namespaces of which none is left are taken out of `aged`."""
+    gone: list[GoneRow] = []
+    while aged and len(gone) < SWEEP_ROWS:
+        wanted = SWEEP_ROWS - len(gone)
+        found = db.execute(OLDER, (*aged[-1], wanted)).fetchall()
+        gone += found
+        if len(found) < wanted:
+            aged.pop()
+    return gone
+
+
+def _has_record(db: sqlite3.Connection, id: str) -> bool:
+    try:
+        return db.execute(HAS_ACTIVATION, (bytes.fromhex(id),)).fetchone() is not None
+    except ValueError:  # the name of no record's file
+        return False
 
 
 def folder_of(path: Path) -> Path:

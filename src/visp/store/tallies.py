@@ -81,11 +81,18 @@ def tally(places: Iterable[tuple[Any, Any, Any]]) -> Counter[Tally]:
     )
     out: Counter[Tally] = Counter()
     for (namespace, name, span), count in narrow.items():
+        if not (_is_text(namespace) and _is_text(name)):
+            continue
         for level in LEVELS:
             at = span >> level - NARROW
             out[namespace, name, level, at] += count
             out[namespace, ALL, level, at] += count
     return out
+
+
+def _is_text(name: str) -> bool:
+    """Damaged bytes are read as surrogates, which cannot be written: there is no tally of them."""
+    return name.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def add(db: sqlite3.Connection, counts: Mapping[Tally, int]) -> None:

@@ -13,7 +13,7 @@ from visp.errors import Corrupt
 from visp.store.segments import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 LARGE_BYTES = 64 * 1024
@@ -32,14 +32,14 @@ class Values:
         self.folder = folder
         self.size_bytes = 0
 
-    def prepare(self, oldest: str | None) -> None:
-        """Finds out what there is, and removes what a crash has left: files older than the oldest record."""
+    def prepare(self, has_record: Callable[[str], bool]) -> None:
+        """Finds out what there is, and removes what a crash has left: files of no record."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         for path in self.folder.glob("*/*"):
-            if oldest is None or path.name < oldest:
-                path.unlink()
-            else:
+            if has_record(path.name):
                 self.size_bytes += path.stat().st_size
+            else:
+                path.unlink()
 
     def put(self, contents: Iterable[tuple[str, bytes]]) -> None:
         """On disk when this returns, so that a record which is found has its result.

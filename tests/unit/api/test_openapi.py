@@ -141,7 +141,12 @@ LIMITS = UserLimits(
     fires_per_minute=2,
     concurrent_invocations=3,
     allowed_kinds=frozenset({"nodejs:20"}),
-    own={"storeActivations": False, "warmedContainerKeepingCount": 1, "warmedContainerKeepingTimeout": "5 seconds"},
+    own={
+        "storeActivations": False,
+        "warmedContainerKeepingCount": 1,
+        "warmedContainerKeepingTimeout": "5 seconds",
+        "retentionDays": 0.5,
+    },
 )
 RENDERED: list[tuple[Any, Any]] = [
     *((schemas.Action, action.render(one, "code") | {"binding": "ns/b"}) for one in ACTIONS),

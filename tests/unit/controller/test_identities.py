@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from visp.controller.identities import Identities, NamespaceLimits, effective_limits, seal, unseal
+from visp.controller.identities import Identities, NamespaceLimits, effective_limits, own_days, seal, unseal
 from visp.entity.limits import Range
 from visp.entity.subject import GUEST, GUEST_KEY, GUEST_UUID, AuthKey, Identity, UserLimits
 from visp.errors import Unauthorized
@@ -86,6 +86,7 @@ async def test_an_operators_limits_stay_within_the_systems(store: MemoryEntities
             "storeActivations": False,
             "warmedContainerKeepingCount": 2,
             "warmedContainerKeepingTimeout": "24 hours",
+            "retentionDays": 0.5,
             "unknown": 1,
         },
     )
@@ -100,7 +101,21 @@ async def test_an_operators_limits_stay_within_the_systems(store: MemoryEntities
         "truncationSize": "1 B",
         "warmedContainerKeepingCount": 2,
         "warmedContainerKeepingTimeout": "24 hours",
+        "retentionDays": 0.5,
     }
+
+
+async def test_days_of_records_are_told_where_they_were_set(store: MemoryEntities) -> None:
+    for namespace, record in (
+        ("day", b'{"retentionDays":1}'),
+        ("ever", b'{"retentionDays":0,"firesPerMinute":1}'),
+        ("none", b'{"retentionDays":null}'),
+        ("other", b'{"firesPerMinute":1}'),
+        ("bad", b'{"retentionDays":-1}'),
+        ("malformed", b'{"retentionDays":1,"firesPerMinute":"5"}'),
+    ):
+        await store.put_limits(namespace, record)
+    assert await own_days(store, PLATFORM) == {"day": 1.0, "ever": 0.0}
 
 
 @pytest.mark.parametrize(

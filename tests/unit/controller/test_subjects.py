@@ -128,3 +128,24 @@ async def test_limits_are_merged_checked_and_forgotten(subjects: Subjects) -> No
     assert await subjects.limits("team") == {"invocationsPerMinute": 5, "maxPayloadSize": "1 MB"}
     assert await subjects.delete_limits("team")
     assert not await subjects.delete_limits("team")
+
+
+@pytest.mark.parametrize("days", [30, 0.5, 0, 1e300])
+async def test_days_of_records_are_a_number(subjects: Subjects, days: float) -> None:
+    await subjects.set_limits("team", {"retentionDays": days})
+    assert await subjects.limits("team") == {"retentionDays": days}
+
+
+@pytest.mark.parametrize(
+    ("days", "says"),
+    [
+        (-1, r"Expected `float` >= 0.0 - at `\$.retentionDays`"),
+        ("soon", r"Expected `float \| null`, got `str` - at `\$.retentionDays`"),
+        (True, "got `bool`"),
+        ([1], "got `array`"),
+    ],
+)
+async def test_days_of_records_that_cannot_be(subjects: Subjects, days: object, says: str) -> None:
+    with pytest.raises(Refused, match=says):
+        await subjects.set_limits("team", {"retentionDays": days})
+    assert await subjects.limits("team") is None

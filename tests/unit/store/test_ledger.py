@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ import pytest
 from visp import settings, wording
 from visp.clock import ManualClock
 from visp.entity.activation import ActivationHead, ActivationRecord, Phases
-from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
+from visp.errors import Corrupt, Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.settings import Settings
 from visp.store import frames, unindexed
 from visp.store import ledger as module
@@ -30,6 +31,9 @@ from visp.store.database import Database
 from visp.store.ledger import EmbeddedLedger
 from visp.store.sqlite import ACTIVATION_MIGRATIONS, SqliteActivations
 from visp.store.values import Values
+
+if TYPE_CHECKING:
+    from visp.store.ledger import OwnDays
 
 NOW_MS = 1_700_000_000_000
 DAY_MS = 86_400_000
@@ -47,7 +51,9 @@ class Home:
         self._images = 0
         self.index: Database
 
-    async def open(self, *, retention: settings.Retention | None = None, **options: object) -> EmbeddedLedger:
+    async def open(
+        self, *, retention: settings.Retention | None = None, own_days: OwnDays | None = None, **options: object
+    ) -> EmbeddedLedger:
         self.folder.mkdir(exist_ok=True)
         self.index = await Database.open(self.folder / "activations-0.db", ACTIVATION_MIGRATIONS, synchronous="NORMAL")
         tree = Settings(
@@ -55,9 +61,9 @@ class Home:
             retention=retention or settings.Retention(),
         )
         values = Values(self.folder / "activations-0.values")
-        values.prepare(None)
+        values.prepare(lambda _: False)
         index = SqliteActivations(self.index, values)
-        ledger = EmbeddedLedger(self.folder / "ledger" / "0", index, tree, self.clock)
+        ledger = EmbeddedLedger(self.folder / "ledger" / "0", index, tree, self.clock, own_days)
         await ledger.open()
         self._stack.push_async_callback(ledger.close)
         return ledger
@@ -689,6 +695,49 @@ async def test_a_sweep_removes_records_by_age(home: Home) -> None:
     assert await listed(ledger) == {0, 1, 2}
     assert await ledger.get("ns", id_of(4, NOW_MS - 4 * DAY_MS)) is None
     assert await ledger.sweep() == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"), [(1.0, 2), (0.5, 1), (3.0, 4), (0.0, 5), (1e300, 5), (None, 3)], ids=lambda value: str(value)
+)
+async def test_a_namespace_may_have_a_retention_of_its_own(home: Home, own: float | None, kept: int) -> None:
+    async def own_days() -> dict[str, float]:
+        return {"elsewhere": 0.1} if own is None else {"ns": own}
+
+    ledger = await home.open(retention=settings.Retention(days=2.0), own_days=own_days)
+    await finish(ledger, *(record(number, ms=NOW_MS - number * DAY_MS) for number in range(5)))
+    assert await listed(ledger) == set(range(5))
+    assert await ledger.sweep() == 5 - kept
+    assert await listed(ledger) == set(range(kept))
+
+
+async def test_each_sweep_asks_for_how_long_namespaces_keep_their_records(home: Home) -> None:
+    days: dict[str, float] = {}
+    errors: list[Exception] = [Corrupt()]
+
+    async def own_days() -> dict[str, float]:
+        if errors:
+            raise errors.pop()
+        return days
+
+    ledger = await home.open(retention=settings.Retention(days=2.0), own_days=own_days)
+    await finish(ledger, *(record(number, ms=NOW_MS - number * DAY_MS) for number in range(5)))
+    assert await listed(ledger) == set(range(5))
+    assert await ledger.sweep() == 0  # not known: nothing goes
+    assert await ledger.sweep() == 2
+    days["ns"] = 1.0
+    assert await ledger.sweep() == 1
+    assert await listed(ledger) == {0, 1}
+
+
+async def test_a_namespace_that_keeps_its_records_does_not_keep_them_from_the_bound_of_bytes(home: Home) -> None:
+    async def own_days() -> dict[str, float]:
+        return {"ns": 0.0}
+
+    ledger = await home.open(retention=settings.Retention(days=2.0, bytes=1), own_days=own_days)
+    await finish(ledger, record(1))
+    assert await listed(ledger) == {1}
+    assert await ledger.sweep() == 1
 
 
 async def test_a_sweep_removes_the_oldest_records_beyond_a_size(home: Home) -> None:

@@ -211,15 +211,15 @@ SLACK = 1.3
 OLDEST_MS = 1_700_000_000_000
 
 
-def steps(database: Database) -> list[int]:
-    """What it counts from now on: the steps of the machine that reads, in its one element."""
+def steps(database: Database, *, of_writer: bool = False) -> list[int]:
+    """What it counts from now on: the steps of the machine that reads, or writes, in its one element."""
     count = [0]
 
     def step() -> int:
         count[0] += 1
         return 0
 
-    database._to_read.set_progress_handler(step, 1)
+    (database._to_write if of_writer else database._to_read).set_progress_handler(step, 1)
     return count
 
 
@@ -278,12 +278,12 @@ async def test_a_read_of_entities_does_not_grow_with_what_is_stored(tmp_path: Pa
     assert {what: (few[what], many[what]) for what in few if many[what] > few[what] * SLACK} == {}
 
 
-def record(number: int) -> ActivationRecord:
+def record(number: int, namespace: str = "ns") -> ActivationRecord:
     """Three a second; one in a hundred has a rare name."""
     start_ms = OLDEST_MS + number * 333
     head = ActivationHead(
         id=f"{start_ms:012x}{number:020x}",
-        namespace="ns",
+        namespace=namespace,
         subject="who",
         name="rare" if number % 100 == 7 else "often",
         version="0.0.1",
@@ -327,3 +327,28 @@ async def record_steps(folder: Path, count: int) -> dict[str, int]:
 async def test_a_read_of_records_does_not_grow_with_what_is_stored(tmp_path: Path) -> None:
     few, many = [await record_steps(tmp_path, count) for count in (FEW, MANY)]
     assert {what: (few[what], many[what]) for what in few if many[what] > few[what] * SLACK + 1_000} == {}
+
+
+async def sweep_steps(folder: Path, count: int) -> dict[str, int]:
+    """Half of the records are of a namespace that keeps them for ever, and the oldest are among them."""
+    store = await SqliteActivations.open(folder / f"swept-{count}.db")
+    try:
+        for at in range(0, count, 1_000):
+            some = range(at, at + 1_000)
+            await store.put([record(number, "keeps" if number < count // 2 else "ns") for number in some], at)
+        counted, removed = steps(store._database, of_writer=True), OLDEST_MS + (count // 2 + 10) * 333
+        read = steps(store._database)
+        out = {}
+        for what, before_ms in (("nothing to remove", OLDEST_MS), ("ten to remove", removed)):
+            read[0] = 0
+            out[what] = await _counted(counted, lambda at=before_ms: store.sweep(at, 0, {"keeps": None}))  # type: ignore[misc]
+            out[f"looking for {what}"] = read[0]
+        assert await store.count(ActivationQuery(namespace="ns")) == count // 2 - 10
+        return out
+    finally:
+        await store.close()
+
+
+async def test_a_sweep_does_not_walk_over_what_it_keeps(tmp_path: Path) -> None:
+    few, many = [await sweep_steps(tmp_path, count) for count in (FEW, MANY)]
+    assert {what: (few[what], many[what]) for what in few if many[what] > few[what] * SLACK} == {}

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from visp.entity.activation import ActivationHead, ActivationRecord, filter_name
-from visp.store import check, tallies
+from visp.store import check, sqlite, tallies
 from visp.store.base import ActivationQuery
 from visp.store.database import Database
 from visp.store.rows import activation
@@ -119,7 +119,7 @@ async def test_counts_and_pages_are_those_of_the_records(index: SqliteActivation
     await check_all(index, records, chance)
 
     before_ms = BEGIN_MS + span_ms // 2
-    gone = [one for one in records if one.head.id < f"{before_ms:012x}"]
+    gone = [one for one in records if one.head.start_ms < before_ms]
     assert await index.sweep(before_ms, 0) == len(gone)
     records = [one for one in records if one not in gone]
     await check_all(index, records, chance)
@@ -134,6 +134,56 @@ async def test_of_one_id_the_last_record_is_kept_and_counted(index: SqliteActiva
     assert await index.list(query) == [last]
     assert await index.count(query) == 1
     assert miscounted(path) == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "own"),
+    [(None, 600), (600, 900), (600, 300), (600, None), (None, None), (300, 10_000)],
+    ids=["own alone", "own shorter", "own longer", "own whatever the age", "none", "all"],
+)
+async def test_a_namespace_goes_by_its_own_age(
+    index: SqliteActivations, path: Path, monkeypatch: pytest.MonkeyPatch, platform: int | None, own: int | None
+) -> None:
+    chance = random.Random(5)
+    records = [record(chance, number, 1_000) for number in range(400)]
+    await index.put(records, 1)
+    monkeypatch.setattr(sqlite, "SWEEP_ROWS", 7)  # several steps, of both
+    monkeypatch.setattr(sqlite, "SWEEP_NAMESPACES", 1)
+    bounds = {"ns": own, "other": platform}
+    ages = {namespace: None if age is None else BEGIN_MS + age for namespace, age in bounds.items()}
+    kept = [one for one in records if one.head.start_ms >= (ages[one.head.namespace] or 0)]
+    assert await index.sweep(ages["other"], 0, {"ns": ages["ns"], "nobody": 1}) == len(records) - len(kept)
+    if kept:
+        await check_all(index, kept, chance)
+    assert miscounted(path) == []
+    assert await index.sweep(ages["other"], 0, {"ns": ages["ns"]}) == 0
+
+
+async def test_age_is_that_of_the_start(index: SqliteActivations) -> None:
+    """A delayed run has the id of when it was asked for."""
+    early = record(random.Random(1), 1, 1)
+    late = msgspec.structs.replace(early, head=msgspec.structs.replace(early.head, start_ms=BEGIN_MS + 1_000))
+    await index.put([late], 1)
+    assert await index.sweep(BEGIN_MS + 1_000, 0) == 0
+    assert await index.sweep(BEGIN_MS + 1_001, 0) == 1
+
+
+@pytest.mark.parametrize("column", ["namespace", "name"])
+@pytest.mark.parametrize("damage", ["CAST(x'ff6e' AS TEXT)", "x'6e73'"], ids=["no text", "bytes"])
+async def test_a_damaged_name_keeps_nothing_from_going(path: Path, column: str, damage: str) -> None:
+    chance = random.Random(2)
+    index = await SqliteActivations.open(path)
+    await index.put([record(chance, number, 1_000) for number in range(9)], 1)
+    await index.close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE activations SET {column} = {damage} WHERE id = (SELECT min(id) FROM activations)")
+    db.close()
+    index = await SqliteActivations.open(path)
+    try:
+        assert await index.sweep(BEGIN_MS + 1_000, 0) >= 8
+        assert await index.sweep(None, 1) + await index.count(ActivationQuery(namespace="ns")) <= 2
+    finally:
+        await index.close()
 
 
 async def test_nothing_is_counted_of_what_is_all_gone(index: SqliteActivations, path: Path) -> None:

@@ -71,6 +71,8 @@ async def test_file_goes_with_its_row(index: SqliteActivations, tmp_path: Path) 
     await index.put(records, 0)
     assert await index.sweep(NOW_MS + 2, 0) == 2
     assert files(tmp_path) == [records[2].head.id]
+    assert await index.sweep(None, 0, {"ns": NOW_MS + 3}) == 1
+    assert files(tmp_path) == []
 
 
 async def test_files_count_for_the_bound(index: SqliteActivations, tmp_path: Path) -> None:
@@ -85,10 +87,10 @@ async def test_what_a_crash_left_goes_at_the_next_start(tmp_path: Path) -> None:
     kept = record(NOW_MS, LARGE)
     await index.put([kept], 0)
     await index.close()
-    swept = new_id(NOW_MS - 1)
-    folder = tmp_path / "activations-0.values" / swept[-2:]
-    folder.mkdir(exist_ok=True)
-    (folder / swept).write_bytes(LARGE)
+    for swept in (new_id(NOW_MS - 1), new_id(NOW_MS + 1), "stray"):
+        folder = tmp_path / "activations-0.values" / swept[-2:]
+        folder.mkdir(exist_ok=True)
+        (folder / swept).write_bytes(LARGE)
     index = await SqliteActivations.open(tmp_path / "activations-0.db")
     assert files(tmp_path) == [kept.head.id]
     assert await index.sweep(None, LARGE_BYTES) == 1  # what was there is counted
