@@ -34,6 +34,7 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 	@$(BIN)/python demo/run.py
 
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
+	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one

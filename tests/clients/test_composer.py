@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 from tests.clients.conftest import can_run, checks, node, outcomes, passed
 from tests.system.conftest import GUEST, Api
+from tests.system.places import Place, opened
 
 from visp.client import running
 
 BIN = "node_modules/openwhisk-composer/bin"
 FORKS = ("parallel_", "map_")
-CALLS_BACK = "containers have no network, and __OW_API_HOST leads nowhere yet"
 PASSWORD = """
 const composer = require('openwhisk-composer')
 module.exports = composer.if(
@@ -78,25 +79,42 @@ def test_what_the_library_deploys_finds_its_modules(equipped: running.Server) ->
     assert api.run("co-modules", {"names": names}) == {"missing": []}
 
 
-@pytest.mark.xfail(strict=False, reason=CALLS_BACK)
 def test_an_asynchronous_part_is_invoked_from_inside(composing: running.Server) -> None:
     passed(outcomes(composing, "composer.js", "asynchronous_"), "asynchronous_")
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a store for what is forked."""
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a store for what is forked."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+        port = int(free.getsockname()[1])
     argv = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
-        yield f"redis://127.0.0.1:{port}"
+        yield port
         process.terminate()
 
 
-@pytest.mark.xfail(strict=False, reason=CALLS_BACK)
+@pytest.fixture(scope="module")
+def forking(modules: Path, redis: int) -> Iterator[running.Server]:
+    """A server whose operator lets compositions of `guest` reach the store, and nothing else of this machine."""
+    with opened(Place) as place:
+        place.equip(modules)
+        server = place.start(network__relays=f"6379=127.0.0.1:{redis} guest")
+        passed(outcomes(server, "composer.js", "components_"), "components_")
+        key = subprocess.run(
+            [sys.executable, "-m", "visp", "admin", "user", "get", "whisk.system", "--data-dir", str(place.data_dir)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        system = Api(server.url, key)
+        system.request("PUT", "packages/utils", {"publish": True})
+        system.action("utils/echo", "const main = (params) => params")
+        yield server
+
+
 @pytest.mark.parametrize("check", FORKS)
-def test_forked_parts_are_joined(composing: running.Server, redis: str, check: str) -> None:
-    passed(outcomes(composing, "composer.js", check, REDIS=redis), check)
+def test_forked_parts_are_joined(forking: running.Server, check: str) -> None:
+    passed(outcomes(forking, "composer.js", check, REDIS="redis://127.0.0.1:6379"), check)
