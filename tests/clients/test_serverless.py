@@ -72,7 +72,6 @@ def test_deploying_again_replaces(sls: Serverless, api: Api) -> None:
         assert name in told
 
 
-@pytest.mark.xfail(strict=True, reason="there is no API gateway yet, and this command ends on its routes")
 def test_info(sls: Serverless) -> None:
     assert "hello-dev-greet" in sls("info")
 

@@ -99,11 +99,12 @@ FORMS = {"openapi": _openapi, "swagger": _swagger, "page": _page}
 
 
 def _rows() -> Iterator[tuple[str, str, Callable[..., Any], bool]]:
-    """The table, and whether a row takes a key; without the twins that only have a slash more."""
+    """The table, and whether a row takes a key; without the twins that only have a slash or an extension more."""
     known = {row[:2]: row[2] for row in (*routes.OPEN, *routes.GUARDED)}
     for table, is_guarded in ((routes.OPEN, False), (routes.GUARDED, True)):
         for method, path, handler in table:
-            if not path.endswith("/") or known.get((method, path[:-1])) is not handler:
+            plain = re.sub(r"(/|\.http)$", "", path)
+            if plain == path or known.get((method, plain)) is not handler:
                 yield method, path, handler, is_guarded
 
 

@@ -15,6 +15,7 @@ from visp.api import (
     activations,
     deferred,
     events,
+    gateway,
     info,
     metrics,
     namespaces,
@@ -195,6 +196,13 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         summary="What the namespace may do",
         answers=_entity(schemas.NamespaceLimits, "The limits."),
         refusals=_OWN,
+    ),
+    gateway.list_apis: Operation(
+        tag="Namespaces",
+        summary="The APIs of the namespace",
+        description="As OpenWhisk's clients ask for them; none can be made yet.",
+        answers=_entity(schemas.Apis, "None."),
+        refusals=_ANY,
     ),
     # actions
     actions.list_actions: Operation(

@@ -20,6 +20,7 @@ from visp.api import (
     auth,
     deferred,
     events,
+    gateway,
     info,
     metrics,
     namespaces,
@@ -69,6 +70,7 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
 """Without authentication."""
 
 _NS = "/api/v1/namespaces/{namespace}"
+_APIS = "/api/v1/web/whisk.system/apimgmt"
 
 GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", "/api/v1/namespaces", namespaces.list_namespaces),
@@ -115,6 +117,8 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
     ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
     ("DELETE", f"{_NS}/deadletters/{{id}}", deferred.drop_letter),
+    ("GET", f"{_APIS}/getApi", gateway.list_apis),
+    ("GET", f"{_APIS}/getApi.http", gateway.list_apis),
 )
 """With a key."""
 

@@ -342,6 +342,12 @@ class DeadLetter(msgspec.Struct, kw_only=True, rename="camel"):
 # ── namespaces and the server ───────────────────────────────────────────────────────────────────────────────────
 
 
+class Apis(msgspec.Struct):
+    """APIs of a namespace."""
+
+    apis: list[dict[str, Any]]
+
+
 class NamespaceLimits(msgspec.Struct, kw_only=True, rename="camel"):
     """What a namespace may do. Memory and logs are MB, timeouts milliseconds, sizes texts such as `1048576 B`."""
 
