@@ -228,6 +228,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             activations=ground.activations,
             waits=waits,
             metrics=metrics,
+            disable=lambda: setattr(parts, "unready", "disabled by its operator"),
             unready=lambda: parts.unready,
             build=_build_date(),
         )

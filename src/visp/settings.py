@@ -191,6 +191,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = ""
 
 
+class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[operator]`: who may disable this server by a request; nobody, unless both are set."""
+
+    user: Annotated[str, Meta(description="name that `POST /disable` takes")] = ""
+    password: Annotated[str, Meta(description="and its password", extra={"is_secret": True})] = ""
+
+
 class ParameterStorage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[parameter_storage]`: whether parameters of actions and packages are kept encrypted; OpenWhisk's names."""
 
@@ -268,6 +275,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     waits: Waits = Waits()
     hooks: Hooks = Hooks()
     network: Network = Network()
+    operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()
 

@@ -372,6 +372,8 @@ def bad_store_policy(annotation: str, policies: tuple[str, ...]) -> str:
     return f"The annotation '{annotation}' must be one of {', '.join(policies)}."
 
 
+OPERATOR_WRONG = "username or password are wrong."
+DISABLED = "controller is disabled"
 PARAMETERS_LOCKED = "The action's parameters could not be decrypted."
 COMPOSITION_FAILED = "Activation failure during composition."
 COMPOSITION_TOO_LONG = "Too many actions in the composition."

@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,13 +102,7 @@ def forking(modules: Path, redis: int) -> Iterator[running.Server]:
         place.equip(modules)
         server = place.start(network__relays=f"6379=127.0.0.1:{redis} guest")
         passed(outcomes(server, "composer.js", "components_"), "components_")
-        key = subprocess.run(
-            [sys.executable, "-m", "visp", "admin", "user", "get", "whisk.system", "--data-dir", str(place.data_dir)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-        system = Api(server.url, key)
+        system = Api(server.url, place.told("user", "get", "whisk.system"))
         system.request("PUT", "packages/utils", {"publish": True})
         system.action("utils/echo", "const main = (params) => params")
         yield server

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,6 +40,17 @@ class Place:
         server = running.start(self.data_dir, named, flags=flags)
         self._servers.append(server)
         return server
+
+    def admin(self, *words: str | Path, **streams: Any) -> subprocess.CompletedProcess[Any]:
+        """`visp admin` on the data folder; nobody asks here how it ended."""
+        argv = [sys.executable, "-m", "visp", "admin", *map(str, words), "--data-dir", str(self.data_dir)]
+        return subprocess.run(argv, **{"capture_output": True, "text": True, "timeout": 60} | streams, check=False)
+
+    def told(self, *words: str) -> str:
+        """What `visp admin` says, which must end well."""
+        done = self.admin(*words)
+        assert done.returncode == 0, done
+        return str(done.stdout.strip())
 
     def counted(self) -> Counter[str]:
         """How often each effect was had."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +14,6 @@ from tests.system.test_retries import until
 
 CODE = "def main(p):\n    return {'error': 'no'} if p.get('fails') else {'ok': True}\n"
 FORCED = {"X-OW-EXTRA-LOGGING": "on"}
-
-
-def visp(place: Place, *words: str) -> None:
-    argv = [sys.executable, "-m", "visp", *words, "--data-dir", str(place.data_dir)]
-    subprocess.run(argv, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +90,7 @@ def test_a_policy_that_is_none_is_refused(api: Api, policy: Any) -> None:
 def test_a_namespace_whose_records_are_not_stored(place: Place, api: Api) -> None:
     api.request("PUT", "triggers/t", {})
     api.request("PUT", "rules/r", {"trigger": "/_/t", "action": "/_/all"})
-    visp(place, "admin", "limits", "set", "guest", "-l", "storeActivations", "false")
+    place.told("limits", "set", "guest", "-l", "storeActivations", "false")
     try:
         until(lambda: api.get("limits").json.get("storeActivations") is False)
         answer = api.request("POST", "actions/all?blocking=true", {})
@@ -113,4 +106,4 @@ def test_a_namespace_whose_records_are_not_stored(place: Place, api: Api) -> Non
         entry = json.loads(until(lambda: api.get(f"activations/{fired.json['activationId']}").json.get("logs"))[0])
         until(lambda: is_there(api, entry["activationId"]))
     finally:
-        visp(place, "admin", "limits", "delete", "guest")
+        place.told("limits", "delete", "guest")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -36,11 +35,6 @@ def place() -> Iterator[Place]:
 def other() -> Iterator[Place]:
     with opened(Place) as place:
         yield place
-
-
-def admin(place: Place, *words: str | Path, **streams: Any) -> subprocess.CompletedProcess[Any]:
-    argv = [sys.executable, "-m", "visp", "admin", *map(str, words), "--data-dir", str(place.data_dir)]
-    return subprocess.run(argv, **{"capture_output": True, "text": True, "timeout": 60} | streams, check=False)
 
 
 def documents(file: Path) -> dict[str, bytes]:
@@ -91,31 +85,31 @@ def shown(api: Api) -> dict[str, Any]:
 
 def test_everything_moves(place: Place, other: Place) -> None:
     server = place.start(*TRUSTING, workers=2)
-    alice = admin(place, "user", "create", "alice").stdout.strip()
-    admin(place, "limits", "set", "alice", "-l", "invocationsPerMinute", "900")
+    alice = place.admin("user", "create", "alice").stdout.strip()
+    place.admin("limits", "set", "alice", "-l", "invocationsPerMinute", "900")
     until(lambda: Api(server.url, alice).get("actions").status == 200)
     make(Api(server.url, alice))
     before = shown(Api(server.url, alice))
 
     one, two = place.folder / "one.tar.gz", place.folder / "two.tar.gz"
-    done = admin(place, "export", one)
+    done = place.admin("export", one)
     assert done.returncode == 0, done
     assert done.stdout == (
         f"{one}: 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 9 activations, 1 large code\n"
     )
     assert "keys are in clear in it" in done.stderr
     assert stat.S_IMODE(one.stat().st_mode) == 0o600
-    done = admin(place, "import", one)
+    done = place.admin("import", one)
     assert (done.returncode, "another server uses" in done.stderr) == (1, True)
 
     for table, count in (("whisks", 9), ("subjects", 3), ("activations", 9)):
-        done = admin(place, "db", "get", table)
+        done = place.admin("db", "get", table)
         found = [json.loads(line) for line in done.stdout.splitlines()]
         assert (done.returncode, len(found)) == (0, count), done
         assert alice.partition(":")[2] not in done.stdout
-    assert alice.partition(":")[2] in admin(place, "db", "get", "subjects", "--keys").stdout
+    assert alice.partition(":")[2] in place.admin("db", "get", "subjects", "--keys").stdout
 
-    done = admin(other, "import", one)
+    done = other.admin("import", one)
     assert done.returncode == 0, done
     assert done.stdout.startswith("imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 9 act")
     moved = Api(other.start(*TRUSTING).url, alice)
@@ -127,7 +121,7 @@ def test_everything_moves(place: Place, other: Place) -> None:
     until(lambda: len(listed(moved)) == 12)
 
     with two.open("wb") as file:
-        done = admin(other, "export", "-", stdout=file, capture_output=False, stderr=subprocess.PIPE)
+        done = other.admin("export", "-", stdout=file, capture_output=False, stderr=subprocess.PIPE)
     assert done.returncode == 0, done
     old, new = documents(one), documents(two)
     assert {name: new[name] for name in old if not name.startswith(("activations", "triggers"))} == {
@@ -143,9 +137,9 @@ def test_openwhisk(place: Place) -> None:
         dumps.all_docs(place.folder / "whisks.json", dumps.whisks()),
         dumps.all_docs(place.folder / "activations.json", dumps.activations(start_ms)),
     ]
-    dry = admin(place, "import-openwhisk", *files, "--dry-run")
+    dry = place.admin("import-openwhisk", *files, "--dry-run")
     assert not place.data_dir.exists()
-    done = admin(place, "import-openwhisk", *files, "--ids", place.folder / "ids")
+    done = place.admin("import-openwhisk", *files, "--ids", place.folder / "ids")
     assert dry.returncode == done.returncode == 1
     assert dry.stdout.replace("would import", "imported") == done.stdout
     assert "\nskipped alice/s3: its code is kept outside" in done.stdout
@@ -168,4 +162,4 @@ def test_openwhisk(place: Place) -> None:
     assert api.request("POST", "triggers/t", {"n": 6}).status == 202
     until(lambda: any(record["response"]["result"] == {"n": 7} for record in listed(api)))
     assert Api(api.url, "33333333-2222-4333-8444-555555555555:" + "b" * 64).get("actions").status == 401
-    assert admin(place, "check").returncode == 0
+    assert place.admin("check").returncode == 0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -14,11 +12,6 @@ from tests.system.test_retries import until
 
 ECHO = {"exec": {"kind": "python:3.11", "code": "def main(p):\n    return {'text': 'x' * p.get('size', 1)}\n"}}
 RULES = 100
-
-
-def visp(place: Place, *words: str) -> None:
-    argv = [sys.executable, "-m", "visp", "admin", "limits", *words, "--data-dir", str(place.data_dir)]
-    subprocess.run(argv, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def api(place: Place) -> Api:
 def test_an_action_beyond_limits_that_were_lowered_is_not_run(place: Place, api: Api, is_blocking: bool) -> None:
     api.request("PUT", "actions/large?overwrite=true", ECHO | {"limits": {"memory": 512}})
     api.request("PUT", "actions/line?overwrite=true", {"exec": {"kind": "sequence", "components": ["/_/large"]}})
-    visp(place, "set", "guest", "-l", "maxActionMemory", "256")
+    place.told("limits", "set", "guest", "-l", "maxActionMemory", "256")
     try:
         until(lambda: api.get("limits").json["maxActionMemory"] == 256)
         sentence = "memory size 512 MB exceeds allowed threshold of 256 MB"
@@ -48,14 +41,14 @@ def test_an_action_beyond_limits_that_were_lowered_is_not_run(place: Place, api:
             assert record["response"]["status"] == "application error"
             assert record["response"]["result"] == {"error": sentence}
     finally:
-        visp(place, "delete", "guest")
+        place.told("limits", "delete", "guest")
         until(lambda: api.get("limits").json["maxActionMemory"] == 512)
     assert api.request("POST", "actions/large?blocking=true", {}).status == 200
 
 
 def test_an_answer_is_bounded_by_its_namespace(place: Place, api: Api) -> None:
     api.request("PUT", "actions/echo?overwrite=true", ECHO)
-    visp(place, "set", "guest", "-l", "maxPayloadSize", "1 KB", "-l", "truncationSize", "100 B")
+    place.told("limits", "set", "guest", "-l", "maxPayloadSize", "1 KB", "-l", "truncationSize", "100 B")
     try:
         until(lambda: api.get("limits").json.get("truncationSize") == "100 B")
         assert api.request("POST", "actions/echo?blocking=true", {"size": 900}).status == 200
@@ -65,7 +58,7 @@ def test_an_answer_is_bounded_by_its_namespace(place: Place, api: Api) -> None:
         assert error.count("x") < 110
         assert answer.json["response"]["status"] == "application error"
     finally:
-        visp(place, "delete", "guest")
+        place.told("limits", "delete", "guest")
         until(lambda: "truncationSize" not in api.get("limits").json)
 
 

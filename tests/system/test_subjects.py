@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +20,7 @@ def place() -> Iterator[Place]:
 
 
 def admin(place: Place, *words: str) -> tuple[int, str, str]:
-    argv = [sys.executable, "-m", "visp", "admin", *words, "--data-dir", str(place.data_dir)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    done = place.admin(*words)
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 

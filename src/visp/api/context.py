@@ -58,6 +58,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     activations: ActivationStore
     waits: Waits
     metrics: Registry
+    disable: Callable[[], None]
+    """Makes it say that it does not serve."""
     unready: Callable[[], str | None]
     """Why the server does not serve yet, or None when it does."""
     build: str

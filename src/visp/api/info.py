@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import hmac
 from typing import TYPE_CHECKING, Literal
 
-from visp import __version__
+from visp import __version__, wording
 from visp.api.errors import JSON, TEXT, HttpAnswer, json_answer
 from visp.entity import limits
 from visp.entity.runtime_manifest import render_runtimes
@@ -91,6 +94,27 @@ async def invokers_ready(_: Request, services: Services) -> HttpAnswer:
     healthy = f"{sum(entry.is_up for entry in fleet)}/{len(fleet)}"
     is_ready = bool(fleet) and all(entry.is_up for entry in fleet)
     return json_answer({"healthy" if is_ready else "unhealthy": healthy}, 200 if is_ready else 500, is_routed=False)
+
+
+async def activations(_: Request, services: Services) -> HttpAnswer:
+    """The ids of activations in flight."""
+    return json_answer(services.acks.ids(), is_routed=False)
+
+
+async def disable(request: Request, services: Services) -> HttpAnswer:
+    """Takes this server out of service: it says that it is not ready, and goes on with what it is asked."""
+    operator = services.settings.operator
+    expected = f"{operator.user}:{operator.password}".encode()
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    try:
+        presented = base64.b64decode(given, validate=True) if scheme.lower() == "basic" else b""
+    except binascii.Error:
+        presented = b""
+    is_set = bool(operator.user and operator.password)
+    if not hmac.compare_digest(presented, expected) or not is_set:
+        return HttpAnswer(401, wording.OPERATOR_WRONG.encode(), TEXT, is_routed=False)
+    services.disable()
+    return HttpAnswer(200, wording.DISABLED.encode(), TEXT, is_routed=False)
 
 
 async def in_flight(_: Request, services: Services) -> HttpAnswer:

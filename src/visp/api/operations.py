@@ -503,6 +503,22 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         },
         refusals=_OPEN,
     ),
+    info.activations: Operation(
+        tag="Server",
+        summary="The ids of activations in flight",
+        answers=_entity(list[schemas.Id], "All of them."),
+        refusals=_OPEN,
+    ),
+    info.disable: Operation(
+        tag="Server",
+        summary="Takes the server out of service",
+        description="By the operator's own name and password, of the settings `[operator]`.",
+        answers={
+            200: Content("It says that it is not ready from now on.", {TEXT: (str,)}),
+            401: Content("Name or password are wrong, or none are set.", {TEXT: (str,)}),
+        },
+        refusals=_OPEN,
+    ),
     info.in_flight: Operation(
         tag="Server",
         summary="How many activations are in flight",

@@ -53,6 +53,10 @@ class Acks:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def ids(self) -> list[str]:
+        """Of all that is in flight."""
+        return list(self._entries)
+
     def measured(self) -> list[Family]:
         """What is in flight, for a scrape."""
         return [Family(IN_FLIGHT, "Activations between acceptance and their end.", "gauge", {(): len(self._entries)})]
