@@ -187,10 +187,14 @@ def is_outcome(answer: requests.Response) -> bool:
     return answer.status_code == 502 and "x-openwhisk-activation-id" in answer.headers
 
 
+OF_OPERATORS = {"disable"}
+"""Right only with other credentials than a user's."""
+
+
 @pytest.mark.parametrize("id", OPERATIONS)
 def test_right_requests(place: Docs, id: str) -> None:
     seen = check(place, id, GenerationMode.POSITIVE, RIGHT)
-    assert any(status < 400 for status in seen), seen
+    assert any(status < 400 for status in seen) or id in OF_OPERATORS, seen
 
 
 @pytest.mark.parametrize("id", WITH_INPUT)
