@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.controller.acks import Acks
     from visp.controller.primitive import Primitive
-    from visp.controller.progress import Step
+    from visp.controller.progress import Ran, Step
     from visp.controller.resolver import Resolver
     from visp.store.base import ActivationStore, Ledger
 
@@ -267,7 +267,7 @@ class Composites:
             log.error("composite.part_unread", transid=progress.order.transid, part=step.name.id, reason=str(error))
             return failed(progress)
 
-    async def _attempt(self, resolved: Resolved, follow: Follow, progress: Progress, whole: _Whole) -> Finished | End:
+    async def _attempt(self, resolved: Resolved, follow: Follow, progress: Progress, whole: _Whole) -> Ran:
         """One run of what the progress is at."""
         parent, action, step = progress.order, resolved.action, progress.step
         assert not isinstance(step, End)
@@ -305,9 +305,9 @@ class Composites:
 
     async def _answer(
         self, order: Order, progress: Progress, run: Coroutine[Any, Any, Finished] | None, whole: _Whole
-    ) -> Finished | End:
+    ) -> Ran:
         """What the run comes to, added to the progress; `run` is None for one of an action that is no composite."""
-        answer: Finished | End
+        answer: Ran
         try:
             answer = await (self._run_atomic(order, whole) if run is None else run)
         except TimeoutError:
@@ -388,10 +388,10 @@ class Composites:
 
     async def _answer_of_found(
         self, id: str, progress: Progress, whole: _Whole, parts: Mapping[str, Found], orders: Orders
-    ) -> Finished | End:
+    ) -> Ran:
         """What the run came to, or comes to: it has ended, was interrupted, or had not begun."""
         found = parts.get(id)
-        answer: Finished | End
+        answer: Ran
         if found is None:
             answer = await self._ended(progress, id)
         else:
@@ -400,9 +400,9 @@ class Composites:
             is_step = isinstance(task, StepMessage)
             if order is None or (isinstance(task, StepMessage) and not is_step_of(task, order.action)):
                 await self._end_parts(found, parts, orders)
-                answer = End(failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
+                answer = failure(Status.APPLICATION_ERROR, wording.ACTION_GONE)
             elif found.is_started and not is_step:
-                answer = End(failure(Status.INTERNAL_ERROR, wording.INTERRUPTED))
+                answer = failure(Status.INTERNAL_ERROR, wording.INTERRUPTED)
             else:
                 progress.run = order
                 run: Coroutine[Any, Any, Finished] | None = None
@@ -424,7 +424,7 @@ class Composites:
         elif not found.is_started:  # else it was ended as interrupted
             await orders.end_unrun(task)
 
-    async def _ended(self, progress: Progress, id: str) -> Finished | End:
+    async def _ended(self, progress: Progress, id: str) -> Ran:
         """The record of a run that is not open here: it has ended, or ends on another shard.
 
         One of this shard without a record has ended, and none was kept: what it came to is not known any more.
@@ -435,7 +435,7 @@ class Composites:
             if record is not None:
                 return Finished(record.head, record.result)
             if self._primitive.keeps(id):
-                return End(failure(Status.INTERNAL_ERROR, wording.INTERRUPTED))
+                return failure(Status.INTERNAL_ERROR, wording.INTERRUPTED)
             await self._clock.sleep(LOOK_S)
         return unanswered(progress, id)
 

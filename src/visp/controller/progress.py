@@ -53,6 +53,9 @@ class End(msgspec.Struct, frozen=True):
 
 Step = Turn | Part | End
 
+Ran = Finished | Outcome | End
+"""What is known of a run: its record, only what it came to (it was interrupted), or that the composite ends with it."""
+
 
 class Counts(msgspec.Struct):
     """What limits hold: runs of actions that are no composites, and of conductors.
@@ -181,11 +184,11 @@ def unanswered(progress: Progress, id: str) -> End:
     return End(failure(Status.INTERNAL_ERROR, sentence(id)))
 
 
-def add(progress: Progress, id: str, answer: Finished | End) -> None:
+def add(progress: Progress, id: str, answer: Ran) -> None:
     """Adds a run, which is over, to the progress."""
     progress.run = None
     progress.ids.append(id)
-    if isinstance(answer, End):
+    if not isinstance(answer, Finished):
         return
     head = answer.head
     progress.duration_ms += head.duration_ms or 0
@@ -193,14 +196,21 @@ def add(progress: Progress, id: str, answer: Finished | End) -> None:
         progress.memory_mb = max(progress.memory_mb or 0, head.limits.memory_mb)
 
 
-def after(progress: Progress, answer: Finished | End) -> Step:
+def after(progress: Progress, answer: Ran) -> Step:
     """What follows when the last attempt of `progress.step` was added."""
     progress.index += 1
-    return answer if isinstance(answer, End) else next_step(progress, outcome_of(answer))
+    if isinstance(answer, End):
+        return answer
+    outcome = outcome_of(answer)
+    if isinstance(answer, Outcome) and not progress.is_conductor:
+        return End(outcome)
+    return next_step(progress, outcome)
 
 
-def outcome_of(answer: Finished | End) -> Outcome:
+def outcome_of(answer: Ran) -> Outcome:
     """What a run came to."""
+    if isinstance(answer, Outcome):
+        return answer
     if isinstance(answer, End):
         return answer.outcome
     return Outcome(Status(answer.head.status), answer.result, answer.head.size)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from visp import wording
 from visp.bus.messages import ActivationMessage, StepMessage, decode_task
 from visp.controller.composites import Found
 from visp.controller.primitive import Accepted, Finished
@@ -254,3 +255,30 @@ async def test_a_nested_one_that_had_not_begun_begins_after_a_crash(conductor: A
     await successor.until(lambda: f"finished {order.id}" in successor.ledger.entries)
     nested = await successor.ledger.get("guest", step.part)
     assert (nested.head.kind, nested.head.is_topmost, nested.result) == ("sequence", False, b'{"done":1}')
+
+
+async def test_a_conductor_is_told_of_a_component_that_a_crash_interrupted(conductor: Any, successor: Any) -> None:
+    await prepared(successor)
+    accepted = await run(conductor, b"{}", None)
+    await conductor.until(lambda: len(conductor.hands.runs) == 1)
+    turn = conductor.hands.runs[0]
+    conductor.hands.finish(turn.id, ok({"action": "one", "state": {"s": 1}}))
+    record_of(successor, turn, ok({}))
+    await conductor.until(lambda: len(conductor.hands.runs) == 2)
+    part = conductor.hands.runs[1]
+    works = found(conductor)
+    works[part.id] = Found(works[part.id].task, is_started=True)
+    conductor.hands.finish(part.id, ok({}))
+    await conductor.until(lambda: len(conductor.hands.runs) == 3)
+    conductor.hands.finish(conductor.hands.runs[2].id, ok({}))
+
+    step = works[accepted.id].task
+    assert isinstance(step, StepMessage)
+    orders = Known(successor)
+    successor.hands.answers = {"conductor": says({"params": {"caught": True}})}
+    successor.composites.go_on(await orders.order_of(step.run), step, works, orders)
+    await successor.until(lambda: f"finished {accepted.id}" in successor.ledger.entries)
+    assert [name for name, _ in asked(successor)] == ["conductor"]
+    assert asked(successor)[0][1] == {"own": 1, "s": 1, "error": wording.INTERRUPTED}
+    record = await successor.ledger.get("guest", accepted.id)
+    assert (record.result, len(record.logs)) == (b'{"caught":true}', 3)
