@@ -72,7 +72,7 @@ POINTS: dict[str, Point] = {
     "index checkpoint, after": Point("visp.store.database:_checkpoint", "after", 2),
     "commit, before": Point("visp.store.database:_commit", "before", 8),
     "commit, after": Point("visp.store.database:_commit", "after", 8),
-    "entity written, not committed": Point("visp.store.sqlite:_write", "after", 3),
+    "entity written, not committed": Point("visp.store.sqlite:write_change", "after", 3),
     "entity committed, not answered": Point("visp.store.sqlite:SqliteEntities.write", "after", 3),
     "blob named, not synced": Point("visp.store.filesystem:FileBlobs._sync_names", "before", 2),
     "accepted, not published": Point("visp.bus.memory:MemoryBus.publish", "before", 10, only=_is_accepted),

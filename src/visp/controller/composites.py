@@ -157,7 +157,9 @@ class Composites:
         accepted: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
         whole.is_accepted = True
         if whole.levels:
-            for work in whole.works(whole.levels):  # a part may lie in another shard's ledger
+            # one by one, for a part may lie in another shard's ledger; from the inside, so that none waits for what is
+            # not there, wherever a crash comes between
+            for work in reversed(whole.works(whole.levels)):
                 self._ledger.keep([work], _ignore)
             self._ledger.start([order.id], accepted.set_result)
         else:
