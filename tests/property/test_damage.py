@@ -35,7 +35,7 @@ from visp.store.sqlite import SqliteActivations, SqliteEntities
 from visp.store.values import LARGE_BYTES
 from visp.telemetry import log
 
-FLIPS = int(os.environ.get("VISP_FLIPS", "80"))
+FLIPS = int(os.environ.get("VISP_FLIPS", "40"))
 """Of each kind of file: some ten milliseconds each."""
 SEGMENT_BYTES = 16 * 1024
 NAMESPACES = ("ns", "other")

@@ -25,9 +25,12 @@ from visp.store.base import Then, Work
 from visp.store.ledger import EmbeddedLedger
 from visp.store.segments import Segment
 
-SEEDS = range(200)
+SEEDS = range(100)
 GROUPS = [SEEDS[at : at + 10] for at in range(0, len(SEEDS), 10)]
+QUICK = (0, 3, 5, 12, 71)
+"""Where the defects planted below were found: they are looked for there first."""
 FAILED_ONCE = {
+    164: "a sequence waited for one in it that a crash had kept off the disk when both became accepted work",
     1281: "a record without an action did not say which attempt it was",
     1600: "the same, of a third attempt",
     241: "a detached call whose beginning could not be written was left to the next start",
@@ -99,7 +102,7 @@ def test_a_broken_seed_says_how_to_see_it_again() -> None:
 
 
 def first_broken() -> Lived:
-    for seed in SEEDS:
+    for seed in (*QUICK, *SEEDS):
         lived = live(World(seed))
         if lived.broken is not None:
             return lived

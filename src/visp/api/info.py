@@ -96,7 +96,7 @@ async def invokers_ready(_: Request, services: Services) -> HttpAnswer:
     return json_answer({"healthy" if is_ready else "unhealthy": healthy}, 200 if is_ready else 500, is_routed=False)
 
 
-async def activations(_: Request, services: Services) -> HttpAnswer:
+async def active_activations(_: Request, services: Services) -> HttpAnswer:
     """The ids of activations in flight."""
     return json_answer(services.acks.ids(), is_routed=False)
 

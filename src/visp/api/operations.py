@@ -503,7 +503,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         },
         refusals=_OPEN,
     ),
-    info.activations: Operation(
+    info.active_activations: Operation(
         tag="Server",
         summary="The ids of activations in flight",
         answers=_entity(list[schemas.Id], "All of them."),
