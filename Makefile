@@ -35,7 +35,7 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
 	@scripts/system tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile -q
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
 	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -253,6 +253,26 @@ async def test_destroy_ends_it_and_says_so(driver: Driver) -> None:
 
 
 @needs_python
+async def test_creation_that_is_given_up_leaves_nothing(folder: Path) -> None:
+    mark = f"# given up {folder.name}"
+    async with started(make("bwrap", folder)) as driver:
+        for number in range(30):
+            creating = asyncio.ensure_future(driver.create(spec(f"{ECHO}\n{mark}", f"g{number}")))
+            await asyncio.sleep(number * 0.001)  # at every moment of it
+            creating.cancel()
+            (made,) = await asyncio.gather(creating, return_exceptions=True)
+            if not isinstance(made, BaseException):
+                await made.destroy()
+        await until(lambda: not _commanded(mark), "a process lives on")
+        assert traces_of(driver) == []
+
+
+def _commanded(mark: str) -> list[int]:
+    """Processes with this in their command."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and mark.encode() in _command(int(entry))]
+
+
+@needs_python
 async def test_close_destroys_all_that_is_left(folder: Path, request: pytest.FixtureRequest) -> None:
     for name in ("bwrap", "fork", "process", "fake"):
         driver = make(name, folder)

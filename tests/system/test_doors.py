@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.system import test_normal_user
 from tests.system.conftest import Api
-from tests.system.test_normal_user import UID
 from tests.system.test_packages import make_key
 
 from visp.client import running
 from visp.entity.subject import GUEST_KEY, GUEST_UUID
 
 GUEST = f"{GUEST_UUID}:{GUEST_KEY}"
+UID = test_normal_user.UID + 1
+"""Of nobody else: there it is looked for what its servers left."""
 PYTHON = """
 import base64, json, os, socket, urllib.error, urllib.request
 
@@ -112,11 +114,13 @@ class World:
 
 
 def users() -> list[Any]:
-    root = os.geteuid() == 0
+    """Drivers, and users to run their servers as: this one, and a normal one beside root."""
+    why_not = test_normal_user.can_be_another()
+    other = pytest.mark.skipif(why_not is not None, reason=why_not or "")
     return [
-        pytest.param((driver, user), id=f"{driver}-{'user' if user or not root else 'root'}")
+        pytest.param((driver, user), id=f"{driver}-{name}", marks=marks)
         for driver in ("fork", "bwrap")
-        for user in ([None, UID] if root else [None])
+        for user, name, marks in ((None, "own", ()), (UID, "user", other))
     ]
 
 

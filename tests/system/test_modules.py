@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.system import test_normal_user
 from tests.system.conftest import Api, has_sandbox
 from tests.system.places import Place, opened
-from tests.system.test_normal_user import UID, can_be_another
+from tests.system.test_normal_user import can_be_another
 
 from visp.client import running
 
@@ -21,6 +22,8 @@ pytestmark = [
     pytest.mark.slow,  # starts servers, a second each; npm installs once for all tests, two seconds
 ]
 
+UID = test_normal_user.UID + 2
+"""Of nobody else: there it is looked for what its servers left."""
 REFUSED = {"EROFS", "EACCES", "EPERM"}
 NAMES = ["openwhisk", "redis", "redis-commands", "serialize-error", "uuid"]
 REQUIRES = """

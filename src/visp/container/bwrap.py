@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.container import seccomp, spawn
+from visp.container import seccomp, spawn, watch
 from visp.container.base import ContainerSpec
 from visp.container.cgroup import joined
-from visp.container.local import Launch, LocalDriver
+from visp.container.local import Launch, LocalDriver, close_pipes
 from visp.container.template import CONTROL, ENCLOSURE, answer
 from visp.entity.relay import DOOR_NAME, DOOR_PORT, parse_relays
 from visp.errors import StartFailed
@@ -156,8 +156,14 @@ class BwrapDriver(LocalDriver):
         except BaseException:
             information.close()
             raise
-        pid = await _child_of(information)
-        return process, wire, () if pid is None else await self._doors_of(pid)
+        try:
+            pid = await _child_of(information)
+            return process, wire, () if pid is None else await self._doors_of(pid)
+        except BaseException:
+            watch.end_tree(process.pid)
+            close_pipes(wire)
+            await asyncio.shield(process.exited)
+            raise
 
     async def _doors_of(self, pid: int) -> Sequence[socket.socket]:
         """Opens the doors of a sandbox whose first process this is; none if it has ended meanwhile."""

@@ -132,8 +132,8 @@ class LocalContainer:
         if self._group is not None:
             with contextlib.suppress(OSError):
                 self._group.kill()
-        elif self._driver.kills_tree:
-            watch.signal_tree(self.pid, signal.SIGKILL)
+        else:
+            watch.end_tree(self.pid)
         self._process.kill()
 
     async def destroy(self) -> None:
@@ -215,18 +215,19 @@ class LocalDriver:
         return max(groups, await asyncio.to_thread(self.cells.reap))
 
     async def create(self, spec: ContainerSpec) -> LocalContainer:
-        group = None
+        group: Group | None = None
+        making: asyncio.Future[Group | None] | None = None
         uid = self._uids.take()
         try:
             if self.cgroups.hierarchies:
-                group = await asyncio.to_thread(self._make_group, spec)
+                making = asyncio.ensure_future(asyncio.to_thread(self._make_group, spec))
+                group = await asyncio.shield(making)
             place = self._place(spec, group, uid)
             process, wire, doors = await self._begin(self._wrap(spec, place))
-        except OSError as error:
-            await self._undo(spec, group, uid)
-            raise StartFailed(f"no container could be prepared: {error}") from None
-        except StartFailed:
-            await self._undo(spec, group, uid)
+        except BaseException as error:
+            await asyncio.shield(self._undo(spec, making, uid))
+            if isinstance(error, OSError):
+                raise StartFailed(f"no container could be prepared: {error}") from None
             raise
         return self._keep(LocalContainer(self, spec, process, wire, group, uid, self.code_at(place.code), doors))
 
@@ -272,7 +273,7 @@ class LocalDriver:
         return "/action"
 
     async def _begin(self, launch: Launch) -> tuple[Process, Pipes, Sequence[socket.socket]]:
-        """The container's first process, how it is spoken to, and its doors."""
+        """The container's first process, how it is spoken to, and its doors; nothing of it is left if this raises."""
         return *self._start(launch), ()
 
     def _start(self, launch: Launch) -> tuple[Process, Pipes]:
@@ -287,9 +288,13 @@ class LocalDriver:
                 os.close(descriptor)
         return process, wire
 
-    async def _undo(self, spec: ContainerSpec, group: Group | None, uid: int | None) -> None:
-        if group is not None:
-            await asyncio.to_thread(group.remove)
+    async def _undo(self, spec: ContainerSpec, making: asyncio.Future[Group | None] | None, uid: int | None) -> None:
+        """After what was begun for a container has ended, whoever still waits for it."""
+        if making is not None:
+            with contextlib.suppress(OSError):
+                group = await making
+                if group is not None:
+                    await asyncio.to_thread(group.remove)
         await asyncio.to_thread(self.remove_folder, spec.id)
         self._uids.give(uid)
 

@@ -42,6 +42,12 @@ def signal_tree(pid: int, number: signal.Signals) -> None:
                 os.kill(member, number)
 
 
+def end_tree(pid: int) -> None:
+    """SIGKILL to all of it. They are stopped before: what is killed alone leaves those that it had just begun."""
+    signal_tree(pid, signal.SIGSTOP)
+    signal_tree(pid, signal.SIGKILL)
+
+
 def marked(name: str) -> list[int]:
     """Processes that were started with `MARK` and a value that begins with `name`."""
     found: list[int] = []

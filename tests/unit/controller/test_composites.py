@@ -132,7 +132,7 @@ async def test_a_blocking_caller_is_told_the_id_at_the_deadline(controller: Any)
     accepted = await run(controller, "seq", wait_s=0.001)
     assert isinstance(accepted, Accepted)
     part = controller.hands.runs[0]
-    assert controller.ledger.entries == [f"accepted {accepted.id}", f"accepted {part.id}", f"started {accepted.id}"]
+    assert controller.ledger.entries == [f"accepted {part.id}", f"accepted {accepted.id}", f"started {accepted.id}"]
     assert controller.hands.messages[-1] == Detached(part.id)
     controller.hands.finish(controller.hands.runs[0].id, Outcome(Status.SUCCESS, b"{}"))
     await controller.until(lambda: len(controller.acks) == 0)
