@@ -80,10 +80,11 @@ def test_the_description_of_the_api(server: running.Server) -> None:
     assert Api(server.url, None).get("/api/v1/api-docs").json["swagger"] == "2.0"
 
 
-@pytest.mark.xfail(strict=True, reason="what `wsk sdk install` brings is not served yet")
 @pytest.mark.parametrize("path", ["/blackbox.tar.gz", "/OpenWhiskIOSStarterApp.zip"])
 def test_sdk_install(server: running.Server, path: str) -> None:
-    assert Api(server.url, None).get(path).status in (200, 301)
+    answer = Api(server.url, None).get(path)
+    assert (answer.status, answer.body) == (301, b"")
+    assert answer.headers["location"].startswith("https://github.com/")
 
 
 # ── action ──────────────────────────────────────────────────────────────────────────────────────────────────────

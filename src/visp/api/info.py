@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ISSUES = "https://github.com/apache/openwhisk/issues"
 SLACK = "http://slack.openwhisk.org"
+DOCKER_SDK = "https://github.com/apache/openwhisk-runtime-docker/releases/download/sdk%400.1.0/blackbox-0.1.0.tar.gz"
+IOS_SDK = "https://github.com/openwhisk/openwhisk-client-swift/releases/download/0.2.3/starterapp-0.2.3.zip"
 OPENAPI_MARKS = ("application/vnd.oai.openapi+json", "openapi=3.1")
 """In `Accept`: OpenAPI 3.1 is wanted."""
 
@@ -115,6 +117,16 @@ async def disable(request: Request, services: Services) -> HttpAnswer:
         return HttpAnswer(401, wording.OPERATOR_WRONG.encode(), TEXT, is_routed=False)
     services.disable()
     return HttpAnswer(200, wording.DISABLED.encode(), TEXT, is_routed=False)
+
+
+async def docker_sdk(_: Request, __: Services) -> HttpAnswer:
+    """What `wsk sdk install docker` asks for: where OpenWhisk's own edge sends it."""
+    return HttpAnswer(301, headers=(("Location", DOCKER_SDK),), is_routed=False)
+
+
+async def ios_sdk(_: Request, __: Services) -> HttpAnswer:
+    """The same of `wsk sdk install ios`."""
+    return HttpAnswer(301, headers=(("Location", IOS_SDK),), is_routed=False)
 
 
 async def in_flight(_: Request, services: Services) -> HttpAnswer:

@@ -519,6 +519,18 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         },
         refusals=_OPEN,
     ),
+    info.docker_sdk: Operation(
+        tag="Server",
+        summary="Where OpenWhisk's Docker skeleton is",
+        answers={301: Content("There.", headers=("Location",))},
+        refusals=_OPEN,
+    ),
+    info.ios_sdk: Operation(
+        tag="Server",
+        summary="Where OpenWhisk's starter app for iOS is",
+        answers={301: Content("There.", headers=("Location",))},
+        refusals=_OPEN,
+    ),
     info.in_flight: Operation(
         tag="Server",
         summary="How many activations are in flight",

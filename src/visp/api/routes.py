@@ -63,6 +63,8 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/activation/", info.active_activations),
     ("GET", "/activation/count", info.in_flight),
     ("POST", "/disable", info.disable),
+    ("GET", "/blackbox.tar.gz", info.docker_sdk),
+    ("GET", "/OpenWhiskIOSStarterApp.zip", info.ios_sdk),
     ("GET", "/api/v1", info.api),
     ("GET", "/api/v1/", info.api),
     ("GET", "/api/v1/api-docs", info.api_docs),
