@@ -13,6 +13,7 @@ import platform
 import shutil
 import socket
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,9 +106,19 @@ class BwrapDriver(LocalDriver):
         finally:
             await container.destroy()
 
+    @cached_property
+    def _hosts(self) -> Path:
+        """What names mean inside."""
+        return self.cells.install("hosts", HOSTS.encode())
+
+    @cached_property
+    def _enclosure(self) -> Path:
+        """The program that opens the doors of a sandbox that stands."""
+        return self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
+
     def view(self) -> tuple[str, ...]:
         """bubblewrap's words for what every container sees, but its code and programs."""
-        hosts = ("--ro-bind", str(self.cells.install("hosts", HOSTS.encode())), "/etc/hosts")
+        hosts = ("--ro-bind", str(self._hosts), "/etc/hosts")
         own = ("--size", str(self.settings.container.file_bytes), "--tmpfs", "/tmp")
         return (*SYSTEM, *hosts, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
 
@@ -170,8 +181,7 @@ class BwrapDriver(LocalDriver):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             ours.setblocking(False)
-            program = self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
-            argv = [sys.executable, "-I", "-S", str(program), "doors", str(pid), *map(str, self.ports)]
+            argv = [sys.executable, "-I", "-S", str(self._enclosure), "doors", str(pid), *map(str, self.ports)]
             opener = spawn.start(argv, {}, {CONTROL: theirs.fileno()})
             theirs.close()
             try:

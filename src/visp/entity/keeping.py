@@ -5,7 +5,7 @@ Source: OpenWhisk's store levels and its `storeActivations`; the annotation `sto
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from visp import wording
 from visp.entity.activation import Status
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STORE_ACTIVATIONS = "store-activations"
 
 Policy = Literal["all", "errors", "none"]
+_POLICIES: dict[str, Policy] = {"all": "all", "errors": "errors", "none": "none"}
 Keep = Literal["all", "errors", "none", "always"]
 """`always`: the request asked for its record, whatever else is said."""
 
@@ -26,11 +27,10 @@ def parse(annotations: Parameters) -> Policy | None:
     """What an action's annotations ask for; None for nothing. Raises `BadRequest` for what cannot be meant."""
     if STORE_ACTIVATIONS not in annotations:
         return None
-    said = text(annotations, STORE_ACTIVATIONS)
-    for policy in get_args(Policy):
-        if said == policy:
-            return policy  # type: ignore[no-any-return]
-    raise BadRequest(wording.bad_store_policy(STORE_ACTIVATIONS, get_args(Policy)))
+    policy = _POLICIES.get(text(annotations, STORE_ACTIVATIONS) or "")
+    if policy is None:
+        raise BadRequest(wording.bad_store_policy(STORE_ACTIVATIONS, tuple(_POLICIES)))
+    return policy
 
 
 def keep_of(annotations: Parameters, *, is_storing: bool, is_forced: bool = False) -> Keep:
