@@ -21,6 +21,7 @@ from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.errors import VispError
 from visp.runtime import local, modules
+from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
     from visp.container.base import Driver
@@ -156,7 +157,7 @@ async def _probe(driver: BwrapDriver, settings: Settings) -> Finding:
         probe = selftest.PROBE.read_bytes()
         holes = await selftest.run(driver, python, probe)
         if isinstance(driver, ForkDriver):
-            kinds = local.find(premises.read_manifest(settings), driver.cells.install)
+            kinds = local.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
             for template in roles.templates_of(kinds):
                 holes += await selftest.run(driver, python, probe, template)
     except VispError as error:
@@ -189,7 +190,7 @@ def _kinds(settings: Settings) -> list[Finding]:
     out = []
     for family, mend in FAMILIES.items():
         entries = [kind for kind in manifest.runtimes.get(family, ()) if kind.local is not None]
-        found = {kind.kind: local.find_program(kind.local) for kind in entries if kind.local is not None}
+        found = {kind.kind: equipment.program_of(kind, runtimes_folder(settings)) for kind in entries}
         present = [f"{kind} ({program})" for kind, program in found.items() if program is not None]
         if present:
             out.append(Finding(name=f"kinds {family}", is_ok=True, says=", ".join(present)))

@@ -16,6 +16,7 @@ from visp import moving, premises
 from visp.care import data_dir_of
 from visp.errors import Malformed, VispError
 from visp.runtime import local, modules
+from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,23 +56,25 @@ class Equipped(msgspec.Struct, frozen=True, kw_only=True):
 
 def survey(settings: Settings) -> list[Equipped]:
     """Every kind of the manifest, in its order; raises `CannotStart` for a manifest that cannot be read."""
-    data_dir = data_dir_of(settings)
-    return [_equipped(kind, data_dir) for kind in premises.read_manifest(settings).kinds() if not kind.deprecated]
+    data_dir, home = data_dir_of(settings), runtimes_folder(settings)
+    return [_equipped(kind, data_dir, home) for kind in premises.read_manifest(settings).kinds() if not kind.deprecated]
 
 
-def _equipped(kind: Kind, data_dir: Path) -> Equipped:
-    program = program_of(kind)
+def _equipped(kind: Kind, data_dir: Path, home: Path) -> Equipped:
+    program, version = program_of(kind, home), None
+    if program is not None:
+        version = local.version_of(local.on_host(program, home)).rpartition(" ")[2].removeprefix("v")
     return Equipped(
         kind=kind.kind,
         program=program,
-        version=None if program is None else local.version_of(program).rpartition(" ")[2].removeprefix("v"),
+        version=version,
         modules=state_of(data_dir) if has_modules(kind) else None,
     )
 
 
-def program_of(kind: Kind) -> str | None:
-    """What runs it here."""
-    return None if kind.local is None else local.find_program(kind.local)
+def program_of(kind: Kind, home: Path) -> str | None:
+    """What runs it here; `home` is the folder of installed runtimes."""
+    return None if kind.local is None else local.find_program(kind.local, home)
 
 
 def has_modules(kind: Kind) -> bool:

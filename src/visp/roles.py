@@ -70,13 +70,13 @@ if TYPE_CHECKING:
     from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
     from visp.container.bwrap import BwrapDriver
     from visp.container.local import LocalDriver
-    from visp.entity.execs import Code
+    from visp.entity.execs import BlackboxExec, CodeExec
     from visp.entity.locking import Locks
     from visp.entity.runtime_manifest import Manifest
     from visp.invoker.code import CodeCache
     from visp.invoker.invoker import Invoker
     from visp.neighbours import Neighbours
-    from visp.runtime.base import ActionClient, OnOutput
+    from visp.runtime.base import ActionClient, Kind, OnOutput
     from visp.settings import Settings
     from visp.store.base import Ledger
 
@@ -399,7 +399,7 @@ async def _kinds(manifest: Manifest, driver: Driver, data_dir: Path) -> tuple[di
         return {name: LocalKind(name, "", nothing, "") for name in names}, manifest
     await asyncio.to_thread(driver.cells.prepare)
     tree = await asyncio.to_thread(driver.cells.bring, modules.tree_of(data_dir))
-    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install, tree)
+    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install, driver.runtimes, tree)
     return kinds, local.offer(manifest, frozenset(kinds))
 
 
@@ -468,10 +468,10 @@ async def _invoker(
     from visp.invoker.invoker import Invoker
 
     async with contextlib.AsyncExitStack() as stack:
-        prepare_code: Callable[[Code], Awaitable[PreparedCode]]
+        prepare_code: Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]]
         maker: Maker
         if isinstance(driver, LocalDriver):
-            code = await _code_cache(entities, driver, gated, kinds)
+            code = await _code_cache(entities, driver, gated, kinds, settings)
             stack.push_async_callback(code.close)
             prepare_code, maker = code.prepare, HoldingMaker(gated, code)
         else:  # images unpack by themselves
@@ -484,7 +484,7 @@ async def _invoker(
                 entities=entities,
                 driver=maker,
                 connect=_connect,
-                kinds=kinds,
+                kind_of=kinds.get,
                 prepare_code=prepare_code,
                 key_of=identities.key_of,
                 locks=locks,
@@ -500,7 +500,11 @@ async def _invoker(
 
 
 async def _code_cache(
-    entities: EntityCache, driver: LocalDriver, gated: GatedMaker, kinds: Mapping[str, LocalKind]
+    entities: EntityCache,
+    driver: LocalDriver,
+    gated: GatedMaker,
+    kinds: Mapping[str, LocalKind],
+    settings: Settings,
 ) -> CodeCache:
     """Where code is unpacked for the driver's containers."""
     from visp.invoker.code import CodeCache, unpack_command
@@ -508,14 +512,16 @@ async def _code_cache(
     python = system_python(kinds)
     program = await asyncio.to_thread(driver.cells.install, "unpack.py", local.read_program("unpack.py"))
     command = None if python is None else unpack_command(python, program)
-    code = CodeCache(text_of=entities.code, driver=gated, folder=driver.cells.code, command=command)
+    code = CodeCache(
+        text_of=entities.code, driver=gated, folder=driver.cells.code, command=command, limits=settings.build
+    )
     await code.sweep_leftovers()
     return code
 
 
-def _as_it_is(entities: EntityCache) -> Callable[[Code], Awaitable[PreparedCode]]:
-    async def prepare(code: Code) -> PreparedCode:
-        return PreparedCode(text=await entities.code(code))
+def _as_it_is(entities: EntityCache) -> Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]]:
+    async def prepare(exec: CodeExec | BlackboxExec, kind: Kind) -> PreparedCode:
+        return PreparedCode(text=None if exec.code is None else await entities.code(exec.code))
 
     return prepare
 

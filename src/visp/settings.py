@@ -109,6 +109,25 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ] = ""
 
 
+class Runtimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[runtimes]`: what `visp runtime install` installs."""
+
+    folder: Annotated[
+        str, Meta(description="folder of installed runtimes, which every container sees; empty: chosen by uid")
+    ] = ""
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[build]`: compiling code, and resolving what it depends on."""
+
+    timeout_s: Annotated[Seconds, Meta(description="a build that is not done by then has failed")] = 300.0
+    memory_mb: Annotated[Positive, Meta(description="memory of a build, with what it writes")] = 2048
+    scratch_bytes: Annotated[Positive, Meta(description="what a build may write, in bytes")] = 1 << 30
+    files: Annotated[Positive, Meta(description="files and folders of what a build makes")] = 60_000
+    bytes: Annotated[Positive, Meta(description="size of what a build makes, in bytes")] = 512 * 1024 * 1024
+    at_once: Annotated[Positive, Meta(description="builds under way at once; others wait")] = 1
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[ledger]`: the log of accepted work and records."""
 
@@ -270,6 +289,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: Limits = Limits()
     pool: Pool = Pool()
     container: Container = Container()
+    runtimes: Runtimes = Runtimes()
+    build: Build = Build()
     ledger: Ledger = Ledger()
     retention: Retention = Retention()
     waits: Waits = Waits()
@@ -278,6 +299,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()
+
+
+ROOT_RUNTIMES = "/var/lib/visp-runtimes"
+
+
+def runtimes_folder(settings: Settings) -> Path:
+    """Where runtimes are installed: the same for every server of this user."""
+    if settings.runtimes.folder:
+        return Path(settings.runtimes.folder)
+    if os.geteuid() == 0:
+        return Path(ROOT_RUNTIMES)
+    return default_data_dir() / "runtimes"
 
 
 class SettingsError(VispError):

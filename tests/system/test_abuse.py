@@ -448,7 +448,14 @@ def main(p):
                 ["169.254.169.254", 80],
                 [socket.gethostbyname(socket.gethostname()), other],
             ],
-            "written": ["/action/x", "/usr/x", "/visp/launcher.py", "/etc/x", "/proc/sys/kernel/core_pattern", "/x"],
+            "written": [
+                "/action/x",
+                "/usr/x",
+                "/visp/python-launcher.py",
+                "/etc/x",
+                "/proc/sys/kernel/core_pattern",
+                "/x",
+            ],
             "pid": bare.pid,
         }
         record = run(abused, code, payload=asked)

@@ -12,6 +12,8 @@ from visp.cli.exits import misuse
 from visp.cli.settings_flags import data_flags, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from visp.entity.runtime_manifest import Kind
 
 KIND_WIDTH, PROGRAM_WIDTH, VERSION_WIDTH = 14, 24, 12
@@ -68,13 +70,14 @@ def install(
     is 1 when a kind cannot run yet.
     """
     from visp import equipment
+    from visp.settings import runtimes_folder
 
     settings = load(config, others, named).settings
     try:
         found = equipment.find_kinds(settings, kinds)
     except equipment.UnknownKind as error:
         raise misuse(str(error)) from None
-    lacking = [kind for kind in found if not _has_program(kind)]
+    lacking = [kind for kind in found if not _has_program(kind, runtimes_folder(settings))]
     if any(equipment.has_modules(kind) for kind in found if kind not in lacking):
         names = equipment.modules_in_words()
         output.note(f"… npm installs {names}")
@@ -84,11 +87,11 @@ def install(
     ctx.exit(1 if lacking else 0)
 
 
-def _has_program(kind: Kind) -> bool:
+def _has_program(kind: Kind, home: Path) -> bool:
     """Says which program it is, or how to get one."""
     from visp import equipment
 
-    program = equipment.program_of(kind)
+    program = equipment.program_of(kind, home)
     if program is None:
         output.error(f"{kind.kind}: {equipment.lack_of(kind)}")
         return False

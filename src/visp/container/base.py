@@ -45,6 +45,10 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     is a host folder to be seen read-only at `/action`; None gives an empty folder of the container's own, into which
     `Container.add_code` can put a tree later. A driver that keeps templates may make the container from `template`; to
     others it means nothing.
+
+    `root` is a host folder that is the root file system in place of what the driver shows of the host's. `image` names
+    what a container engine runs: then `argv` is empty, for the image has its own. `scratch_bytes` is how much it may
+    write below `/tmp`, and the size of a file, where that is not the driver's usual.
     """
 
     id: str
@@ -54,6 +58,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     code_folder: str | None = None
     template: Template | None = None
+    root: str | None = None
+    image: str | None = None
+    scratch_bytes: int | None = None
 
 
 class Pipes(msgspec.Struct, frozen=True):

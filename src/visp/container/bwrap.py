@@ -53,15 +53,19 @@ NAMESPACES = (
     *("--cap-drop", "ALL", "--clearenv"),
 )
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
-SYSTEM = (
+HOST = (
     *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
     *("--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin"),
     *("--symlink", "visp/node_modules", "/node_modules"),
     *("--ro-bind-try", "/etc/ssl", "/etc/ssl", "--ro-bind-try", "/etc/ca-certificates", "/etc/ca-certificates"),
     *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
     *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--ro-bind-try", "/etc/localtime", "/etc/localtime"),
-    *("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"),
 )
+"""What of the host is seen inside, where no other root file system is."""
+KERNEL = ("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
+SYSTEM = (*HOST, *KERNEL)
+RUNTIMES = "/opt/visp"
+"""Where what visp installs is seen."""
 
 
 class BwrapDriver(LocalDriver):
@@ -116,20 +120,21 @@ class BwrapDriver(LocalDriver):
         """The program that opens the doors of a sandbox that stands."""
         return self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
 
-    def view(self) -> tuple[str, ...]:
+    def view(self, root: str | None = None, scratch_bytes: int | None = None) -> tuple[str, ...]:
         """bubblewrap's words for what every container sees, but its code and programs."""
-        hosts = ("--ro-bind", str(self._hosts), "/etc/hosts")
-        own = ("--size", str(self.settings.container.file_bytes), "--tmpfs", "/tmp")
-        return (*SYSTEM, *hosts, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
+        system = SYSTEM if root is None else ("--ro-bind", root, "/", *KERNEL)
+        shared = ("--ro-bind-try", str(self.runtimes), RUNTIMES, "--ro-bind", str(self._hosts), "/etc/hosts")
+        own = ("--size", str(scratch_bytes or self.settings.container.file_bytes), "--tmpfs", "/tmp")
+        return (*system, *shared, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
 
-    def rlimits(self, place: Place) -> dict[str, int]:
+    def rlimits(self, place: Place, scratch_bytes: int | None = None) -> dict[str, int]:
         """What bounds each process, by the kernel's names."""
         limits = self.settings.container
         return {
             "nproc": place.processes,
             "nofile": limits.open_files,
             "core": 0,
-            "fsize": limits.file_bytes,
+            "fsize": scratch_bytes or limits.file_bytes,
             "data": place.data_bytes,
             "stack": STACK_BYTES,
             "memlock": LOCKED_BYTES,
@@ -141,14 +146,14 @@ class BwrapDriver(LocalDriver):
         options = [*NAMESPACES]
         for name, value in (ENVIRONMENT | spec.env).items():
             options += ("--setenv", name, value)
-        options += self.view()
+        options += self.view(spec.root, spec.scratch_bytes)
         options += ("--perms", "0555", "--dir", "/action", "--ro-bind", str(place.code), "/action")
         for mount in spec.mounts:
             options += ("--ro-bind", mount.host, mount.inside)
         options += ("--remount-ro", "/dev", "--disable-userns", "--seccomp", str(SECCOMP), "--remount-ro", "/")
         options += ("--chdir", WORKING)
         argv = [programs["bwrap"], "--args", str(ARGUMENTS), "--info-fd", str(INFORMATION), "--", programs["prlimit"]]
-        argv += (f"--{name}={value}" for name, value in self.rlimits(place).items())
+        argv += (f"--{name}={value}" for name, value in self.rlimits(place, spec.scratch_bytes).items())
         argv += spec.argv
         if place.uid is not None:
             uid = str(place.uid)

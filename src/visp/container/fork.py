@@ -109,6 +109,8 @@ class ForkDriver(BwrapDriver):
         insides = [mount.inside for mount in spec.mounts]
         return (
             self._forks
+            and spec.root is None
+            and spec.scratch_bytes is None
             and all(self._is_in_cells(host) for host in hosts)
             and all(os.path.dirname(inside) == PROGRAMS for inside in insides)
         )

@@ -22,6 +22,7 @@ from visp.container.cgroup import Cgroups, Limits
 from visp.container.janitor import Janitor
 from visp.container.uids import Uids
 from visp.errors import StartFailed
+from visp.settings import runtimes_folder
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class LocalDriver:
         self.name = name
         self.settings = settings
         self.cells = Cells.of(settings, data_dir)
+        self.runtimes = runtimes_folder(settings)
         self.cgroups = Cgroups({})
         self._group_name = f"visp-{instance_of(data_dir)}"
         self._run = secrets.token_hex(4)

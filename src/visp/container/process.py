@@ -9,6 +9,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from visp.container import watch
+from visp.container.base import Mount
+from visp.container.bwrap import RUNTIMES
 from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
 from visp.errors import StartFailed
@@ -53,7 +55,7 @@ class ProcessDriver(LocalDriver):
 
     def _on_host(self, word: str, spec: ContainerSpec) -> str:
         """A path inside as it is called outside."""
-        for mount in spec.mounts:
+        for mount in (*spec.mounts, Mount(str(self.runtimes), RUNTIMES)):
             if word == mount.inside or word.startswith(mount.inside + "/"):
                 return mount.host + word[len(mount.inside) :]
         return word

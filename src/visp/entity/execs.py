@@ -83,6 +83,25 @@ class SequenceExec(msgspec.Struct, frozen=True, tag="sequence"):
 Exec = CodeExec | BlackboxExec | SequenceExec
 
 
+SKELETON = "openwhisk/dockerskeleton"
+"""The image whose contract any program with code of its own obeys: `wsk action create --native`."""
+IMAGE = "image:"
+
+
+def runtime_of(exec: Exec) -> str:
+    """What runs it: its kind; `blackbox` for a program by the skeleton's contract; of any other image `image:NAME`."""
+    if not isinstance(exec, BlackboxExec):
+        return exec.kind
+    if exec.code is not None and is_skeleton(exec.image):
+        return BLACKBOX
+    return IMAGE + exec.image
+
+
+def is_skeleton(image: str) -> bool:
+    """Whatever its tag."""
+    return image.partition("@")[0].partition(":")[0].removeprefix("docker.io/") == SKELETON
+
+
 def is_base64(code: str) -> bool:
     """Whether OpenWhisk takes this text for base64, and so for binary code."""
     stripped = code.strip()

@@ -6,7 +6,7 @@ visp adds one field to an entry: `local`, which says how the kind runs without a
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -47,18 +47,47 @@ class StemCell(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return parse_byte_size(self.memory) // MIB
 
 
-class LocalRuntime(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Program(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A program of this machine, and how the right one is known.
+
+    `programs` are tried in this order: absolute paths or names on PATH; `{runtimes}` begins those that visp installs.
+    The first that prints a line with `version`, asked with `ask`, is taken.
+    """
+
+    programs: tuple[str, ...]
+    version: str
+    ask: tuple[str, ...] = ("--version",)
+
+
+class Build(Program, frozen=True, kw_only=True, rename="camel"):
+    """How code of a kind is built: a program below `visp.runtime`, and the toolchain that it uses.
+
+    `root` is a folder of installed runtimes that is the root file system of the build. `skips` and `needs` as in
+    `visp.runtime.base.Recipe`; `environment` is the build's; `{root}`, `{toolchain}` in it are where these lie.
+    """
+
+    program: str
+    root: str | None = None
+    skips: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
+class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     """How a kind runs on this machine.
 
-    `launcher` is `family/file` below `visp.runtime`; `programs` are tried in this order, absolute paths or names on
-    PATH; the first that prints a version beginning with `version` (asked with `--version`) is taken. `arguments` stand
-    between program and launcher; `{heap_mb}` becomes three quarters of the container's memory.
+    `launcher` is `family/file` below `visp.runtime`, run by the first of `programs`. `arguments` stand between program
+    and launcher, or around it where one is `{launcher}`; `{heap_mb}` becomes three quarters of the container's memory.
+    `environment` is laid over what every container has. `takes` is how it is given code (`visp.runtime.base.Takes`),
+    `concurrent` whether a launcher runs several activations at once, `build` how code becomes what runs.
     """
 
     launcher: str
-    programs: tuple[str, ...]
-    version: str
     arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+    takes: Literal["tree", "program"] = "tree"
+    concurrent: bool = False
+    build: Build | None = None
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

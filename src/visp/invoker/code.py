@@ -1,6 +1,7 @@
 """How an action's code becomes what a container is given: its text, or a folder where its archive lies unpacked.
 
-An archive is unpacked once for its bytes, in a sandbox of its own, into a folder named by their hash. Folders are kept
+An archive is unpacked once for its bytes, in a sandbox of its own, into a folder named by their hash; what a kind's
+recipe builds of such a folder is one too, named by that hash and the recipe's stamp. Folders are kept
 up to a size and a number; the least recently used go first, and none that is in use: a container may see the folder
 itself, so removing it would take the files from under it. "In use" is a shared lock on the folder, held for those that
 `use` named and for the last few that `prepare` gave out. A lock is the kernel's: it counts for every server that shares
@@ -29,14 +30,17 @@ from visp.container.base import ContainerSpec, Mount
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker import staging
 from visp.invoker.staging import Distrusted, Staging
-from visp.runtime.base import CodeRefused, Command, PreparedCode
+from visp.runtime.base import CodeRefused, Command, PreparedCode, Takes
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from visp.container.base import Maker
-    from visp.entity.execs import Code
+    from visp.entity.execs import BlackboxExec, Code, CodeExec
+    from visp.invoker.staging import Bounds
+    from visp.runtime.base import Kind, Recipe
+    from visp.settings import Build
 
 T = TypeVar("T")
 
@@ -77,6 +81,7 @@ class CodeCache:
     """Prepares code; `close` it at the end.
 
     `folder` is where containers can see it. `command` starts the unpacker; None where there is no Python for it.
+    `limits` are those of builds.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class CodeCache:
         driver: Maker,
         folder: Path,
         command: Command | None,
+        limits: Build,
         kept_bytes: int = KEPT_BYTES,
         kept_folders: int = KEPT_FOLDERS,
         recent: int = RECENT,
@@ -94,6 +100,7 @@ class CodeCache:
         self._driver = driver
         self._folder = folder
         self._command = command
+        self._limits = limits
         self._kept_bytes = kept_bytes
         self._kept_folders = kept_folders
         self._recent_limit = recent
@@ -103,20 +110,34 @@ class CodeCache:
         self._refusals: Bounded[str] = Bounded(REMEMBERED)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._unpackings = asyncio.Semaphore(UNPACKINGS)
+        self._builds = asyncio.Semaphore(limits.at_once)
 
     def __repr__(self) -> str:
         trees = ", ".join(f"{name[:8]}×{tree.users}" for name, tree in self._trees.items())
         return f"<CodeCache {sum(tree.disk_bytes for tree in self._trees.values())} bytes: {trees}>"
 
-    async def prepare(self, code: Code, *, takes_program: bool = False) -> PreparedCode:
-        """Text as it is, or the folder of an archive; `takes_program`: what is no archive becomes its file `exec`.
+    async def prepare(self, exec: CodeExec | BlackboxExec, kind: Kind) -> PreparedCode:
+        """What a container of the kind is given: text, the folder of an archive, or of what was built of either.
 
         Whoever keeps the folder beyond what it does at once names it by `use`. Raises `CodeRefused`, `StartFailed`, and
         what `text_of` raises.
         """
-        if not code.is_binary:
+        code, recipe = exec.code, kind.recipe
+        if code is None:
+            return PreparedCode()
+        if kind.takes is Takes.AS_SENT or (kind.takes is Takes.TREE and not code.is_binary):
             return PreparedCode(text=await self._text_of(code))
-        source = _source(code, takes_program)
+        alone = ""
+        if kind.takes is Takes.PROGRAM:
+            alone = "program" if recipe is None else "source"
+        name = await self._unpacked(code, alone)
+        if recipe is not None:
+            name = await self._built(name, recipe, exec.main or "main")
+        return PreparedCode(folder=str(self._folder / name))
+
+    async def _unpacked(self, code: Code, alone: str) -> str:
+        """The name of the folder with what is in the code's archive; `alone` says what to do with what is none."""
+        source = _source(code, alone)
         for _ in range(TRIES):  # another server may remove what we just found
             name = self._names.get(source)
             if name is not None:
@@ -124,9 +145,28 @@ class CodeCache:
                 if refusal is not None:
                     raise CodeRefused(refusal)
                 if self._touch(name):
-                    return PreparedCode(folder=str(self._folder / name))
-            await self._once(source, partial(self._bring, code, source, takes_program))
+                    return name
+            await self._once(source, partial(self._bring, code, source, alone))
         raise StartFailed("the folder of unpacked code is removed as soon as it is made")
+
+    async def _built(self, name: str, recipe: Recipe, main: str) -> str:
+        """The name of the folder with what the recipe makes of the folder `name`; `name` if there is nothing to do."""
+        built = hashlib.sha256(f"{name} {recipe.stamp} {main}".encode()).hexdigest()
+        for _ in range(TRIES):
+            refusal = self._refusals.get(built)
+            if refusal is not None:
+                raise CodeRefused(refusal)
+            if self._touch(built):
+                return built
+            folder = str(self._folder / name)
+            self.use(folder)
+            try:
+                if not await asyncio.to_thread(_has_to_build, Path(folder), recipe):
+                    return name
+                await self._once(built, partial(self._build, built, folder, recipe, main))
+            finally:
+                self.release(folder)
+        raise StartFailed("the folder of built code is removed as soon as it is made")
 
     def use(self, folder: str) -> None:
         """A container is given this folder, which stays until as many calls of `release`. Raises `StartFailed`."""
@@ -231,25 +271,57 @@ class CodeCache:
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
-    async def _bring(self, code: Code, source: str, takes_program: bool) -> None:
+    async def _bring(self, code: Code, source: str, alone: str) -> None:
         """Sees to it that the code's folder is there, or that it is known to be refused."""
         async with self._unpackings:
-            frame, digest = await asyncio.to_thread(_decode, await self._text_of(code))
-            name = f"{digest}-program" if takes_program else digest
+            frame, digest = await asyncio.to_thread(_decode, await self._text_of(code), code.is_binary)
+            name = f"{digest}-{alone}" if alone else digest
             while name in self._under_way:  # it is just being removed, or unpacked for the same code written otherwise
                 await asyncio.shield(self._under_way[name])
             if name not in self._trees and self._refusals.get(name) is None:
-                await self._once(name, partial(self._fetch, name, frame, takes_program))
+                await self._once(name, partial(self._fetch, name, frame, alone))
         self._names.put(source, name)
 
-    async def _fetch(self, name: str, frame: bytearray, takes_program: bool) -> None:
+    async def _fetch(self, name: str, frame: bytearray, alone: str) -> None:
+        if self._command is None:
+            raise StartFailed("archives are unpacked by a system Python, and there is none: apt-get install python3.11")
+        spec = ContainerSpec(
+            id=f"unpack-{secrets.token_hex(8)}",
+            argv=(*self._command.argv, alone) if alone else self._command.argv,
+            env=self._command.env,
+            memory_mb=MEMORY_MB,
+            mounts=tuple(Mount(host, inside) for host, inside in self._command.mounts),
+        )
+        await self._take_in(name, spec, frame, staging.UNPACKED, UNPACK_S)
+
+    async def _build(self, name: str, folder: str, recipe: Recipe, main: str) -> None:
+        command, limits = recipe.command, self._limits
+        spec = ContainerSpec(
+            id=f"build-{secrets.token_hex(8)}",
+            argv=(*command.argv, main),
+            env=command.env,
+            memory_mb=limits.memory_mb,
+            mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
+            code_folder=folder,
+            root=command.root,
+            scratch_bytes=limits.scratch_bytes,
+        )
+        async with self._builds:
+            await self._take_in(name, spec, b"", staging.Bounds(limits.bytes, limits.files), limits.timeout_s)
+
+    async def _take_in(
+        self, name: str, spec: ContainerSpec, given: bytes | bytearray, bounds: Bounds, timeout_s: float
+    ) -> None:
+        """The folder `name`, unless another server has made it, or its refusal: what a sandbox says of it."""
         path = self._folder / name
         if await asyncio.to_thread(path.is_dir):
             size = await asyncio.to_thread(staging.measure, path)
         else:
             try:
-                size = await self._unpack(path, frame, takes_program)
+                size = await self._stage(path, spec, given, bounds, timeout_s)
             except CodeRefused as refused:
+                if not refused.is_final:
+                    raise
                 self._refusals.put(name, refused.sentence)
                 return
             await self._survey()
@@ -257,23 +329,16 @@ class CodeCache:
         self._touch(name)
         self._shrink()
 
-    async def _unpack(self, path: Path, frame: bytearray, takes_program: bool) -> int:
-        """Unpacks in a sandbox, and moves the result to `path`; what it takes on disk."""
-        if self._command is None:
-            raise StartFailed("archives are unpacked by a system Python, and there is none: apt-get install python3.11")
-        spec = ContainerSpec(
-            id=f"unpack-{secrets.token_hex(8)}",
-            argv=(*self._command.argv, "program") if takes_program else self._command.argv,
-            env=self._command.env,
-            memory_mb=MEMORY_MB,
-            mounts=tuple(Mount(host, inside) for host, inside in self._command.mounts),
-        )
+    async def _stage(
+        self, path: Path, spec: ContainerSpec, given: bytes | bytearray, bounds: Bounds, timeout_s: float
+    ) -> int:
+        """Fills a folder in a sandbox, and moves it to `path`; what it takes on disk."""
         try:
-            into = await asyncio.to_thread(Staging.below, self._folder)
+            into = await asyncio.to_thread(Staging.below, self._folder, bounds)
             try:
-                ended = await once.run(self._driver, spec, frame, into.take, UNPACK_S)
+                ended = await once.run(self._driver, spec, given, into.take, timeout_s)
                 if not into.is_complete:
-                    raise _unfinished(ended)
+                    raise _unfinished(ended, spec.memory_mb)
                 await asyncio.to_thread(into.move, path)
             finally:
                 await asyncio.to_thread(into.discard)
@@ -283,7 +348,7 @@ class CodeCache:
         except OSError as error:
             raise StartFailed(f"code cannot be unpacked to {self._folder}: {error.strerror}", _full(error)) from None
         except ContainerGone as gone:
-            raise StartFailed(f"unpacking code: {gone}") from None
+            raise StartFailed(f"preparing code: {gone}") from None
         return into.disk_bytes
 
 
@@ -307,14 +372,17 @@ class Bounded(Generic[T]):
         self._values[key] = value
 
 
-def _source(code: Code, takes_program: bool) -> str:
+def _source(code: Code, alone: str) -> str:
     """What names this code before it is decoded."""
     text = code.blob or "inline-" + hashlib.sha256((code.inline or "").encode()).hexdigest()
-    return f"{text} program" if takes_program else f"{text} archive"
+    return f"{text} {alone}"
 
 
-def _decode(text: str) -> tuple[bytearray, str]:
+def _decode(text: str, is_binary: bool) -> tuple[bytearray, str]:
     """The code's bytes after their length, as the unpacker reads them, and their hash; one buffer, no copy."""
+    if not is_binary:
+        data = text.encode("utf-8", "surrogatepass")
+        return bytearray(LENGTH.pack(len(data)) + data), hashlib.sha256(data).hexdigest()
     text = text.strip()
     frame = bytearray(LENGTH.size + len(text) // 4 * 3)
     at = LENGTH.size
@@ -334,10 +402,20 @@ def _decode(text: str) -> tuple[bytearray, str]:
         return frame, hashlib.sha256(view[LENGTH.size :]).hexdigest()
 
 
-def _unfinished(ended: once.Ended) -> CodeRefused:
-    """The unpacker has ended without a word."""
+def _has_to_build(folder: Path, recipe: Recipe) -> bool:
+    """Whether the recipe has something to do: by what stands at the root."""
+    names = {entry.name: entry for entry in os.scandir(folder)}
+    for name in recipe.skips & names.keys():
+        entry = names[name]
+        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_mode & 0o111:
+            return False
+    return not recipe.needs or not recipe.needs.isdisjoint(names)
+
+
+def _unfinished(ended: once.Ended, memory_mb: int) -> CodeRefused:
+    """The sandbox has ended without a word."""
     if ended.is_out_of_memory or "MemoryError" in ended.said:
-        return CodeRefused(wording.code_needs_memory(MEMORY_MB))
+        return CodeRefused(wording.code_needs_memory(memory_mb))
     log.error("code.unpacker_ended", status=ended.status, said=ended.said[-2000:])
     return CodeRefused(wording.CODE_UNREADABLE)
 

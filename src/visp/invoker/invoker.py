@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from visp import wording
 from visp.bus import base as topics
@@ -27,7 +27,7 @@ from visp.bus.messages import (
 from visp.container.base import Address, ContainerSpec, Mount, Template
 from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Outcome, Status, failure
-from visp.entity.execs import BlackboxExec, SequenceExec
+from visp.entity.execs import IMAGE, SequenceExec, runtime_of
 from visp.entity.keeping import is_kept
 from visp.entity.limits import PLATFORM
 from visp.entity.locking import CannotUnlock
@@ -39,23 +39,23 @@ from visp.invoker.logs import LogCollector
 from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
 from visp.invoker.slot import WORKING, Key, Slot, State
-from visp.runtime.base import CONCURRENT, CONCURRENT_FAMILIES, CodeRefused, Gone, Reply
+from visp.runtime.base import CONCURRENT, CodeRefused, Gone, Reply
 from visp.store.base import Work
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from visp.bus.base import Bus
     from visp.bus.messages import Deferred, Message
     from visp.clock import Clock
     from visp.container.base import Container, Maker
     from visp.entity.activation import Phases
-    from visp.entity.execs import Code
+    from visp.entity.execs import BlackboxExec, CodeExec
     from visp.entity.locking import Locks
     from visp.invoker.prewarm import Wanted
-    from visp.runtime.base import ActionClient, Command, OnOutput, PreparedCode
+    from visp.runtime.base import ActionClient, Kind, OnOutput, PreparedCode
     from visp.settings import Settings
     from visp.store.base import Ledger
     from visp.store.cache import EntityCache
@@ -70,12 +70,6 @@ LOGS_S = 10.0
 """How long after the reply the rest of an image's logs is waited for."""
 
 
-class LocalKind(Protocol):
-    """A kind that this machine offers."""
-
-    def command(self, memory_mb: int) -> Command: ...
-
-
 class Invoker:
     """One invoker; `async with` it: when the block is left nothing of it runs."""
 
@@ -88,8 +82,8 @@ class Invoker:
         entities: EntityCache,
         driver: Maker,
         connect: Callable[[Container, str, OnOutput], ActionClient],
-        kinds: Mapping[str, LocalKind],
-        prepare_code: Callable[[Code], Awaitable[PreparedCode]],
+        kind_of: Callable[[str], Kind | None],
+        prepare_code: Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]],
         key_of: Callable[[str], Awaitable[str | None]],
         locks: Locks,
         settings: Settings,
@@ -106,7 +100,7 @@ class Invoker:
         self._entities = entities
         self._driver = driver
         self._connect = connect
-        self._kinds = kinds
+        self._kind_of = kind_of
         self._prepare_code = prepare_code
         self._key_of = key_of
         self._locks = locks
@@ -139,7 +133,7 @@ class Invoker:
             settings=self._settings.pool,
             memory_mb=self._memory_mb,
             starts_limit=self._starts_limit,
-            wanted=[entry for entry in self._wanted if entry.cell.kind in self._kinds],
+            wanted=[entry for entry in self._wanted if self._kind_of(entry.cell.kind) is not None],
             clock=self._clock,
             tasks=self._tasks,
             open_cell=self._open_cell,
@@ -265,8 +259,10 @@ class Invoker:
 
     def _concurrency_of(self, action: Action) -> int:
         """How many of its runs one container takes at once: as many as it may, if its launcher can."""
-        kind = action.exec.kind
-        if kind.partition(":")[0] not in CONCURRENT_FAMILIES:
+        if action.limits.concurrency == 1:
+            return 1
+        kind = self._kind_of(runtime_of(action.exec))
+        if kind is None or not kind.is_concurrent:
             return 1
         return min(action.limits.concurrency, self._settings.limits.concurrency)
 
@@ -277,10 +273,7 @@ class Invoker:
         await self._create(slot, None)
 
     async def _create(self, slot: Slot, code_folder: str | None, *, suffix: str = "") -> None:
-        kind = self._kinds.get(slot.kind)
-        if kind is None:
-            raise StartFailed(f"kind {slot.kind} has no runtime on this machine (`visp doctor` says what is missing)")
-        command = kind.command(slot.memory_mb)
+        command = self._kind(slot.kind).command(slot.memory_mb)
         mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
         spec = ContainerSpec(
             id=f"{slot.id}{suffix}",
@@ -290,6 +283,8 @@ class Invoker:
             mounts=mounts,
             code_folder=code_folder,
             template=Template(program=command.template, argv=command.argv, mounts=mounts) if command.template else None,
+            root=command.root,
+            image=command.image,
         )
         try:
             async with asyncio.timeout(self._settings.pool.start_timeout_s):
@@ -305,6 +300,16 @@ class Invoker:
         slot.client = self._connect(container, slot.kind, slot.logs.feed)
         container.exited.add_done_callback(lambda _: self._exited(slot, container))
         self.pool.launched(slot)
+
+    def _kind(self, runtime: str) -> Kind:
+        """Raises `StartFailed` for what nothing runs here."""
+        kind = self._kind_of(runtime)
+        if kind is not None:
+            return kind
+        if runtime.startswith(IMAGE):
+            sentence = wording.image_not_pulled(runtime.removeprefix(IMAGE))
+            raise StartFailed("no container engine", sentence, is_developer_error=True)
+        raise StartFailed(f"kind {runtime} has no runtime on this machine (`visp doctor` says what is missing)")
 
     async def _replace(self, slot: Slot, code_folder: str) -> None:
         """A tree that cannot be brought into the stem cell: a container over it takes the cell's place."""
@@ -341,13 +346,11 @@ class Invoker:
         action = job.action
         exec = action.exec
         job.start_ms, job.start_s = self._clock.now_ms(), self._clock.monotonic_s()
-        if isinstance(exec, BlackboxExec):
-            raise StartFailed("no container engine", wording.image_not_pulled(exec.image), is_developer_error=True)
         if isinstance(exec, SequenceExec):  # the action was made a sequence after its activation was accepted
             self._end_unstarted(slot, job, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
             return False
         try:
-            code = await self._prepare_code(exec.code)
+            code = await self._prepare_code(exec, self._kind(slot.kind))
         except CodeRefused as refused:
             job.init_ms = 0  # a failed initialisation that took no time
             self._end_unstarted(slot, job, failure(Status.DEVELOPER_ERROR, refused.sentence))

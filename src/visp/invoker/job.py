@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from visp.entity.execs import runtime_of
+
 if TYPE_CHECKING:
     from visp.bus.messages import ActivationMessage
     from visp.entity.action import Action
@@ -31,6 +33,8 @@ class Job:
     start; `run_s` is when the run line went out, `deadline_s` when its time is over. `tries` counts containers that
     could not serve it.
 
+    `runtime` names what runs it (`runtime_of`).
+
     `content` is the argument with its locked values opened: it is nowhere but here.
 
     `placed_s` is when a container was chosen for it, `created_s` when the one made for it was up, `cold` why it got
@@ -55,6 +59,7 @@ class Job:
         "message",
         "placed_s",
         "run_s",
+        "runtime",
         "start_ms",
         "start_s",
         "tries",
@@ -64,6 +69,7 @@ class Job:
         self.message = message
         self.content = message.content
         self.action = action
+        self.runtime = runtime_of(action.exec)
         self.key = key
         self.arrived_s = arrived_s
         self.is_accepted = message.is_accepted

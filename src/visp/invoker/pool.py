@@ -321,7 +321,7 @@ class Pool:
     def _has_container(self, job: Job) -> bool:
         """Whether there is one that the job could have without more memory."""
         key, shelf = job.key, self.shelf
-        cell = Cell(job.action.exec.kind, job.action.limits.memory_mb)
+        cell = Cell(job.runtime, job.action.limits.memory_mb)
         return key in shelf.ready or key in shelf.paused or cell in shelf.cells
 
     def _plan_key(self, key: Key) -> Wait | None:
@@ -360,7 +360,7 @@ class Pool:
         if job.cold is not Cold.FIRST_USE and not is_busy:
             usage.pauses.add(job.arrived_s - usage.last_s)
         usage.revision = key.revision
-        kind, memory_mb = job.action.exec.kind, job.action.limits.memory_mb
+        kind, memory_mb = job.runtime, job.action.limits.memory_mb
         self._cell_demand.draw(Cell(kind, memory_mb))
         gone = []
         if isinstance(step, Specialise):
@@ -405,7 +405,7 @@ class Pool:
         key, memory_mb = job.key, job.action.limits.memory_mb
         shelf = self.shelf
         paused = shelf.paused.get(key)
-        cells = shelf.cells.get(Cell(job.action.exec.kind, memory_mb))
+        cells = shelf.cells.get(Cell(job.runtime, memory_mb))
         free_mb = shelf.free_mb
         blocked = self._blocked
         if blocked is not None and blocked.key != key:

@@ -17,6 +17,8 @@ import threading
 from enum import Enum
 from pathlib import Path
 
+import msgspec
+
 from visp import wording
 from visp.runtime.base import CodeRefused
 
@@ -33,6 +35,16 @@ STEPS = 200_000
 """Folders that may be opened: an archive whose entries jump between deep ones costs more than its size shows."""
 SENTENCE_BYTES = 4096
 CHUNK_BYTES = 64 * 1024
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much a folder may come to hold."""
+
+    bytes: int
+    entries: int
+
+
+UNPACKED = Bounds(TOTAL_BYTES, ENTRIES)
 
 _HEAD = struct.Struct(">cL")
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,6 +64,7 @@ class Letter(bytes, Enum):
     HARD_LINK = b"H"
     END = b"E"
     REFUSED = b"!"
+    FAILED = b"?"
 
 
 LONGEST = {
@@ -63,6 +76,7 @@ LONGEST = {
     Letter.HARD_LINK: 2 * PATH_BYTES + 1,
     Letter.END: 0,
     Letter.REFUSED: SENTENCE_BYTES,
+    Letter.FAILED: SENTENCE_BYTES,
 }
 
 
@@ -72,8 +86,9 @@ class Staging:
     A live one holds an exclusive lock on its folder, so that nobody takes it for what a killed server left.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bounds: Bounds = UNPACKED) -> None:
         self.path = path
+        self._bounds = bounds
         self.disk_bytes = BLOCK_BYTES
         path.mkdir(mode=0o700)
         self._root = os.open(path, _FOLDER_FLAGS)
@@ -91,8 +106,8 @@ class Staging:
         self._ending = threading.RLock()
 
     @classmethod
-    def below(cls, folder: Path) -> Staging:
-        return cls(folder / f"{PREFIX}{secrets.token_hex(8)}")
+    def below(cls, folder: Path, bounds: Bounds = UNPACKED) -> Staging:
+        return cls(folder / f"{PREFIX}{secrets.token_hex(8)}", bounds)
 
     @property
     def is_complete(self) -> bool:
@@ -147,8 +162,8 @@ class Staging:
     def _act(self, letter: Letter, payload: bytes) -> None:
         if letter is Letter.END:
             self._is_complete = True
-        elif letter is Letter.REFUSED:
-            raise CodeRefused(_printable(payload))
+        elif letter in (Letter.REFUSED, Letter.FAILED):
+            raise CodeRefused(_printable(payload), is_final=letter is Letter.REFUSED)
         elif letter is Letter.FOLDER:
             self._make_folder(self._add(payload, letter))
         elif letter in (Letter.FILE, Letter.PROGRAM):
@@ -168,8 +183,8 @@ class Staging:
             raise Distrusted("an entry that is there twice")
         if self._kinds.get(path[:-1]) is not Letter.FOLDER:
             raise Distrusted("an entry that does not lie in a folder")
-        if len(self._kinds) > ENTRIES:
-            raise Distrusted(f"more than {ENTRIES} entries")
+        if len(self._kinds) > self._bounds.entries:
+            raise Distrusted(f"more than {self._bounds.entries} entries")
         self._kinds[path] = letter
         self.disk_bytes += BLOCK_BYTES
         return path
@@ -215,8 +230,8 @@ class Staging:
     def _write(self, piece: memoryview) -> None:
         self._total_bytes += len(piece)
         self._file_bytes += len(piece)
-        if self._total_bytes > TOTAL_BYTES:
-            raise Distrusted(f"more than {TOTAL_BYTES} bytes")
+        if self._total_bytes > self._bounds.bytes:
+            raise Distrusted(f"more than {self._bounds.bytes} bytes")
         while piece:
             piece = piece[os.write(self._file, piece) :]
 
@@ -328,4 +343,4 @@ def measure(path: Path) -> int:
 def _printable(sentence: bytes) -> str:
     """A sentence from the sandbox as a record may hold it."""
     text = sentence.decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)

@@ -7,16 +7,18 @@ Two wires (`client.py`): JSON lines over pipes for local containers, HTTP `/init
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Protocol
 
 import msgspec
 
 STDOUT, STDERR = 0, 1
 
-CONCURRENT_FAMILIES = frozenset({"nodejs"})
-"""Families whose launcher runs several activations at once, if its init line asks for it (`concurrency`)."""
 CONCURRENT = b'{"ok":true,"concurrent":true}'
-"""What such a launcher answers to that; with any other answer it is given one run at a time."""
+"""What a launcher answers to an init line that asks for several runs at once (`concurrency`), if it can.
+
+With any other answer it is given one at a time.
+"""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -99,12 +101,65 @@ class ActionClient(Protocol):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What to start inside a container for a kind: its argument list, its environment, and host paths to show
     read-only. `template` is the host's path of a program whose children can become it, where the kind has one.
+
+    `image`: what a container engine runs instead; it has its own arguments. `root`: a host folder that is the root file
+    system in place of the host's programs.
     """
 
-    argv: tuple[str, ...]
-    env: dict[str, str]
-    mounts: tuple[tuple[str, str], ...]
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    mounts: tuple[tuple[str, str], ...] = ()
     template: str | None = None
+    image: str | None = None
+    root: str | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """How code of a kind becomes what runs: by a program that a build sandbox runs once for each code.
+
+    `stamp` names everything beside the code that the result depends on: toolchain, flags, the program itself. `skips`
+    are names of files; an archive that has one of them at its root is built already. `needs`: one that has none of
+    these has nothing to build (empty: it has).
+    """
+
+    command: Command
+    stamp: str
+    skips: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+
+
+class Takes(Enum):
+    """How a kind is given an action's code."""
+
+    AS_SENT = "as sent"
+    """As the action has it, text or base64: images unpack by themselves."""
+    TREE = "tree"
+    """Text, or the folder of an archive."""
+    PROGRAM = "program"
+    """Always a folder: what is no archive, text too, is its file `exec`."""
+
+
+class Kind(Protocol):
+    """What runs the actions of a kind here."""
+
+    @property
+    def takes(self) -> Takes:
+        """How it is given an action's code."""
+        ...
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What builds code for it; None where code runs as it is."""
+        ...
+
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether one container can run several activations at once."""
+        ...
+
+    def command(self, memory_mb: int) -> Command:
+        """What is started for it in a container with this much memory."""
+        ...
 
 
 class PreparedCode(msgspec.Struct, frozen=True):
@@ -117,8 +172,12 @@ class PreparedCode(msgspec.Struct, frozen=True):
 
 
 class CodeRefused(Exception):
-    """Code that cannot be unpacked. `sentence` is for its developer: it becomes the init error."""
+    """Code that cannot be unpacked or built. `sentence` is for its developer: it becomes the init error.
 
-    def __init__(self, sentence: str) -> None:
+    `is_final`: the same code will be refused for ever; else another try may go better.
+    """
+
+    def __init__(self, sentence: str, *, is_final: bool = True) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+        self.is_final = is_final

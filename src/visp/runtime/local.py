@@ -5,6 +5,7 @@ A kind's name agrees with what runs: its program must report the version that th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,22 +16,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.execs import BLACKBOX
 from visp.entity.runtime_manifest import LocalRuntime
 from visp.runtime import modules
-from visp.runtime.base import Command
+from visp.runtime.base import Command, Recipe, Takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from visp.entity.runtime_manifest import Kind, Manifest
+    from visp.entity.runtime_manifest import Build, Kind, Manifest, Program
 
 SEARCHED = "/usr/local/bin:/usr/bin:/bin"
 """Where programs are looked for."""
 VISIBLE = "/usr"
-"""Where they must lie in truth: inside a container there is nothing else of the host."""
+"""Where they must lie in truth: inside a container there is nothing else of the host, but for what visp installs."""
+HOME = "{runtimes}"
+HOME_INSIDE = "/opt/visp"
+"""Where containers see the folder of installed runtimes."""
 VERSION_S = 5.0
 HEAP_SHARE = 0.75
+NATIVE, SKELETON = "native:1", "skeleton"
+"""Any program, and the word by which its launcher obeys the contract of OpenWhisk's image for them."""
 TEMPLATE = "template.py"
+BUILDING = "building.py"
 _INSIDE = "/visp"
 
 
@@ -43,42 +51,98 @@ class LocalKind(msgspec.Struct, frozen=True):
     launcher: str
     template: str | None = None
     modules: str | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def takes(self) -> Takes:
+        return Takes(self.runtime.takes)
+
+    @property
+    def is_concurrent(self) -> bool:
+        return self.runtime.concurrent
 
     def command(self, memory_mb: int) -> Command:
         """What is started for it in a container with this much memory."""
-        inside = f"{_INSIDE}/{Path(self.runtime.launcher).name}"
-        heap_mb = str(int(memory_mb * HEAP_SHARE))
-        arguments = (argument.replace("{heap_mb}", heap_mb) for argument in self.runtime.arguments)
+        inside = f"{_INSIDE}/" + self.runtime.launcher.replace("/", "-")
+        words = {"{heap_mb}": str(int(memory_mb * HEAP_SHARE)), "{launcher}": inside, HOME: HOME_INSIDE}
+        arguments = [_filled(argument, words) for argument in self.runtime.arguments]
+        if "{launcher}" not in self.runtime.arguments:
+            arguments.append(inside)
         return Command(
-            argv=(self.program, *arguments, inside),
-            env={} if self.modules is None else {modules.VARIABLE: modules.INSIDE},
+            argv=(self.program, *arguments),
+            env=self.runtime.environment | ({} if self.modules is None else {modules.VARIABLE: modules.INSIDE}),
             mounts=((self.launcher, inside), *([] if self.modules is None else [(self.modules, modules.INSIDE)])),
             template=self.template,
         )
 
 
-def find(manifest: Manifest, install: Callable[[str, bytes], Path], tree: Path | None = None) -> dict[str, LocalKind]:
+def find(
+    manifest: Manifest, install: Callable[[str, bytes], Path], home: Path, tree: Path | None = None
+) -> dict[str, LocalKind]:
     """The kinds whose program is here, by name; `install` puts a launcher where containers can see it.
 
-    `tree` is the folder of modules that containers can see, if there is one.
+    `home` is the folder of installed runtimes, `tree` that of modules that containers can see, if there is one.
 
     Blocks: every program is asked for its version, all at once.
     """
     kinds = [(kind, kind.local) for kind in manifest.kinds() if kind.local is not None and not kind.deprecated]
-    with ThreadPoolExecutor(max(1, len(kinds))) as threads:
-        programs = list(threads.map(lambda entry: find_program(entry[1]), kinds))
-    return {
-        kind.kind: LocalKind(
+    asked = [local for _, local in kinds] + [local.build for _, local in kinds if local.build is not None]
+    with ThreadPoolExecutor(max(1, len(asked))) as threads:
+        found = dict(zip(map(id, asked), threads.map(lambda program: find_program(program, home), asked), strict=True))
+    python = next((found[id(local)] for kind, local in kinds if kind.family == "python" and found[id(local)]), None)
+    out = {}
+    for kind, local in kinds:
+        program, build = found[id(local)], local.build
+        toolchain = None if build is None else found[id(build)]
+        if program is None or (build is not None and (toolchain is None or python is None) and not build.needs):
+            continue
+        out[kind.kind] = LocalKind(
             kind.kind,
             program,
             local,
             str(install(local.launcher, read_program(local.launcher))),
             _install_template(local.launcher, install),
             str(tree) if tree is not None and kind.family == modules.FAMILY else None,
+            None
+            if build is None or toolchain is None or python is None
+            else _recipe(build, toolchain, python, home, install),
         )
-        for (kind, local), program in zip(kinds, programs, strict=True)
-        if program is not None
-    }
+    native = out.get(NATIVE)
+    if native is not None:
+        arguments = (*native.runtime.arguments, "{launcher}", SKELETON)
+        runtime = msgspec.structs.replace(native.runtime, arguments=arguments)
+        out[BLACKBOX] = msgspec.structs.replace(native, name=BLACKBOX, runtime=runtime)
+    return out
+
+
+def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Callable[[str, bytes], Path]) -> Recipe:
+    """What builds code for a kind whose toolchain is here."""
+    files = {f"{_INSIDE}/{BUILDING}": read_program(BUILDING), f"{_INSIDE}/build.py": read_program(build.program)}
+    root = None if build.root is None else str(home / build.root)
+    words = {"{toolchain}": toolchain, HOME: HOME_INSIDE}
+    env = {name: _filled(value, words) for name, value in build.environment.items()}
+    digest = hashlib.sha256(repr((sorted(files.items()), env, root)).encode())
+    digest.update(version_of(on_host(toolchain, home), build.ask).encode())
+    return Recipe(
+        command=Command(
+            argv=(python if root is None else "/usr/bin/python3", "-I", "-S", "-B", f"{_INSIDE}/{BUILDING}"),
+            env=env,
+            mounts=tuple(
+                (str(install(f"{digest.hexdigest()[:8]}-{Path(inside).name}", content)), inside)
+                for inside, content in files.items()
+            ),
+            root=root,
+        ),
+        stamp=digest.hexdigest(),
+        skips=frozenset(build.skips),
+        needs=frozenset(build.needs),
+    )
+
+
+def _filled(word: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(name, value)
+    return word
 
 
 def _install_template(launcher: str, install: Callable[[str, bytes], Path]) -> str | None:
@@ -89,25 +153,28 @@ def _install_template(launcher: str, install: Callable[[str, bytes], Path]) -> s
     return str(install(name, read_program(name)))
 
 
-def find_program(local: LocalRuntime) -> str | None:
-    """The first of the kind's programs that is here and has the right version."""
-    for name in local.programs:
-        path = shutil.which(name, path=SEARCHED)
-        if (
-            path is not None
-            and os.path.realpath(path).startswith(VISIBLE + "/")
-            and version_of(path).startswith(local.version)
-        ):
+def find_program(program: Program, home: Path) -> str | None:
+    """The first of the kind's programs that is here and has the right version, by its path inside a container."""
+    for name in program.programs:
+        path = shutil.which(name.replace(HOME, str(home)), path=SEARCHED)
+        if path is None or program.version not in version_of(path, program.ask):
+            continue
+        if name.startswith(HOME):
+            return name.replace(HOME, HOME_INSIDE)
+        if os.path.realpath(path).startswith(VISIBLE + "/"):
             return path
     return None
 
 
-def version_of(program: str) -> str:
-    """What a program says to `--version`; empty where it says nothing."""
+def on_host(program: str, home: Path) -> str:
+    """Where what a container sees as `program` lies."""
+    return program.replace(HOME_INSIDE, str(home)) if program.startswith(HOME_INSIDE + "/") else program
+
+
+def version_of(program: str, ask: tuple[str, ...] = ("--version",)) -> str:
+    """What a program, by its path on the host, says of its version; empty where it says nothing."""
     try:
-        asked = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=VERSION_S, env={}, check=False
-        )
+        asked = subprocess.run([program, *ask], capture_output=True, text=True, timeout=VERSION_S, env={}, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return (asked.stdout or asked.stderr).strip()

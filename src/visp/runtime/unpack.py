@@ -81,10 +81,11 @@ def readable(name: bytes) -> str:
         return name.decode("cp437")
 
 
-def unpack(data: Data, takes_program: bool = False) -> Iterator[Frame]:
+def unpack(data: Data, alone: str = "") -> Iterator[Frame]:
     """The frames of an archive, without the last one; raises `Refused`, perhaps after some.
 
-    `takes_program`: what is no archive is a file `exec`; else it is refused.
+    `alone`: what is no archive is a file `exec`, which can be executed (`program`) or is what it looks like (`source`);
+    else it is refused.
     """
     if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return unzip(data)
@@ -92,8 +93,8 @@ def unpack(data: Data, takes_program: bool = False) -> Iterator[Frame]:
         return untar(Stream(bounded(gunzip(data), len(data))))
     if is_tar_header(bytes(data[:512])):
         return untar(Stream(pieces(memoryview(data))))
-    if takes_program:
-        return content(b"exec", 0o755, pieces(memoryview(data)))
+    if alone:
+        return content(b"exec", 0o755 if alone == "program" else 0o644, pieces(memoryview(data)))
     raise Refused(NO_ARCHIVE)
 
 
@@ -629,10 +630,10 @@ def main() -> None:
             replies.write(payload)
 
         try:
-            data, takes_program = read_archive(), sys.argv[1:] == ["program"]
-            for _ in unpack(data, takes_program):
+            data, alone = read_archive(), "".join(sys.argv[1:])
+            for _ in unpack(data, alone):
                 pass  # twice: what is refused costs the host not one file
-            for letter, payload in unpack(data, takes_program):
+            for letter, payload in unpack(data, alone):
                 say(letter, payload)
         except Refused as refused:
             say(REFUSED, str(refused).encode("utf-8", "replace"))

@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ from visp.container import cells
 from visp.container.base import Container, ContainerSpec, Driver, Pipes
 from visp.container.bwrap import BwrapDriver
 from visp.container.process import ProcessDriver
-from visp.entity.execs import Code
+from visp.entity.execs import Code, CodeExec
 from visp.errors import StartFailed
 from visp.invoker import code as module
 from visp.invoker import staging
 from visp.invoker.code import CodeCache, unpack_command
 from visp.invoker.staging import Distrusted, Staging
 from visp.runtime import unpack
-from visp.runtime.base import CodeRefused, Command
+from visp.runtime.base import CodeRefused, Command, PreparedCode, Recipe, Takes
+from visp.settings import Build, Settings
 from visp.settings import Container as ContainerSettings
-from visp.settings import Settings
 
 _spec = importlib.util.spec_from_file_location("archives", Path(__file__).parents[1] / "archives.py")
 assert _spec is not None
@@ -145,7 +145,9 @@ async def make(place: Path, store: Store) -> AsyncIterator[Callable[..., CodeCac
         if command is None:
             program = folders.install("unpack.py", Path(unpack.__file__).read_bytes())
             command = unpack_command(PYTHON or sys.executable, program)
-        cache = CodeCache(text_of=store.text_of, driver=driver, folder=folders.code, command=command, **arguments)
+        cache = CodeCache(
+            text_of=store.text_of, driver=driver, folder=folders.code, command=command, limits=Build(), **arguments
+        )
         caches.append(cache)
         return cache
 
@@ -162,8 +164,25 @@ def stagings(place: Path) -> list[str]:
     return [name for name in everything_below(place) if Path(name).name.startswith(staging.PREFIX)]
 
 
-async def folder_of(cache: CodeCache, code: Code, **arguments: bool) -> Path:
-    prepared = await cache.prepare(code, **arguments)
+class Kind:
+    """A kind of this machine."""
+
+    is_concurrent = False
+
+    def __init__(self, takes: Takes = Takes.TREE, recipe: Recipe | None = None) -> None:
+        self.takes = takes
+        self.recipe = recipe
+
+    def command(self, memory_mb: int) -> Command:
+        return Command()
+
+
+def prepare(cache: CodeCache, code: Code, kind: Kind | None = None) -> Awaitable[PreparedCode]:
+    return cache.prepare(CodeExec("python:3.11", code), kind or Kind())
+
+
+async def folder_of(cache: CodeCache, code: Code, kind: Kind | None = None) -> Path:
+    prepared = await prepare(cache, code, kind)
     assert prepared.text is None
     assert prepared.folder is not None
     return Path(prepared.folder)
@@ -217,7 +236,7 @@ LIES = {
     "content without a file": frame(b"B", b"x"),
     "content for a folder": F(b"a") + D(b"d") + frame(b"B", b"x"),
     "huge content frame": F(b"a") + frame(b"B", size=1 << 31),
-    "unknown letter": frame(b"?"),
+    "unknown letter": frame(b"Z"),
     "more after the end": DONE + F(b"a"),
 }
 
@@ -235,18 +254,16 @@ def test_lying_sandbox_writes_nothing_outside(name: str, tmp_path: Path) -> None
     assert not list(inner.iterdir())
 
 
-def test_more_bytes_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "TOTAL_BYTES", 100_000)
-    into = Staging.below(tmp_path)
+def test_more_bytes_than_allowed(tmp_path: Path) -> None:
+    into = Staging.below(tmp_path, staging.Bounds(100_000, 10))
     into.take(F(b"a") + frame(b"B", bytes(60_000)) + F(b"b"))
     with pytest.raises(Distrusted):
         into.take(frame(b"B", bytes(60_000)))
     into.discard()
 
 
-def test_more_entries_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "ENTRIES", 10)
-    into = Staging.below(tmp_path)
+def test_more_entries_than_allowed(tmp_path: Path) -> None:
+    into = Staging.below(tmp_path, staging.Bounds(100_000, 10))
     with pytest.raises(Distrusted):
         into.take(b"".join(F(b"%d" % number) for number in range(11)))
     into.discard()
@@ -290,7 +307,7 @@ def test_frames_in_pieces_of_any_size(step: int, tmp_path: Path) -> None:
 
 def test_letters_are_those_of_the_unpacker() -> None:
     theirs = (unpack.FOLDER, unpack.FILE, unpack.PROGRAM, unpack.BYTES)
-    theirs += (unpack.LINK, unpack.HARD_LINK, unpack.END, unpack.REFUSED)
+    theirs += (unpack.LINK, unpack.HARD_LINK, unpack.END, unpack.REFUSED, b"?")
     assert tuple(letter.value for letter in staging.Letter) == theirs
     assert staging.CHUNK_BYTES >= unpack.CHUNK_BYTES
     for name in ("TOTAL_BYTES", "ENTRIES", "SEGMENT_BYTES", "PATH_BYTES", "DEPTH"):
@@ -321,7 +338,7 @@ def test_hostile_archive_leaves_nothing_outside(name: str, tmp_path: Path) -> No
 
 
 async def test_text_stays_text(driver: Watched, make: Callable[..., CodeCache]) -> None:
-    prepared = await make(driver).prepare(Code(is_binary=False, inline="def main(args): ..."))
+    prepared = await prepare(make(driver), Code(is_binary=False, inline="def main(args): ..."))
     assert prepared.text == "def main(args): ..."
     assert prepared.folder is None
     assert driver.created == []
@@ -361,11 +378,11 @@ async def test_prepared_again_nothing_is_read_or_unpacked(
     cache, archive = make(driver), archives.zip_files({"a": b"1"})
     code = store.put(archive)
     inline = Code(is_binary=True, inline=base64.b64encode(archive).decode())
-    first = await cache.prepare(code)
-    assert await cache.prepare(code) == first
+    first = await prepare(cache, code)
+    assert await prepare(cache, code) == first
     assert store.reads == 1
-    assert await cache.prepare(inline) == first
-    assert await cache.prepare(inline) == first
+    assert await prepare(cache, inline) == first
+    assert await prepare(cache, inline) == first
     assert store.reads == 2
     assert len(driver.created) == 1
 
@@ -376,8 +393,8 @@ async def test_all_who_ask_at_once_share_one_unpacking(
     cache, archive = make(driver), archives.zip_files({"a": b"1"})
     code = store.put(archive)
     other = Code(is_binary=True, inline=base64.b64encode(archive).decode() + "\n")
-    impatient = asyncio.ensure_future(cache.prepare(code))
-    asked = [asyncio.ensure_future(cache.prepare(which)) for which in (code, code, other)]
+    impatient = asyncio.ensure_future(prepare(cache, code))
+    asked = [asyncio.ensure_future(prepare(cache, which)) for which in (code, code, other)]
     await asyncio.sleep(0)
     impatient.cancel()
     folders = {prepared.folder for prepared in await asyncio.gather(*asked)}
@@ -389,14 +406,14 @@ async def test_all_who_ask_at_once_share_one_unpacking(
 @pytest.mark.parametrize("text", ["AAAA=AAA", "A", "AAAAA", "äöü=", "AA==" * 3, "A" * (1 << 20) + "A"])
 async def test_what_is_no_base64(text: str, driver: Watched, make: Callable[..., CodeCache]) -> None:
     with pytest.raises(CodeRefused, match="could not be decoded"):
-        await make(driver).prepare(Code(is_binary=True, inline=text))
+        await prepare(make(driver), Code(is_binary=True, inline=text))
     assert driver.created == []
 
 
 def test_decoding_is_that_of_the_standard_library() -> None:
     for size in (0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000):
         data = os.urandom(size)
-        decoded, digest = module._decode(" " + base64.b64encode(data).decode() + "\n")
+        decoded, digest = module._decode(" " + base64.b64encode(data).decode() + "\n", is_binary=True)
         assert decoded == struct.pack(">Q", size) + data
         assert digest == hashlib.sha256(data).hexdigest()
 
@@ -407,7 +424,7 @@ async def test_refused_archive_is_not_unpacked_again(
     cache, code = make(driver), store.put(zip_of(Z(name=b"fine"), Z(name=b"../evil")))
     for _ in range(2):
         with pytest.raises(CodeRefused) as caught:
-            await cache.prepare(code)
+            await prepare(cache, code)
         assert caught.value.sentence == "The action's code cannot be unpacked: entry '../evil' leads upward (..)."
     assert len(driver.created) == 1
 
@@ -416,11 +433,11 @@ async def test_program_is_code_only_where_it_may_be(
     driver: Watched, store: Store, make: Callable[..., CodeCache]
 ) -> None:
     cache, code = make(driver), store.put(b"\x7fELF and so on")
-    folder = await folder_of(cache, code, takes_program=True)
+    folder = await folder_of(cache, code, Kind(Takes.PROGRAM))
     assert (folder / "exec").read_bytes() == b"\x7fELF and so on"
     assert stat.S_IMODE((folder / "exec").stat().st_mode) == 0o555
     with pytest.raises(CodeRefused, match="neither a zip nor a tar archive"):
-        await cache.prepare(code)
+        await prepare(cache, code)
 
 
 async def test_least_recently_used_folder_goes_first(
@@ -535,7 +552,7 @@ async def test_sandbox_that_was_taken_over(
 ) -> None:
     cache = make(driver, command=program(source))
     with pytest.raises(CodeRefused) as caught:
-        await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
+        await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
     assert caught.value.sentence == wording.CODE_UNREADABLE
     assert stagings(place) == []
 
@@ -544,7 +561,7 @@ async def test_closing_ends_what_is_under_way(
     driver: Watched, store: Store, make: Callable[..., CodeCache], place: Path
 ) -> None:
     cache = make(driver, command=program("import os, time; os.write(3, b'D\\0\\0\\0\\1d'); time.sleep(60)"))
-    asked = asyncio.ensure_future(cache.prepare(store.put(archives.zip_files({"a": b"1"}))))
+    asked = asyncio.ensure_future(prepare(cache, store.put(archives.zip_files({"a": b"1"}))))
     await driver.has_created.wait()
     async with asyncio.timeout(5):
         await cache.close()
@@ -558,21 +575,21 @@ async def test_sandbox_that_does_not_end(
     monkeypatch.setattr(module, "UNPACK_S", 0.05)
     cache = make(driver, command=program("import time; time.sleep(60)"))
     with pytest.raises(StartFailed, match="no end within"):
-        await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
+        await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
 
 
 async def test_folder_that_cannot_be_written(driver: Watched, store: Store, make: Callable[..., CodeCache]) -> None:
     cache = make(driver)
     shutil.rmtree(cache._folder)
     with pytest.raises(StartFailed, match="cannot be unpacked to"):
-        await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
+        await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
 
 
 async def test_without_a_python_text_still_runs(driver: Watched, store: Store, place: Path) -> None:
-    cache = CodeCache(text_of=store.text_of, driver=driver, folder=place, command=None)
-    assert (await cache.prepare(Code(is_binary=False, inline="x"))).text == "x"
+    cache = CodeCache(text_of=store.text_of, driver=driver, folder=place, command=None, limits=Build())
+    assert (await prepare(cache, Code(is_binary=False, inline="x"))).text == "x"
     with pytest.raises(StartFailed, match="apt-get install"):
-        await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
+        await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
 
 
 FULL_DISK = """
@@ -669,7 +686,7 @@ async def test_hostile_archives_in_the_sandbox(
     before = everything_below(place)
     for name, (archive, words) in list(archives.HOSTILE.items())[::3]:
         with pytest.raises(CodeRefused) as caught:
-            await cache.prepare(store.put(archive()))
+            await prepare(cache, store.put(archive()))
         assert words in caught.value.sentence, name
         assert everything_below(place) == before, name
 
@@ -679,5 +696,5 @@ async def test_unpacker_that_needs_too_much_memory(
 ) -> None:
     cache = make(bwrap, command=program("x = bytearray(1 << 30)"))
     with pytest.raises(CodeRefused) as caught:
-        await cache.prepare(store.put(archives.zip_files({"a": b"1"})))
+        await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
     assert caught.value.sentence == wording.code_needs_memory(module.MEMORY_MB)

@@ -32,7 +32,8 @@ from visp.invoker.logs import SENTINEL
 from visp.invoker.meter import COLD_STARTS, OUTCOMES
 from visp.invoker.prewarm import Cell, Wanted
 from visp.invoker.upkeep import SWEEP_S
-from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode
+from visp.runtime import base
+from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode, Takes
 from visp.runtime.client import HttpClient, PipeClient
 from visp.settings import Pool, Settings
 from visp.store.base import Document, Then, Work
@@ -83,6 +84,12 @@ class Entities(MemoryEntities):
 class Kind:
     """A kind of this machine: some command."""
 
+    takes = Takes.TREE
+    recipe = None
+
+    def __init__(self, *, is_concurrent: bool = False) -> None:
+        self.is_concurrent = is_concurrent
+
     def command(self, memory_mb: int) -> Command:
         return Command(argv=("/usr/bin/launcher",), env={"A": "1"}, mounts=(("/host/launcher", "/visp/launcher"),))
 
@@ -111,7 +118,7 @@ class Plane:
             entities=self.entities,
             driver=driver,
             connect=self._connect,
-            kinds={KIND: Kind(), "nodejs:20": Kind()},
+            kind_of={KIND: Kind(), "nodejs:20": Kind(is_concurrent=True)}.get,
             prepare_code=self._prepare,
             locks=Locks(),
             key_of=self._key_of,
@@ -134,8 +141,9 @@ class Plane:
         container.feed = client.feed
         return client
 
-    async def _prepare(self, code: Code) -> PreparedCode:
-        return self.code(code)
+    async def _prepare(self, exec: CodeExec | BlackboxExec, kind: base.Kind) -> PreparedCode:
+        assert exec.code is not None
+        return self.code(exec.code)
 
     async def _key_of(self, namespace_uuid: str) -> str:
         return f"{namespace_uuid}:key"

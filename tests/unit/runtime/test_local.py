@@ -9,6 +9,8 @@ import pytest
 from visp.entity.runtime_manifest import Image, Kind, LocalRuntime, Manifest
 from visp.runtime import local
 
+NOWHERE = Path("/nowhere")
+
 
 def program(folder: Path, name: str, version: str) -> str:
     path = folder / name
@@ -36,19 +38,19 @@ def bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_first_program_of_the_right_version_is_taken(bin: Path) -> None:
     program(bin, "node", "v18.1.0")
     right = program(bin, "node20", "v20.3.1")
-    assert local.find_program(runtime("absent", "node", "node20")) == right
+    assert local.find_program(runtime("absent", "node", "node20"), NOWHERE) == right
 
 
 def test_no_program_of_the_version_is_none(bin: Path) -> None:
     program(bin, "node", "v22.0.0")
     program(bin, "broken", "")
-    assert local.find_program(runtime("node", "broken", "absent")) is None
+    assert local.find_program(runtime("node", "broken", "absent"), NOWHERE) is None
 
 
 def test_what_containers_cannot_see_is_not_taken(bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(bin, "node", "v20.0.0")
     monkeypatch.setattr(local, "VISIBLE", "/usr")
-    assert local.find_program(runtime("node")) is None
+    assert local.find_program(runtime("node"), NOWHERE) is None
 
 
 def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
@@ -62,12 +64,12 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
         installed[name] = content
         return Path("/cells") / name
 
-    kinds = local.find(manifest, install)
+    kinds = local.find(manifest, install, NOWHERE)
     assert list(kinds) == ["nodejs:20"]
     assert installed["nodejs/launcher.js"]
     command = kinds["nodejs:20"].command(256)
-    assert command.argv == (path, "-x192", "/visp/launcher.js")
-    assert command.mounts == (("/cells/nodejs/launcher.js", "/visp/launcher.js"),)
+    assert command.argv == (path, "-x192", "/visp/nodejs-launcher.js")
+    assert command.mounts == (("/cells/nodejs/launcher.js", "/visp/nodejs-launcher.js"),)
     assert command.template is None
     assert command.env == {}
 
@@ -75,7 +77,7 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
 def test_nodejs_kinds_alone_are_shown_modules(bin: Path) -> None:
     program(bin, "node", "v20.0.0")
     both = Manifest({family: (kind(f"{family}:20", runs=runtime("node")),) for family in ("nodejs", "other")})
-    kinds = local.find(both, lambda name, _: Path("/cells") / name, Path("/cells/trees/1"))
+    kinds = local.find(both, lambda name, _: Path("/cells") / name, NOWHERE, Path("/cells/trees/1"))
     command = kinds["nodejs:20"].command(256)
     assert command.mounts[1:] == (("/cells/trees/1", "/visp/node_modules"),)
     assert command.env == {"NODE_PATH": "/visp/node_modules"}
@@ -85,7 +87,9 @@ def test_nodejs_kinds_alone_are_shown_modules(bin: Path) -> None:
 def test_kind_whose_launcher_has_a_template_beside_it_says_where_it_lies(bin: Path) -> None:
     program(bin, "python3.11", "Python 3.11.2")
     runs = LocalRuntime(launcher="python/launcher.py", programs=("python3.11",), version="Python 3.11.")
-    kinds = local.find(Manifest({"python": (kind("python:3.11", runs=runs),)}), lambda name, _: Path("/cells") / name)
+    kinds = local.find(
+        Manifest({"python": (kind("python:3.11", runs=runs),)}), lambda name, _: Path("/cells") / name, NOWHERE
+    )
     assert kinds["python:3.11"].command(256).template == "/cells/python/template.py"
 
 

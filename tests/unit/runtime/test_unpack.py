@@ -31,11 +31,11 @@ PROGRAM_PATH = Path(unpack.__file__)
 MEMORY_KB = 200_000
 
 
-def entries(archive: bytes, *, takes_program: bool = False) -> dict[str, object]:
+def entries(archive: bytes, *, alone: str = "") -> dict[str, object]:
     """What an archive holds: folders None, files their content, programs in a tuple, links their target in a list."""
     found: dict[str, object] = {}
     path = ""
-    for letter, payload in unpack.unpack(archive, takes_program):
+    for letter, payload in unpack.unpack(archive, alone):
         data = bytes(payload)
         if letter == BYTES:
             held = found[path]

@@ -1,0 +1,106 @@
+"""Builds an action's code inside a sandbox: the code lies at `/action`, what runs goes to descriptor 3 as a tree.
+
+Runs a kind's `build.py`, which lies beside it, with `main` as the only argument. That one has `build(source, target,
+main)`, which fills the folder `target` from the folder `source`, and raises `Failed`. What the programs that it `run`s
+print goes to standard output as it comes: it is what the deployer sees of a build under way.
+
+The frames are those of `unpack.py`, and `?` sentence: it went wrong for reasons that another try may not have. Standard
+library only; Python 3.8 and newer. The host believes nothing of it and checks every frame again.
+"""
+
+import importlib.util
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+REPLIES = 3
+CHUNK_BYTES = 64 * 1024
+SENTENCE_BYTES = 4000
+SOURCE, WORK = "/action", "/tmp/build"
+TARGET = "/tmp/built"
+PROGRAM = "exec"
+
+
+class Failed(Exception):
+    """The text is for the developer; `is_final`: the same code fails the same way again."""
+
+    def __init__(self, sentence, is_final=True):
+        super().__init__(sentence)
+        self.is_final = is_final
+
+
+def run(argv, folder, env=None, is_final=True):
+    """Runs a program whose failure is the build's; its last words are then the sentence."""
+    process = subprocess.Popen(
+        argv,
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    said = bytearray()
+    for line in process.stdout:
+        os.write(1, line)
+        said += line
+        del said[: -2 * SENTENCE_BYTES]
+    if process.wait() != 0:
+        name = os.path.basename(argv[0])
+        text = bytes(said).decode("utf-8", "replace").strip() or f"{name} ended with status {process.returncode}"
+        raise Failed(text, is_final)
+
+
+def copy(source, target):
+    """The tree `source` as one that can be written."""
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    for folder, _, _ in os.walk(target):
+        os.chmod(folder, 0o755)
+
+
+def walk(folder, path=b""):
+    """`(letter, payload)` of every entry, folders before what is in them; of a file, then its content."""
+    for name in sorted(os.listdir(os.path.join(folder, path))):
+        inside = os.path.join(path, name) if path else name
+        full = os.path.join(folder, inside)
+        if os.path.islink(full):
+            yield b"L", inside + b"\0" + os.readlink(full)
+        elif os.path.isdir(full):
+            yield b"D", inside
+            yield from walk(folder, inside)
+        elif os.path.isfile(full):
+            yield b"X" if os.access(full, os.X_OK) else b"F", inside
+            with open(full, "rb") as file:
+                while True:
+                    chunk = file.read(CHUNK_BYTES)
+                    if not chunk:
+                        break
+                    yield b"B", chunk
+
+
+def main():
+    with open(REPLIES, "wb", buffering=4 * CHUNK_BYTES) as replies:
+
+        def say(letter, payload=b""):
+            replies.write(struct.pack(">cL", letter, len(payload)))
+            replies.write(payload)
+
+        try:
+            os.makedirs(TARGET)
+            recipe.build(SOURCE, TARGET, sys.argv[1])
+            for letter, payload in walk(os.fsencode(TARGET)):
+                say(letter, payload)
+        except Failed as failed:
+            sentence = str(failed).encode("utf-8", "replace")
+            say(b"!" if failed.is_final else b"?", sentence[-SENTENCE_BYTES:])
+        else:
+            say(b"E")
+
+
+if __name__ == "__main__":
+    sys.modules["building"] = sys.modules["__main__"]
+    spec = importlib.util.spec_from_file_location("recipe", os.path.join(os.path.dirname(__file__), "build.py"))
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    main()
