@@ -963,7 +963,7 @@ async def test_server_that_chose_by_itself_does_without_templates(
         driver = roles.make_driver(settings, folder / "data")
         assert isinstance(driver, ForkDriver)
         driver.cells.prepare()
-        kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install)
+        kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
         try:
             if name:
                 await roles._prepare_containers(settings, folder / "data", driver, kinds)
