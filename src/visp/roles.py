@@ -436,7 +436,7 @@ async def _test_sandbox(
         templates = templates_of(kinds)
         try:
             await selftest.check(driver, data_dir, python, templates)
-            driver.warm(templates)
+            driver.warm(templates, commands_of(kinds))
             return
         except StartFailed as error:
             if settings.driver != "auto":
@@ -542,6 +542,19 @@ def templates_of(kinds: Mapping[str, LocalKind]) -> tuple[Template, ...]:
             mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
             out.append(Template(program=command.template, argv=command.argv, mounts=mounts))
     return tuple(out)
+
+
+def commands_of(kinds: Mapping[str, LocalKind]) -> tuple[Template, ...]:
+    """The commands, each once, of the kinds that have no template of their own."""
+    from visp.container.base import Mount, Template
+
+    out = {}
+    for kind in kinds.values():
+        command = kind.command(0)
+        if command.template is None:
+            mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
+            out[command.argv] = Template(program=kind.launcher, argv=command.argv, mounts=mounts)
+    return tuple(out.values())
 
 
 def wanted_cells(manifest: Manifest, kinds: Mapping[str, LocalKind], settings: Settings) -> tuple[Wanted, ...]:

@@ -125,9 +125,8 @@ async def sandbox(name: str, folder: Path) -> AsyncIterator[BwrapDriver]:
 
 
 def spec(code: str = ECHO, id: str = "c1", *, memory_mb: int = 128, **fields: Any) -> ContainerSpec:
-    return ContainerSpec(
-        id=id, argv=(SYSTEM_PYTHON, "-I", "-c", code), env=fields.pop("env", {}), memory_mb=memory_mb, **fields
-    )
+    argv = fields.pop("argv", (SYSTEM_PYTHON, "-I", "-c", code))
+    return ContainerSpec(id=id, argv=argv, env=fields.pop("env", {}), memory_mb=memory_mb, **fields)
 
 
 async def until(condition: Callable[[], Any], what: str = "", within_s: float = WITHIN_S) -> None:
@@ -922,6 +921,24 @@ async def test_template_that_does_not_start_says_why(folder: Path) -> None:
         with pytest.raises(StartFailed, match="no/such/program"):
             await driver.create(spec(template=broken))
         assert traces_of(driver) == []
+
+
+@needs_python
+async def test_template_becomes_other_launchers_of_its_interpreter(folder: Path) -> None:
+    """Without another start of the interpreter, which shows: what was loaded before the fork is frozen."""
+    other = b"import gc, json, os, sys\nsaid = [gc.get_freeze_count(), sys.argv, __name__]\n"
+    other += b"os.write(3, json.dumps(said).encode() + b'\\n')\n"
+    driver = Forking(settings_in(folder), folder / "data")
+    async with started(driver):
+        held = template_in(driver)
+        inside = "/visp/other.py"
+        mounts = (Mount(str(driver.cells.install("other.py", other)), inside),)
+        argv = (*held.argv[:-1], inside, "a word")
+        driver.warm([held], [Template(program=mounts[0].host, argv=argv, mounts=mounts)])
+        for words, forked in ((argv, True), ((*argv, "more"), False)):
+            container = await ForkDriver.create(driver, spec(id=f"c{len(words)}", argv=words, mounts=mounts))
+            frozen, seen, name = json.loads(await read_line(container))
+            assert (frozen > 0, seen, name) == (forked, list(words[3:]), "__main__")
 
 
 @needs_python

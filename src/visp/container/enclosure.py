@@ -3,10 +3,11 @@
 Runs under the interpreter of the template's kind. Standard library only, Python 3.8 and newer. Started as a program it
 puts the root together that all its cells share and becomes the template; that one imports it and calls `serve`.
 
-The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, mounts, doors}`. `words` are
-options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal; `first` is
-the template's program, which the interpreter finds once under the name that its launcher has later; `doors` are
-ports of the loopback address that lead out.
+The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, others, mounts, doors}`. `words`
+are options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal;
+`first` is the template's program, which the interpreter finds once under the name that its launcher has later;
+`others` are commands `[argv, number of the launcher's word, its file]` that the interpreter can be used for too;
+`doors` are ports of the loopback address that lead out.
 
 With the words `doors PID PORT…` it only opens those in a sandbox that stands already, and sends them on descriptor 3.
 """
@@ -167,6 +168,7 @@ def put_together(plan):
     uid, gid = os.geteuid(), os.getegid()
     options = [resolved(option, operands) for option, operands, _ in parse(plan["words"])]
     cells, first, own = (os.path.realpath(path) for path in (plan["cells"], plan["first"], sys.argv[0]))
+    others = {argv[at]: os.path.realpath(host) for argv, at, host in plan["others"]}.items()
     mounts = [(os.path.realpath(host), inside) for host, inside in plan["mounts"]]
     check(libc.unshare(flags))
     if flags & NEW_USER:
@@ -188,7 +190,7 @@ def put_together(plan):
     for host, inside in mounts:
         make_point(NEW + inside, OLD + host)
         bind(OLD + host, NEW + inside)
-    programs = [(plan["argv"][-1], first), (f"{PROGRAMS}/enclosure.py", own)]
+    programs = [(plan["argv"][-1], first), (f"{PROGRAMS}/enclosure.py", own), *others]
     programs = [(inside, read(OLD + host)) for inside, host in programs]
     mount("tmpfs", NEW + PROGRAMS, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")  # until the template is up
     for inside, content in programs:
@@ -266,10 +268,15 @@ def settle():
     """What a template that is up gives its cells: from now on the launcher lies where its program lay."""
     plan = json.loads(read_plan())
     os.close(PLAN)
+    others = {tuple(argv): (argv[at:], compiled(argv[at])) for argv, at, _ in plan["others"]}
     check(libc.umount2(PROGRAMS.encode(), DETACH))
     die_with_parent()
     call_myself("visp-template")
-    return Ready(plan)
+    return Ready(plan, others)
+
+
+def compiled(path):
+    return compile(read(path), path, "exec")
 
 
 class Ready:
@@ -279,7 +286,8 @@ class Ready:
     costs a fault. So what a cell does is laid down here, as calls whose arguments are made: `(function, *arguments)`.
     """
 
-    def __init__(self, plan):
+    def __init__(self, plan, others):
+        self.others = others
         self.flags = plan["namespaces"] & ~NEW_CGROUP
         self.late = [(libc.unshare, plan["namespaces"] & NEW_CGROUP)]  # its root is the group that was joined
         self.uid = plan["uid"]
@@ -338,6 +346,8 @@ def drops(program):
 
 def serve(ready):
     """Makes cells as they are asked for. Returns in a cell alone, once it was told to be what the template is for.
+
+    Then None, or the arguments and the code of the other launcher that it is to be.
 
     A request is two numbers: a uid of the host (0 where there is one only), and whether the second descriptor is the
     folder of a group to be born in. The first is the cell's channel, those that are left are files by which groups are
@@ -452,7 +462,7 @@ def obey(ready, channel, bare):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
     An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
-    `mounts` lie below the folder of cells. `argv` is null for the launcher that the template holds.
+    `mounts` lie below the folder of cells. `argv` is null for the launcher that the template is for.
     """
     try:
         follow(ready.furnishes)
@@ -481,7 +491,8 @@ def obey(ready, channel, bare):
             resource.setrlimit(number, (value, value))
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
-        if order["argv"] is not None:
+        other = None if order["argv"] is None else ready.others.get(tuple(order["argv"]))
+        if order["argv"] is not None and other is None:
             os.execve(order["argv"][0], order["argv"], order["env"])
     except OSError as error:
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
@@ -489,6 +500,7 @@ def obey(ready, channel, bare):
     for name, value in order["env"].items():
         if ready.env.get(name) != value:
             os.environ[name] = value
+    return other
 
 
 def open_doors(ports):

@@ -19,7 +19,7 @@ from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from visp.container import base
@@ -50,6 +50,7 @@ class ForkDriver(BwrapDriver):
         self._templates: dict[base.Template, tuple[Template, Blanks]] = {}
         self._common: base.Template | None = None
         """The one whose cells serve what has no template."""
+        self._others: Sequence[base.Template] = ()
         self._numbers = itertools.count()
         self._forks = True
 
@@ -64,9 +65,13 @@ class ForkDriver(BwrapDriver):
         self._forks, self.name = False, "bwrap"
         await self._end_templates()
 
-    def warm(self, templates: Sequence[base.Template]) -> None:
-        """Begins to start these, and to make the cells that are kept ready."""
+    def warm(self, templates: Sequence[base.Template], commands: Sequence[base.Template] = ()) -> None:
+        """Begins to start these, and to make the cells that are kept ready.
+
+        `commands` are what the first of them can become too: `program` is then the launcher's file itself.
+        """
         self._common = next(iter(templates), None)
+        self._others = commands
         for template in templates:
             self._pool_of(template).fill()
 
@@ -146,6 +151,7 @@ class ForkDriver(BwrapDriver):
             argv=wanted.argv,
             env=_environment({}),
             first=wanted.program,
+            others=tuple(_others(wanted, self._others)) if wanted == self._common else (),
             mounts=tuple((mount.host, mount.inside) for mount in wanted.mounts),
             doors=self.ports,
         )
@@ -186,6 +192,14 @@ class ForkDriver(BwrapDriver):
         self._forks = False
         await self._end_templates()
         await super().close()
+
+
+def _others(template: base.Template, commands: Sequence[base.Template]) -> Iterator[tuple[tuple[str, ...], int, str]]:
+    """Those of the commands that start the template's interpreter in its way, with another launcher."""
+    way = template.argv[:-1]
+    for command in commands:
+        if command.argv[: len(way)] == way and command.argv != template.argv:
+            yield command.argv, len(way), command.program
 
 
 def _environment(given: dict[str, str]) -> dict[str, str]:

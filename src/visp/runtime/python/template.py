@@ -38,9 +38,11 @@ def begin(names):
         code = compile(file.read(), sys.argv[0], "exec")
     gc.collect()
     gc.freeze()
-    enclosure.serve(ready)
+    other = enclosure.serve(ready)
     random.seed()  # this and the next are what of `os.fork` is missed
     threading.main_thread()._set_native_id()
+    if other is not None:
+        sys.argv[:], code = other
     del sys.modules["enclosure"]
     for name in [name for name in names if not name.startswith("__")]:
         del names[name]
