@@ -42,6 +42,7 @@ from visp.controller.later import Later
 from visp.controller.outbound import Outbound
 from visp.controller.packages import Packages
 from visp.controller.primitive import Primitive
+from visp.controller.provisions import Provisions
 from visp.controller.recovery import Recovery
 from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
@@ -199,6 +200,16 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             settings=settings,
             tasks=tasks,
         )
+        provisions = Provisions(
+            entities=entities,
+            identities=identities,
+            resolver=resolver,
+            invoke=invoke,
+            bus=bus,
+            clock=clock,
+            shard=number,
+            shards=settings.workers,
+        )
         recovery = Recovery(ledger=ledger, later=later, composites=composites)
         idempotency = Idempotency(
             promises=promises,
@@ -278,6 +289,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             if neighbours is not None:
                 await neighbours.arrive()
             gated.open()
+            tasks.create_task(provisions.run())
             begun, ended = await recovery.run()
             if begun or ended:
                 log.info("recovery.done", resumed=begun, ended=ended)

@@ -83,6 +83,10 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     stem_cells_most: Annotated[
         Count, Meta(description="at most so many of each kind and memory while cold starts ask for more")
     ] = 8
+    provisioned_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="part of the memory that containers may hold for actions with `provision`"),
+    ] = 0.5
     start_timeout_s: Annotated[
         Seconds, Meta(description="a container whose launcher is not up by then has failed to start")
     ] = 15.0

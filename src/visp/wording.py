@@ -372,6 +372,10 @@ def bad_store_policy(annotation: str, policies: tuple[str, ...]) -> str:
     return f"The annotation '{annotation}' must be one of {', '.join(policies)}."
 
 
+def bad_provision(annotation: str, most: int) -> str:
+    return f"The annotation '{annotation}' must be a number of containers from 0 to {most}."
+
+
 OPERATOR_WRONG = "username or password are wrong."
 DISABLED = "controller is disabled"
 PARAMETERS_LOCKED = "The action's parameters could not be decrypted."

@@ -181,12 +181,20 @@ class EntityChanged(msgspec.Struct, frozen=True, array_like=True):
     revision: int
 
 
-Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred
+class Provide(msgspec.Struct, frozen=True, array_like=True):
+    """So many containers of this action (its id) are to be ready, as if `run` had been; 0 without it: none any more."""
+
+    action: str
+    count: int
+    run: ActivationMessage | None = None
+
+
+Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred | Provide
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ActivationMessage)
 
-_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred)
+_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred, Provide)
 _TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 

@@ -13,7 +13,7 @@ from visp import wording
 from visp.controller.resolver import package_of
 from visp.entitlement import rights
 from visp.entity import action as actions
-from visp.entity import execs, follow, keeping
+from visp.entity import execs, follow, keeping, provision
 from visp.entity import rule as rules
 from visp.entity import trigger as triggers
 from visp.entity.action import Action
@@ -108,6 +108,7 @@ class Crud:
         now_ms = self._clock.now_ms()
         new = actions.create(name, put, now_ms) if old is None else actions.update(old, put, now_ms)
         keeping.parse(new.annotations)
+        provision.parse(new.annotations, new.limits)
         follow.parse(new.annotations, name.namespace)  # what cannot be meant is refused now, not when it fails
         self._check_kind_is_offered(new.exec)
         if isinstance(put.exec, SequenceExec):

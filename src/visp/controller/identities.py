@@ -176,6 +176,15 @@ class Identities:
             limits=await self._limits_of(record.namespace),
         )
 
+    async def owner_of(self, namespace: str) -> Identity | None:
+        """Who a namespace is, for what runs in it unasked; None where nobody may."""
+        if namespace == GUEST and self.has_public_guest:
+            return await self.by_uuid(GUEST_UUID)
+        for record in await self._subjects.keys_of(namespace):
+            if not record.is_blocked:
+                return await self.by_uuid(record.uuid)
+        return None
+
     async def key_of(self, namespace_uuid: str) -> str | None:
         """The joined key pair of a namespace, for actions that are given it."""
         if namespace_uuid == GUEST_UUID and self.has_public_guest:

@@ -22,6 +22,7 @@ from visp.bus.messages import (
     Detached,
     EntityChanged,
     Ping,
+    Provide,
     ResultAck,
 )
 from visp.container.base import Address, ContainerSpec, Mount, Template
@@ -38,6 +39,7 @@ from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
 from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
+from visp.invoker.provision import Provision
 from visp.invoker.slot import WORKING, Key, Slot, State
 from visp.runtime.base import CONCURRENT, CodeRefused, Gone, Reply
 from visp.store.base import Work
@@ -126,6 +128,7 @@ class Invoker:
         self._unsubscribe: list[Callable[[], None]] = []
         self._meter = Meter()
         self.pool: Pool
+        self._provision: Provision
 
     async def __aenter__(self) -> Invoker:
         await self._tasks.__aenter__()
@@ -148,7 +151,9 @@ class Invoker:
             self._bus.subscribe(topics.ENTITIES, self._heard),
         ]
         self._ping()
-        self._background = [self._tasks.create_task(self._ping_on()), self._tasks.create_task(self.pool.upkeep.sweep())]
+        self._provision = Provision(self.pool, self._entities, self._clock, self._settings.pool.provisioned_share)
+        on_and_on = (self._ping_on(), self.pool.upkeep.sweep(), self._provision.keep())
+        self._background = [self._tasks.create_task(work) for work in on_and_on]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -204,6 +209,8 @@ class Invoker:
                 self._tasks.create_task(self._load(message))
         elif isinstance(message, Detached):
             self._detach(message.id)
+        elif isinstance(message, Provide):
+            self._provision.heard(message)
         elif isinstance(message, EntityChanged):
             self.pool.forget_revisions(message.id, message.revision)
 
@@ -610,6 +617,9 @@ class Invoker:
         has_all_logs: bool = True,
     ) -> Phases:
         """Writes the outcome; whoever waits hears of it once it is written."""
+        if job.is_provision:
+            self._provision.failed(job, outcome.result.decode("utf-8", "replace"))
+            return activate.phases_of(job, self._clock.monotonic_s())
         self._jobs.pop(job.message.id, None)
         end_ms = job.start_ms + duration_ms
         phases = activate.phases_of(job, self._clock.monotonic_s())

@@ -35,6 +35,8 @@ class Job:
 
     `runtime` names what runs it (`runtime_of`).
 
+    `is_provision`: nobody asked for it; it ends when its container is up, and leaves no record.
+
     `content` is the argument with its locked values opened: it is nowhere but here.
 
     `placed_s` is when a container was chosen for it, `created_s` when the one made for it was up, `cold` why it got
@@ -54,6 +56,7 @@ class Job:
         "init_ms",
         "initialised_s",
         "is_accepted",
+        "is_provision",
         "key",
         "logs_s",
         "message",
@@ -65,7 +68,16 @@ class Job:
         "tries",
     )
 
-    def __init__(self, message: ActivationMessage, action: Action, key: Key, arrived_s: float) -> None:
+    def __init__(
+        self,
+        message: ActivationMessage,
+        action: Action,
+        key: Key,
+        arrived_s: float,
+        *,
+        tries: int = 0,
+        is_provision: bool = False,
+    ) -> None:
         self.message = message
         self.content = message.content
         self.action = action
@@ -85,7 +97,8 @@ class Job:
         self.logs_s: float | None = None
         self.init_ms: int | None = None
         self.has_begun = False
-        self.tries = 0
+        self.tries = tries
+        self.is_provision = is_provision
 
     def reset(self) -> None:
         """As before its first container."""

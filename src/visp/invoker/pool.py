@@ -109,6 +109,8 @@ class Pool:
         self._blocked: Job | None = None
         """Of the jobs that wait for memory, the one whose turn it is: what gets free is kept for it."""
         self._tick: asyncio.TimerHandle | None = None
+        self.provided: dict[Key, int] = {}
+        """How many containers of a key stay, used or not."""
         self.upkeep = Upkeep(
             shelf=self.shelf,
             settings=settings,
@@ -121,6 +123,7 @@ class Pool:
             remove=self.remove,
             prepare=self._prepare_in_task,
             look=self._look,
+            is_provided=self.is_provided,
             is_calm=lambda: not self._queues and not self.is_closed,
         )
         self._is_empty = asyncio.Event()
@@ -174,6 +177,28 @@ class Pool:
         elif is_first or self._tick is None:  # behind others it is looked at with them: in a tick at the latest
             while job.key in self._queues and self._plan_key(job.key) is None:
                 pass
+
+    def provide(self, job: Job) -> None:
+        """Brings up a container that nobody waits for; the job ends with that."""
+        key, now_s = job.key, self._clock.monotonic_s()
+        slot = self.shelf.add(job.runtime, job.action.limits.memory_mb, key, now_s)
+        self.shelf.assign(slot, key, self.shelf.usage_of(key, now_s), self._concurrency_of(job.action))
+        self.shelf.initialize(slot, job)
+        self._prepare_in_task(self._initialize(slot, job, []))
+
+    @property
+    def starts_left(self) -> int:
+        """How many containers may be started now, while nobody waits for one."""
+        return 0 if self._queues or self.is_closed else max(0, self._starts_limit - self.starts)
+
+    def count_of(self, key: Key) -> int:
+        """The containers that serve this key, or will."""
+        ready = sum(not slot.jobs for slot in self._ready.get(key, ()))
+        return ready + len(self.shelf.paused.get(key, ())) + self.shelf.engaged.get(key, 0)
+
+    def is_provided(self, key: Key) -> bool:
+        """Whether none of the key's containers is to be taken away."""
+        return key in self.provided and self.count_of(key) <= self.provided[key]
 
     def withdraw(self, which: Callable[[Job], bool]) -> list[Job]:
         """Takes jobs that wait out of their queues; who is left may be served sooner."""
@@ -437,6 +462,8 @@ class Pool:
             assert slot.key is not None
             assert slot.usage is not None
             owner = slot.key.namespace
+            if self.provided and self.is_provided(slot.key):
+                continue
             if (
                 owner == namespace
                 or now_s - slot.idle_since_s >= PROTECTED_S
@@ -563,6 +590,9 @@ class Pool:
     def _begin(self, slot: Slot, job: Job) -> None:
         """The first run in a slot that was brought up, or resumed, for it; what else waits may join it."""
         slot.on(SlotEvent.RUN)
+        if job.is_provision:
+            self.finished(slot, job, None)
+            return
         if slot.has_room:
             self._list(slot, job.key)
         self._run(slot, job)

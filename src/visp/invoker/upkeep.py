@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from visp.invoker.cell_demand import CellDemand
     from visp.invoker.keepalive import Policy
     from visp.invoker.shelf import Shelf
-    from visp.invoker.slot import Slot
+    from visp.invoker.slot import Key, Slot
     from visp.settings import Pool as PoolSettings
 
 SWEEP_S = 0.5
@@ -29,7 +29,8 @@ class Upkeep:
     """Looks at the idle slots twice a second.
 
     Of the pool it needs: `remove` ends a slot; `prepare` runs what brings one up, as a task that is cut off at the end;
-    `look` plans for whoever waits, and says whether anyone does; `is_calm` says that nobody does and the pool is open.
+    `look` plans for whoever waits, and says whether anyone does; `is_calm` says that nobody does and the pool is open;
+    `is_provided` that a key's containers stay.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Upkeep:
         remove: Callable[[Slot, Cold], object],
         prepare: Callable[[Coroutine[None, None, None]], None],
         look: Callable[[], bool],
+        is_provided: Callable[[Key], bool],
         is_calm: Callable[[], bool],
     ) -> None:
         self._shelf = shelf
@@ -59,6 +61,7 @@ class Upkeep:
         self._remove = remove
         self._prepare = prepare
         self._look = look
+        self._is_provided = is_provided
         self._is_calm = is_calm
         self._cells_blocked_until_s = 0.0
 
@@ -74,8 +77,9 @@ class Upkeep:
         now_s = self._clock.monotonic_s()
         for slot in list(self._shelf.idle()):
             assert slot.usage is not None
+            assert slot.key is not None
             idle_s = now_s - slot.idle_since_s
-            if idle_s > self._policy.keep_s(slot.usage, self._settings.idle_s):
+            if idle_s > self._policy.keep_s(slot.usage, self._settings.idle_s) and not self._is_provided(slot.key):
                 self._remove(slot, Cold.EXPIRED)
             elif slot.state is State.READY and idle_s > self._settings.pause_grace_s:
                 self._shelf.unlist(slot)
