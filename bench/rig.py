@@ -9,7 +9,7 @@ from bench.load import Broken
 from bench.server import NODE_KIND, PYTHON_KIND
 from visp import premises
 from visp.runtime import local
-from visp.settings import Settings
+from visp.settings import Settings, runtimes_folder
 
 RECORDS = 1_000_000
 ACTIONS, RULES = 100_000, 10_000
@@ -63,7 +63,8 @@ def build(*, rounds: int | None, is_quick: bool, records: int | None = None) -> 
 
 def _program(kind: str) -> str:
     """The program that runs the kind, so that floors run on the same."""
-    for entry in premises.read_manifest(Settings()).kinds():
-        if entry.kind == kind and entry.local is not None and (found := local.find_program(entry.local)) is not None:
-            return found
+    entry, home = premises.read_manifest(Settings()).find(kind), runtimes_folder(Settings())
+    found = None if entry is None or entry.local is None else local.find_program(entry.local, home)
+    if found is not None:
+        return local.on_host(found, home)
     raise Broken(f"no program on this machine runs {kind}: `visp doctor` says what is missing")

@@ -69,6 +69,7 @@ class PoolMachine(RuleBasedStateMachine):
             prepare=self._prepare,
             run=self._run,
             start_failed=lambda job, _: self._end(job, "failed"),
+            rest=lambda slot: None,
             concurrency_of=lambda action: action.limits.concurrency,
         )
 

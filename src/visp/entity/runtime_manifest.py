@@ -79,7 +79,8 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     `launcher` is `family/file` below `visp.runtime`, run by the first of `programs`. `arguments` stand between program
     and launcher, or around it where one is `{launcher}`; `{heap_mb}` becomes three quarters of the container's memory.
     `environment` is laid over what every container has. `takes` is how it is given code (`visp.runtime.base.Takes`),
-    `concurrent` whether a launcher runs several activations at once, `build` how code becomes what runs.
+    `concurrent` whether a launcher runs several activations at once, `rests` whether it gives memory back when it is
+    told that a pause is near, `build` how code becomes what runs.
     """
 
     launcher: str
@@ -87,6 +88,7 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     environment: dict[str, str] = {}
     takes: Literal["tree", "program"] = "tree"
     concurrent: bool = False
+    rests: bool = False
     build: Build | None = None
 
 

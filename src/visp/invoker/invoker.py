@@ -143,6 +143,7 @@ class Invoker:
             prepare=self._initialize,
             run=self._run,
             start_failed=self._start_failed,
+            rest=self._rest,
             concurrency_of=self._concurrency_of,
             cores=Cores(self._clock),
         )
@@ -317,6 +318,11 @@ class Invoker:
             sentence = wording.image_not_pulled(runtime.removeprefix(IMAGE))
             raise StartFailed("no container engine", sentence, is_developer_error=True)
         raise StartFailed(f"kind {runtime} has no runtime on this machine (`visp doctor` says what is missing)")
+
+    def _rest(self, slot: Slot) -> None:
+        kind = self._kind_of(slot.kind)
+        if kind is not None and kind.rests and slot.client is not None:
+            slot.client.rest()
 
     async def _replace(self, slot: Slot, code_folder: str) -> None:
         """A tree that cannot be brought into the stem cell: a container over it takes the cell's place."""

@@ -68,8 +68,8 @@ class Pool:
     The invoker's functions do the work: `open_cell` creates a container without code, `prepare` brings a job's code
     into a slot (creating its container if there is none; false when the job came to its end by that), `run` runs a job
     in a slot that is BUSY, `start_failed` ends a job for which no container could be had. Whatever the first two
-    raise means that. `concurrency_of` says how many runs of an action one container takes at once; without `cores`
-    there are always some to spare.
+    raise means that. `rest` tells a container that nobody uses to give memory back. `concurrency_of` says how many runs
+    of an action one container takes at once; without `cores` there are always some to spare.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Pool:
         prepare: Callable[[Slot, Job], Awaitable[bool]],
         run: Callable[[Slot, Job], None],
         start_failed: Callable[[Job, Exception], None],
+        rest: Callable[[Slot], None],
         concurrency_of: Callable[[Action], int],
         cores: Cores | None = None,
     ) -> None:
@@ -121,6 +122,7 @@ class Pool:
             tasks=tasks,
             open_cell=open_cell,
             remove=self.remove,
+            rest=rest,
             prepare=self._prepare_in_task,
             look=self._look,
             is_provided=self.is_provided,

@@ -111,6 +111,7 @@ class Slot:
         "memory_mb",
         "missing_mb",
         "priority",
+        "rested_s",
         "run_suffix",
         "state",
         "timer",
@@ -129,6 +130,8 @@ class Slot:
         self.usage: Usage | None = None
         """How its key's action is used; set together with the key."""
         self.idle_since_s = now_s
+        self.rested_s = -1.0
+        """Since when it was idle when it was told to give memory back."""
         self.age = self.priority = 0.0
         """For eviction: what the pool's age was when it was last used, and its worth when that was last asked for."""
         self.jobs: set[Job] = set()

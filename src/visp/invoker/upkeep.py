@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from visp.settings import Pool as PoolSettings
 
 SWEEP_S = 0.5
+REST_AFTER = 0.5
+"""A container is told to rest after this part of the time after which it is paused."""
 BACKOFF_S = 1.0
 """No stem cell is started for so long after one that failed."""
 
@@ -28,9 +30,9 @@ BACKOFF_S = 1.0
 class Upkeep:
     """Looks at the idle slots twice a second.
 
-    Of the pool it needs: `remove` ends a slot; `prepare` runs what brings one up, as a task that is cut off at the end;
-    `look` plans for whoever waits, and says whether anyone does; `is_calm` says that nobody does and the pool is open;
-    `is_provided` that a key's containers stay.
+    Of the pool it needs: `remove` ends a slot; `rest` has one give memory back; `prepare` runs what brings one up, as a
+    task that is cut off at the end; `look` plans for whoever waits, and says whether anyone does; `is_calm` says that
+    nobody does and the pool is open; `is_provided` that a key's containers stay.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Upkeep:
         tasks: asyncio.TaskGroup,
         open_cell: Callable[[Slot], Awaitable[None]],
         remove: Callable[[Slot, Cold], object],
+        rest: Callable[[Slot], None],
         prepare: Callable[[Coroutine[None, None, None]], None],
         look: Callable[[], bool],
         is_provided: Callable[[Key], bool],
@@ -59,6 +62,7 @@ class Upkeep:
         self._tasks = tasks
         self._open_cell = open_cell
         self._remove = remove
+        self._rest = rest
         self._prepare = prepare
         self._look = look
         self._is_provided = is_provided
@@ -85,6 +89,13 @@ class Upkeep:
                 self._shelf.unlist(slot)
                 slot.on(SlotEvent.PAUSE)
                 self._tasks.create_task(self._pause(slot))
+            elif (
+                slot.state is State.READY
+                and idle_s > self._settings.pause_grace_s * REST_AFTER
+                and slot.rested_s != slot.idle_since_s
+            ):
+                slot.rested_s = slot.idle_since_s
+                self._rest(slot)
 
     async def _pause(self, slot: Slot) -> None:
         try:

@@ -78,6 +78,10 @@ class ActionClient(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Nothing is under way, and a pause is likely: the launcher may give memory back. It does not answer."""
+        ...
+
     def cancel(self) -> None:
         """Forgets the caller of what is under way."""
         ...
@@ -155,6 +159,11 @@ class Kind(Protocol):
     @property
     def is_concurrent(self) -> bool:
         """Whether one container can run several activations at once."""
+        ...
+
+    @property
+    def rests(self) -> bool:
+        """Whether its launcher knows what `ActionClient.rest` says."""
         ...
 
     def command(self, memory_mb: int) -> Command:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 """Room for one read is allocated each time: more than this comes from the kernel, page by page."""
 PIPE_BYTES = 1024 * 1024
+REST = b'{"rest":true}\n'
 DRAIN_LIMIT_BYTES = 32 * 1024 * 1024
 """No more than this is taken from a log pipe after a reply: a process that was left behind may write for ever."""
 CONNECT_EVERY_S = 0.05
@@ -81,6 +82,11 @@ class PipeClient:
         else:
             self._loop.add_reader(self._replies, self._on_tagged, lanes)  # in place of the other reader
         return lanes
+
+    def rest(self) -> None:
+        if not (self._is_gone or self._unsent):
+            with contextlib.suppress(OSError):  # it was only a hint
+                os.write(self._stdin, REST)
 
     def cancel(self) -> None:
         self._then = None
@@ -250,6 +256,9 @@ class HttpClient:
 
     def share(self) -> None:
         return None
+
+    def rest(self) -> None:
+        """An image is not told."""
 
     def cancel(self) -> None:
         self._then = None

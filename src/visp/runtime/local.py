@@ -61,6 +61,10 @@ class LocalKind(msgspec.Struct, frozen=True):
     def is_concurrent(self) -> bool:
         return self.runtime.concurrent
 
+    @property
+    def rests(self) -> bool:
+        return self.runtime.rests
+
     def command(self, memory_mb: int) -> Command:
         """What is started for it in a container with this much memory."""
         inside = f"{_INSIDE}/" + self.runtime.launcher.replace("/", "-")

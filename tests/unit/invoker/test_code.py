@@ -167,7 +167,7 @@ def stagings(place: Path) -> list[str]:
 class Kind:
     """A kind of this machine."""
 
-    is_concurrent = False
+    is_concurrent = rests = False
 
     def __init__(self, takes: Takes = Takes.TREE, recipe: Recipe | None = None) -> None:
         self.takes = takes

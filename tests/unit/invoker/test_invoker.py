@@ -86,6 +86,7 @@ class Kind:
 
     takes = Takes.TREE
     recipe = None
+    rests = False
 
     def __init__(self, *, is_concurrent: bool = False) -> None:
         self.is_concurrent = is_concurrent

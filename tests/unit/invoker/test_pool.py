@@ -68,6 +68,7 @@ class Bench:
         self.running: dict[str, Slot] = {}
         self.failed: dict[str, Exception] = {}
         self.prepared: list[str] = []
+        self.rested: list[Slot] = []
         self.hold_init = asyncio.Event()
         self.hold_init.set()
         self.init_error: Exception | None = None
@@ -83,6 +84,7 @@ class Bench:
             prepare=self._prepare,
             run=self._run,
             start_failed=self._failed,
+            rest=self.rested.append,
             concurrency_of=lambda action: action.limits.concurrency,
         )
 
@@ -387,6 +389,22 @@ async def test_idle_containers_are_paused_resumed_and_removed(bench: Bench) -> N
     bench.clock.advance(601)
     await bench.settle()
     assert slot.state is State.GONE
+    sweeping.cancel()
+
+
+async def test_a_container_rests_once_before_it_is_paused(bench: Bench) -> None:
+    slot = await bench.warm("a")
+    sweeping = asyncio.ensure_future(bench.pool.upkeep.sweep())
+    for seconds, rested in ((4.0, 0), (1.5, 1), (1.0, 1)):
+        bench.clock.advance(seconds)
+        await bench.settle()
+        assert bench.rested == [slot] * rested
+    id = bench.submit("a")
+    await bench.settle()
+    bench.finish(id)
+    bench.clock.advance(5.5)
+    await bench.settle()
+    assert bench.rested == [slot] * 2
     sweeping.cancel()
 
 

@@ -5,6 +5,7 @@
 // A reply is what the kind's official image answers: a plain line for 200, a line that begins with "!" for an error status.
 // If init's value has "concurrency", up to so many runs come at once: init's answer says "concurrent", and each reply to a run
 // begins with "@<activation_id> ".
+// The line {"rest":true} says that nothing is under way and a pause is near; it has no answer.
 // Standard output and error are the logs, written before the reply.
 'use strict'
 
@@ -51,6 +52,10 @@ function write (text) {
       if (error.code !== 'EAGAIN') process.exit(EXIT_OF_TERMINATED) // nobody listens any more
     }
   }
+  readOn()
+}
+
+function readOn () {
   if (goOn !== null) {
     setImmediate(goOn)
     goOn = null
@@ -215,9 +220,18 @@ function take (line) {
   if (!hasInit) {
     hasInit = true
     init(message.value)
+  } else if (message.rest === true) {
+    rest()
   } else {
     run(message)
   }
+}
+
+// What the last runs left behind is given back before the container stands still.
+function rest () {
+  require('node:v8').setFlagsFromString('--expose-gc')
+  vm.runInNewContext('gc')()
+  readOn()
 }
 
 let parts = [] // chunks of a line whose end has not come

@@ -3,7 +3,8 @@
 The first line is init: `{"value": {name, main, binary, code | folder, env}}`. Every later line is a run body:
 `{"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}`.
 A reply is what the kind's official image answers: a plain line for 200, a line that begins with `!` for an error
-status. Standard output and error are the logs, flushed before each reply.
+status. The line `{"rest":true}` says that nothing is under way and a pause is near; it has no answer. Standard output
+and error are the logs, flushed before each reply.
 
 Standard library only, and little of it: what is imported here is part of every cold start. Python 3.8 and newer. Before
 user code is loaded both channels move to descriptors that no child inherits.
@@ -171,6 +172,18 @@ def run(action, message):
         return "!" + encode({"error": f"The result is not JSON: {error}"})
 
 
+def rest():
+    """What the last runs left behind is given back before the container stands still."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:
+        pass  # another C library
+
+
 def main():
     lines, replies = open_channels()
     line = lines.readline()
@@ -183,7 +196,11 @@ def main():
         if action is None:
             fail(replies, "Cannot run: the action was not initialized.")
             continue
-        text = run(action, parse(line))
+        message = parse(line)
+        if "rest" in message:
+            rest()
+            continue
+        text = run(action, message)
         if stdout is sys.stdout:
             stdout.flush()
             stderr.flush()

@@ -1,4 +1,4 @@
-"""The launcher of Node.js kinds, spoken to over pipes as a container is."""
+"""The launchers of Node.js and Python kinds, spoken to over pipes as a container is."""
 
 import fcntl
 import json
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from visp.runtime.client import REST
+
 NODE = shutil.which("node")
 LAUNCHER = str(resources.files("visp.runtime").joinpath("nodejs/launcher.js"))
 
@@ -22,14 +24,14 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed: 
 
 
 class Launcher:
-    def __init__(self) -> None:
-        assert NODE is not None
+    def __init__(self, argv: list[str] | None = None) -> None:
+        argv = argv or [str(NODE), LAUNCHER]
         stdin_inside, self._stdin = os.pipe()
         replies, replies_inside = os.pipe()
         self.stdout, stdout_inside = os.pipe()
         inside = {0: stdin_inside, 1: stdout_inside, 3: replies_inside}
         actions = [(os.POSIX_SPAWN_DUP2, ours, number) for number, ours in inside.items()]
-        self._pid = os.posix_spawn(NODE, [NODE, LAUNCHER], {}, file_actions=actions)
+        self._pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions)
         for descriptor in inside.values():
             os.close(descriptor)
         self._replies = os.fdopen(replies, "rb")
@@ -42,6 +44,14 @@ class Launcher:
             while self._is_unread():
                 pass
         return self._replies.readline().rstrip()
+
+    def rest(self) -> None:
+        os.write(self._stdin, REST)
+
+    def resident_kb(self) -> int:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
+        assert found is not None
+        return int(found[1])
 
     def _is_unread(self) -> bool:
         return int.from_bytes(fcntl.ioctl(self._stdin, termios.FIONREAD, bytes(4)), sys.byteorder) > 0
@@ -62,13 +72,33 @@ class Launcher:
 
 
 @contextmanager
-def launched() -> Iterator[Launcher]:
-    launcher = Launcher()
+def launched(argv: list[str] | None = None) -> Iterator[Launcher]:
+    launcher = Launcher(argv)
     try:
         yield launcher
     finally:
         status = launcher.end()
     assert status == 0, "it ends with its input"
+
+
+PYTHON = [sys.executable, "-s", "-u", str(resources.files("visp.runtime").joinpath("python/launcher.py"))]
+GARBAGE = {
+    "nodejs": """
+let n = 0
+function main (p) {
+  const garbage = Array.from({ length: p.many || 0 }, (_, i) => ({ i }))
+  return { n: ++n, last: garbage.length }
+}
+""",
+    "python": """
+n = 0
+def main(p):
+    global n
+    n += 1
+    garbage = [{"i": i} for i in range(p.get("many", 0))]
+    return {"n": n, "last": len(garbage)}
+""",
+}
 
 
 def init(code: str) -> dict[str, Any]:
@@ -96,3 +126,19 @@ def test_code_that_comes_in_crumbs_takes_no_more_memory_than_code_in_one_piece()
         whole.ask(init(code))
         crumbs.ask(init(code), piece_bytes=1024)
         assert crumbs.data_kb() < whole.data_kb() + 64 * 1024
+
+
+@pytest.mark.parametrize("family", ["nodejs", "python"])
+def test_one_that_rests_gives_memory_back_and_goes_on(family: str) -> None:
+    with launched(PYTHON if family == "python" else None) as launcher:
+        launcher.ask(init(GARBAGE[family]))
+        launcher.rest()
+        assert json.loads(launcher.ask({"value": {"many": 1_000_000}}))["n"] == 1
+        before_kb = launcher.resident_kb()
+        launcher.rest()
+        assert json.loads(launcher.ask({"value": {}}))["n"] == 2
+        if family == "nodejs":  # what Python frees it gives back by itself, mostly
+            assert launcher.resident_kb() < before_kb - 20_000
+        for n in range(3, 6):
+            launcher.rest()
+            assert json.loads(launcher.ask({"value": {}}))["n"] == n
