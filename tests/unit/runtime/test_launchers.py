@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -132,13 +133,20 @@ def test_code_that_comes_in_crumbs_takes_no_more_memory_than_code_in_one_piece()
 def test_one_that_rests_gives_memory_back_and_goes_on(family: str) -> None:
     with launched(PYTHON if family == "python" else None) as launcher:
         launcher.ask(init(GARBAGE[family]))
-        launcher.rest()
         assert json.loads(launcher.ask({"value": {"many": 1_000_000}}))["n"] == 1
         before_kb = launcher.resident_kb()
         launcher.rest()
         assert json.loads(launcher.ask({"value": {}}))["n"] == 2
         if family == "nodejs":  # what Python frees it gives back by itself, mostly
-            assert launcher.resident_kb() < before_kb - 20_000
-        for n in range(3, 6):
+            end_s = time.monotonic() + 10
+            while launcher.resident_kb() > before_kb - 20_000:  # V8 unmaps in a thread of its own
+                assert time.monotonic() < end_s
+
+
+@pytest.mark.parametrize("family", ["nodejs", "python"])
+def test_one_that_rests_before_each_run_answers_each(family: str) -> None:
+    with launched(PYTHON if family == "python" else None) as launcher:
+        launcher.ask(init(GARBAGE[family]))
+        for n in range(1, 5):
             launcher.rest()
             assert json.loads(launcher.ask({"value": {}}))["n"] == n
