@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.locking import KEY_BYTES, Locks, parse_keys
+from visp.entity.network import Opening, Policy, parse_openings, parse_policy
 from visp.entity.relay import Relay, parse_relays
 from visp.entity.runtime_manifest import Manifest, parse_manifest
 from visp.errors import VispError
@@ -194,6 +195,17 @@ def read_relays(settings: Settings) -> dict[int, Relay]:
         return parse_relays(settings.network.relays)
     except ValueError as error:
         raise CannotStart(f"setting network.relays cannot be used: {error}") from None
+
+
+def read_network(settings: Settings) -> tuple[Policy, tuple[Opening, ...]]:
+    """What namespaces reach by default, and what is opened to some; raises `CannotStart`."""
+    name = "policy"
+    try:
+        policy = parse_policy(settings.network.policy)
+        name = "openings"
+        return policy, parse_openings(settings.network.openings)
+    except ValueError as error:
+        raise CannotStart(f"setting network.{name} cannot be used: {error}") from None
 
 
 def read_secret(settings: Settings, data_dir: Path) -> bytes:

@@ -27,6 +27,7 @@ from visp.api.routes import Site
 from visp.bus import base as topics
 from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
+from visp.container.egress.proxy import Proxy
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
@@ -48,6 +49,7 @@ from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.entity.network import proxy_environment
 from visp.entity.relay import DOOR_NAME, DOOR_PORT
 from visp.entity.runtime_manifest import LocalRuntime
 from visp.entity.subject import GUEST, SYSTEM
@@ -124,6 +126,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     driver = make_driver(settings, shard.home_dir(data_dir, number))
     gated = GatedMaker(driver)
     doors = Doors(premises.read_relays(settings))
+    policy, openings = premises.read_network(settings)
     # while the stores are opened
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver, data_dir))
     async with contextlib.AsyncExitStack() as stack:
@@ -145,7 +148,12 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             if neighbours
             else lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision)),
         )
-        identities = Identities(ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host))
+        identities = Identities(
+            ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host), network=policy
+        )
+        proxy = Proxy(settings.network, openings, identities.policy_of)
+        stack.callback(proxy.close)
+        doors.lead_out(proxy.answer)
         acks = Acks(throttle, settings.queue, bus, clock)
         waits = Waits(ground.activations, settings.waits)
         fleet = Fleet(clock)
@@ -271,6 +279,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             later.measured,
             hooks.measured,
             ground.own.measured,
+            proxy.measured,
         ):
             metrics.add(source)
         if neighbours is not None:
@@ -505,6 +514,7 @@ async def _invoker(
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
                 api_host=f"http://{DOOR_NAME}:{DOOR_PORT}" if driver.has_doors else url,
+                network_env=proxy_environment if driver.has_doors else dict,
                 open_doors=doors.open,
                 clock=clock,
             )

@@ -212,6 +212,27 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "them: `6379=127.0.0.1:6379 guest; 5432=db.example:5432 alice bob`"
         ),
     ] = ""
+    policy: Annotated[
+        str,
+        Meta(
+            description="what namespaces reach that have no policy of their own (limit `network`): `internet`, `none`, "
+            "or a list like `api.example.com:443 *.example.org 198.51.100.0/24`"
+        ),
+    ] = "internet"
+    openings: Annotated[
+        str,
+        Meta(
+            description="private addresses and networks that some namespaces may reach: `10.1.0.0/16 alice; "
+            "192.168.1.5:5432 guest bob`"
+        ),
+    ] = ""
+    connections: Annotated[
+        Positive, Meta(description="connections that lead out of one container at once, through the proxy")
+    ] = 64
+    all_connections: Annotated[Positive, Meta(description="and of all containers together")] = 4096
+    idle_s: Annotated[Seconds, Meta(description="after so long without a byte such a connection ends, in seconds")] = (
+        300.0
+    )
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -376,6 +376,34 @@ def bad_provision(annotation: str, most: int) -> str:
     return f"The annotation '{annotation}' must be a number of containers from 0 to {most}."
 
 
+def bad_network(annotation: str, reason: str) -> str:
+    return f"The annotation '{annotation}' cannot be meant: {reason}."
+
+
+def network_too_wide(annotation: str, own: str, allowed: str) -> str:
+    return f"The annotation '{annotation}' asks for '{own}', and the namespace may reach '{allowed}' only."
+
+
+def not_permitted(target: str, policy: str) -> str:
+    return f"'{target}' is not reached from here: the network policy of this action is '{policy}'."
+
+
+def network_closed(target: str) -> str:
+    return f"'{target}' is not reached from here: it is private, or belongs to the host or its network."
+
+
+def not_found_out(target: str) -> str:
+    return f"'{target}' has no address."
+
+
+def no_way_to(target: str, reason: str) -> str:
+    return f"'{target}' could not be connected with: {reason}."
+
+
+def too_many_ways(limit: int) -> str:
+    return f"More than {limit} connections lead out: raise [network] connections or all_connections."
+
+
 OPERATOR_WRONG = "username or password are wrong."
 DISABLED = "controller is disabled"
 PARAMETERS_LOCKED = "The action's parameters could not be decrypted."

@@ -1,8 +1,9 @@
 """How containers reach what is theirs to reach: each through doors of its own.
 
 A door is a socket that listens in a container's own network; so it is known of every connection which container it
-comes from, and for whom that runs. One leads to the platform: whoever answers for the server answers there too. Others
-lead to services that an operator lets some namespaces use.
+comes from, and for whom that runs. One leads to the platform: whoever answers for the server answers there too. One
+leads to the proxy through which the internet is reached. Others lead to services that an operator lets some namespaces
+use.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from visp.entity.network import INTERNET
+from visp.entity.relay import PROXY_PORT
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from visp.entity.network import Policy
     from visp.entity.relay import Relay
     from visp.entity.subject import Identity
 
-    Answer = Callable[[socket.socket, "Inside"], Awaitable[asyncio.Server]]
+    Answer = Callable[[socket.socket, "Inside"], Awaitable["Answering"]]
 
 INSIDE = "inside"
 """Where the state of a connection says that it came through a container's door."""
@@ -31,11 +35,21 @@ CONNECT_S = 10.0
 PIECE_BYTES = 64 * 1024
 
 
-class Inside:
-    """Whoever connects through one container's doors. `namespace` says for whom it runs; None: for nobody yet."""
+class Answering(Protocol):
+    """What answers at a door until it is closed."""
 
-    def __init__(self, namespace: Callable[[], str | None]) -> None:
+    def close(self) -> None: ...
+
+
+class Inside:
+    """Whoever connects through one container's doors. `namespace` says for whom it runs; None: for nobody yet.
+
+    `policy` is what its action asks to reach.
+    """
+
+    def __init__(self, namespace: Callable[[], str | None], policy: Callable[[], Policy]) -> None:
         self.namespace = namespace
+        self.policy = policy
         self.connections = 0
 
     def may_use(self, identity: Identity) -> bool:
@@ -49,6 +63,7 @@ class Doors:
     def __init__(self, relays: Mapping[int, Relay]) -> None:
         self._relays = relays
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._way_out: Answer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def answered_by(self, answer: Answer) -> None:
@@ -56,12 +71,20 @@ class Doors:
         if not self._answer.done():
             self._answer.set_result(answer)
 
+    def lead_out(self, way_out: Answer) -> None:
+        """`way_out` gives what answers at a door to the internet; before containers are made."""
+        self._way_out = way_out
+
     def open(
-        self, doors: Sequence[socket.socket], until: asyncio.Future[Any], namespace: Callable[[], str | None]
+        self,
+        doors: Sequence[socket.socket],
+        until: asyncio.Future[Any],
+        namespace: Callable[[], str | None],
+        policy: Callable[[], Policy] = lambda: INTERNET,
     ) -> None:
-        """Has a container's doors answered until it has ended."""
+        """Has a container's doors answered until it has ended. `policy` narrows what its namespace may reach."""
         if doors:
-            task = asyncio.ensure_future(self._serve(doors, until, Inside(namespace)))
+            task = asyncio.ensure_future(self._serve(doors, until, Inside(namespace, policy)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -69,9 +92,11 @@ class Doors:
         answer = await asyncio.shield(self._answer)
         try:
             for door in doors:
-                relay = self._relays.get(door.getsockname()[1])
+                port = door.getsockname()[1]
+                relay = self._relays.get(port)
+                server: Answering
                 if relay is None:
-                    server = await answer(door, inside)
+                    server = await (self._way_out if port == PROXY_PORT and self._way_out else answer)(door, inside)
                 else:
                     server = await asyncio.start_server(partial(_relay, relay, inside), sock=door.dup())
                 until.add_done_callback(partial(_close, server))
@@ -85,7 +110,7 @@ class Doors:
             task.cancel()
 
 
-def _close(server: asyncio.Server, _: object) -> None:
+def _close(server: Answering, _: object) -> None:
     server.close()
 
 

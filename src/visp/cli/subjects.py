@@ -189,6 +189,7 @@ Examples:
   visp admin limits set alice --limit invocationsPerMinute 600 --limit concurrentInvocations 100
   visp admin limits set alice --limit allowedKinds '["nodejs:20"]' --limit storeActivations false
   visp admin limits set alice --limit retentionDays 30
+  visp admin limits set alice --limit network 'api.example.com:443 *.example.org'
 """,
 )
 @click.argument("namespace")

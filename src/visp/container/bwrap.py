@@ -24,7 +24,7 @@ from visp.container.base import ContainerSpec
 from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver, close_pipes
 from visp.container.template import CONTROL, ENCLOSURE, answer
-from visp.entity.relay import DOOR_NAME, DOOR_PORT, parse_relays
+from visp.entity.relay import DOOR_NAME, DOOR_PORT, PROXY_PORT, parse_relays
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class BwrapDriver(LocalDriver):
         super().__init__(name, settings, data_dir, self._wrap_command)
         self._filter = b""
         self._programs: dict[str, str] = {}
-        self.ports = (DOOR_PORT, *parse_relays(settings.network.relays))
+        self.ports = (DOOR_PORT, PROXY_PORT, *parse_relays(settings.network.relays))
         """Of each container's loopback address, that lead out of it."""
 
     async def start(self) -> None:

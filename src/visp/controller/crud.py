@@ -13,7 +13,7 @@ from visp import wording
 from visp.controller.resolver import package_of
 from visp.entitlement import rights
 from visp.entity import action as actions
-from visp.entity import execs, follow, keeping, provision
+from visp.entity import execs, follow, keeping, network, provision
 from visp.entity import rule as rules
 from visp.entity import trigger as triggers
 from visp.entity.action import Action
@@ -110,6 +110,7 @@ class Crud:
         keeping.parse(new.annotations)
         provision.parse(new.annotations, new.limits)
         follow.parse(new.annotations, name.namespace)  # what cannot be meant is refused now, not when it fails
+        network.check_annotation(new.annotations, identity.limits.network)
         self._check_kind_is_offered(new.exec)
         if isinstance(put.exec, SequenceExec):
             await self._check_sequence(identity, name, put.exec)

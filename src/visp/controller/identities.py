@@ -24,6 +24,7 @@ from visp.entity.limits import (
     parse_byte_size,
     render_byte_size,
 )
+from visp.entity.network import INTERNET, Policy, parse_policy
 from visp.entity.subject import (
     GUEST,
     GUEST_KEY,
@@ -75,19 +76,30 @@ class NamespaceLimits(msgspec.Struct, frozen=True, rename="camel"):
     retry: follow.RetryPolicy | None = None
     dead_letter: bool | None = None
     retention_days: Annotated[float, Meta(ge=0)] | None = None
+    network: str | None = None
 
 
 class Identities:
     """The one place that knows keys."""
 
-    def __init__(self, subjects: SubjectStore, secret: bytes, limits: Limits, *, is_loopback: bool) -> None:
+    def __init__(
+        self,
+        subjects: SubjectStore,
+        secret: bytes,
+        limits: Limits,
+        *,
+        is_loopback: bool,
+        network: Policy = INTERNET,
+    ) -> None:
         self._subjects = subjects
         self._secret = secret
         self._limits = limits
+        self._network = network
         self.has_public_guest = is_loopback
         """Whether the well-known guest key is in force."""
         self._cache: dict[bytes, Identity] = {}
         self._by_uuid: dict[str, Identity] = {}
+        self._policies: dict[str, Policy] = {}
 
     def peek(self, header: bytes) -> Identity | None:
         """The identity behind a header that was seen before."""
@@ -123,6 +135,7 @@ class Identities:
         """Drops what is cached: a key, a block or a limit changed."""
         self._cache.clear()
         self._by_uuid.clear()
+        self._policies.clear()
 
     async def _look_up(self, auth: AuthKey) -> Identity:
         presented = digest(auth, self._secret)
@@ -192,6 +205,16 @@ class Identities:
         record = await self._subjects.key(namespace_uuid)
         return None if record is None else str(pair_of(record, self._secret))
 
+    async def policy_of(self, namespace: str) -> Policy:
+        """What a namespace's actions reach."""
+        policy = self._policies.get(namespace)
+        if policy is None:
+            policy = (await self._limits_of(namespace)).network
+            if len(self._policies) >= CACHED_HEADERS:
+                self._policies.clear()
+            self._policies[namespace] = policy
+        return policy
+
     async def check_secret(self, namespace: str) -> None:
         """Raises `StoreUnavailable` with a sentence when a key of this namespace was sealed by another secret."""
         for record in await self._subjects.keys_of(namespace):
@@ -210,7 +233,7 @@ class Identities:
         return auth
 
     async def _limits_of(self, namespace: str) -> UserLimits:
-        return _read_limits(await self._subjects.limits(namespace) or b"{}", self._limits)
+        return _read_limits(await self._subjects.limits(namespace) or b"{}", self._limits, self._network)
 
 
 async def own_days(subjects: SubjectStore, platform: Limits) -> dict[str, float]:
@@ -223,16 +246,16 @@ async def own_days(subjects: SubjectStore, platform: Limits) -> dict[str, float]
     return {namespace: days for namespace, days in found.items() if days is not None}
 
 
-def _read_limits(stored: bytes, platform: Limits) -> UserLimits:
+def _read_limits(stored: bytes, platform: Limits, network: Policy = INTERNET) -> UserLimits:
     try:
-        return effective_limits(msgspec.json.decode(stored, type=NamespaceLimits), platform)
+        return effective_limits(msgspec.json.decode(stored, type=NamespaceLimits), platform, network)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         # a malformed record as a whole falls back to the defaults, as in OpenWhisk
-        return effective_limits(NamespaceLimits(), platform)
+        return effective_limits(NamespaceLimits(), platform, network)
 
 
-def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
-    """What a namespace may do: its own limits within the system's; raises `ValueError` for what is no size."""
+def effective_limits(own: NamespaceLimits, platform: Limits, network: Policy = INTERNET) -> UserLimits:
+    """What a namespace may do: its own limits within the system's; raises `ValueError` for what cannot be meant."""
     system = LimitRanges(concurrency=Range(1, platform.concurrency, 1))
     payload_bytes = _at_most(own.max_payload_size, PAYLOAD_LIMIT_BYTES)
     shown_bytes = _at_most(own.truncation_size, RESULT_LIMIT_BYTES)
@@ -253,6 +276,7 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         "warmedContainerKeepingCount": own.warmed_container_keeping_count,
         "warmedContainerKeepingTimeout": own.warmed_container_keeping_timeout,
         "retentionDays": own.retention_days,
+        "network": own.network,
     }
     return UserLimits(
         invocations_per_minute=_or(own.invocations_per_minute, platform.invocations_per_minute),
@@ -271,6 +295,7 @@ def effective_limits(own: NamespaceLimits, platform: Limits) -> UserLimits:
         allowed_kinds=frozenset(own.allowed_kinds or ()),
         is_storing=own.store_activations is not False,
         retention_days=own.retention_days,
+        network=network if own.network is None else parse_policy(own.network),
         follow=follow.merged(follow.Follow(retry=own.retry, dead_letter="" if own.dead_letter else None)),
         own={name: value for name, value in own_only.items() if value is not None},
     )

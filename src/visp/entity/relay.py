@@ -13,6 +13,9 @@ DOOR_PORT = 3233
 DOOR_NAME = "visp.internal"
 """What that address is called inside."""
 
+PROXY_PORT = 3128
+"""Where it finds the proxy that leads out, at the same address."""
+
 _ENTRY = re.compile(r"(\d{1,5})=(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})\Z")
 PORTS = range(1, 65536)
 RELAYS_LIMIT = 16
@@ -37,8 +40,8 @@ def parse_relays(text: str) -> dict[int, Relay]:
         if match is None or int(match[1]) not in PORTS or int(match[3]) not in PORTS:
             raise ValueError(f"'{entry[0]}' is not of the form 6379=127.0.0.1:6379")
         inside, namespaces = int(match[1]), entry[1:]
-        if inside == DOOR_PORT:
-            raise ValueError(f"port {DOOR_PORT} leads to the platform")
+        if inside in (DOOR_PORT, PROXY_PORT):
+            raise ValueError(f"port {inside} leads to the platform")
         if inside in relays:
             raise ValueError(f"port {inside} is given twice")
         if not namespaces or not all(map(is_name, namespaces)):

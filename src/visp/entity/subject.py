@@ -26,6 +26,7 @@ from visp.entity.limits import (
     render_byte_size,
 )
 from visp.entity.names import is_name
+from visp.entity.network import INTERNET, Policy
 from visp.errors import Refused, Unauthorized
 
 KEY_LENGTH = 64
@@ -67,6 +68,8 @@ class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Whether records of activations are kept."""
     retention_days: float | None = None
     """For how long, 0 whatever their age; None: as the platform does."""
+    network: Policy = INTERNET
+    """What its actions reach."""
     follow: Follow | None = None
     """What follows from a failure where neither rule nor action say so."""
     own: dict[str, object] = {}

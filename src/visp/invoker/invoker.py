@@ -32,6 +32,7 @@ from visp.entity.execs import IMAGE, SequenceExec, runtime_of
 from visp.entity.keeping import is_kept
 from visp.entity.limits import PLATFORM
 from visp.entity.locking import CannotUnlock
+from visp.entity.network import own_policy
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
 from visp.invoker.cores import Cores
@@ -56,12 +57,17 @@ if TYPE_CHECKING:
     from visp.entity.activation import Phases
     from visp.entity.execs import BlackboxExec, CodeExec
     from visp.entity.locking import Locks
+    from visp.entity.network import Policy
     from visp.invoker.prewarm import Wanted
     from visp.runtime.base import ActionClient, Kind, OnOutput, PreparedCode
     from visp.settings import Settings
     from visp.store.base import Ledger
     from visp.store.cache import EntityCache
     from visp.telemetry.metrics import Family
+
+    OpenDoors = Callable[
+        [Sequence[socket.socket], asyncio.Future[Any], Callable[[], str | None], Callable[[], Policy]], None
+    ]
 
 PING_S = 1.0
 TIMER_S = 0.001
@@ -93,7 +99,8 @@ class Invoker:
         memory_mb: int,
         starts_limit: int,
         api_host: str,
-        open_doors: Callable[[Sequence[socket.socket], asyncio.Future[Any], Callable[[], str | None]], None],
+        network_env: Callable[[], dict[str, str]],
+        open_doors: OpenDoors,
         clock: Clock,
     ) -> None:
         self._id = id
@@ -111,6 +118,7 @@ class Invoker:
         self._memory_mb = memory_mb
         self._starts_limit = starts_limit
         self._api_host = api_host
+        self._network_env = network_env
         self._open_doors = open_doors
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -286,7 +294,7 @@ class Invoker:
         spec = ContainerSpec(
             id=f"{slot.id}{suffix}",
             argv=command.argv,
-            env=command.env | {"__OW_API_HOST": self._api_host},
+            env=command.env | self._network_env() | {"__OW_API_HOST": self._api_host},
             memory_mb=slot.memory_mb,
             mounts=mounts,
             code_folder=code_folder,
@@ -303,7 +311,12 @@ class Invoker:
         if slot.state in (State.REMOVING, State.GONE):
             await container.destroy()
             raise StartFailed("the invoker is closing")
-        self._open_doors(container.doors, container.exited, lambda: None if slot.key is None else slot.key.namespace)
+        self._open_doors(
+            container.doors,
+            container.exited,
+            lambda: None if slot.key is None else slot.key.namespace,
+            lambda: slot.policy,
+        )
         slot.logs = LogCollector(self._clock.now_ns, is_sentinelled=isinstance(container.wire, Address))
         slot.client = self._connect(container, slot.kind, slot.logs.feed)
         container.exited.add_done_callback(lambda _: self._exited(slot, container))
@@ -377,6 +390,7 @@ class Invoker:
         api_key = None
         if activate.gives_api_key(action):
             api_key = await self._key_of(job.message.namespace_uuid)
+        slot.policy = own_policy(action.annotations)
         slot.run_suffix = activate.run_suffix(action, job.message.namespace, api_key)
         if job.is_accepted and not await self._mark_started(slot, job):
             return False

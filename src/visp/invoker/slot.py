@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.network import INTERNET
 from visp.invoker.job import Cold
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Slot:
         "logs",
         "memory_mb",
         "missing_mb",
+        "policy",
         "priority",
         "rested_s",
         "run_suffix",
@@ -148,6 +150,8 @@ class Slot:
         """What its runs go through once it is up, if it takes several at once; else they go to `client`."""
         self.logs: LogCollector | None = None
         self.run_suffix = b""
+        self.policy = INTERNET
+        """What its action asks to reach; set before its code comes."""
         self.timer: asyncio.TimerHandle | None = None
 
     @property

@@ -128,6 +128,7 @@ class Plane:
             memory_mb=memory_mb,
             starts_limit=4,
             api_host="http://api",
+            network_env=dict,
             open_doors=lambda *_: None,
             clock=clock,
         )

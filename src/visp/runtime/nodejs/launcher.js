@@ -75,6 +75,7 @@ function show (name, value) {
 
 async function init (value) {
   for (const [name, text] of Object.entries(value.env || {})) process.env[name] = text
+  if (process.env.HTTPS_PROXY && !knowsProxies) lead()
   const main = value.main || 'main'
   isShared = value.concurrency > 1
   try {
@@ -112,6 +113,7 @@ async function loadText (code, main) {
 }
 
 async function loadModuleText (code, main) {
+  leadAll()
   const file = path.join(fs.mkdtempSync('/tmp/action-'), 'index.mjs')
   fs.writeFileSync(file, code)
   const module = await import(pathToFileURL(file))
@@ -130,6 +132,7 @@ async function loadFolder (folder, main) {
     module = require(folder)
   } catch (error) {
     if (error.code !== 'ERR_REQUIRE_ESM' && error.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error
+    leadAll()
     module = await import(pathToFileURL(require.resolve(folder)))
   }
   const found = member(module, main) || (module.default && member(module.default, main))
@@ -138,6 +141,113 @@ async function loadFolder (folder, main) {
 
 function member (object, names) {
   return names.split('.').reduce((found, name) => (found === undefined || found === null ? undefined : found[name]), object)
+}
+
+// ── the way out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+// Where a proxy leads out, `http`, `https` and `fetch` are led through it, as newer Nodes do by themselves if they are asked
+// to at their start. Nothing is loaded for that before the action does: what a module is loaded for may never be used.
+const knowsProxies = process.env.NODE_USE_ENV_PROXY === '1' && Number(process.versions.node.split('.')[0]) >= 24
+const { Module } = module.constructor
+let leadAll = () => {}
+
+function lead () {
+  const load = Module._load
+  leadAll = () => {
+    Module._load = load
+    leadAll = () => {}
+    for (const name of ['http', 'https']) leadAgents(require(name), name)
+  }
+  Module._load = function (request, ...rest) {
+    if (/^(node:)?https?$/.test(request)) leadAll()
+    return load.call(this, request, ...rest)
+  }
+  const fetch = globalThis.fetch
+  if (fetch === undefined) return
+  let isLed = false
+  globalThis.fetch = function (...args) {
+    if (!isLed) {
+      isLed = true
+      leadFetch()
+    }
+    return fetch.apply(this, args)
+  }
+}
+
+const isNear = (host) => (process.env.NO_PROXY || '').split(',').includes(host)
+
+function leadAgents (module, name) {
+  const connect = module.Agent.prototype.createConnection
+  module.Agent.prototype.createConnection = function (options, callback) {
+    if (options.socketPath || options.socket || isNear(options.host)) return connect.call(this, options, callback)
+    tunnel(options.host, options.port, (error, socket) => {
+      if (error !== null) return callback(error)
+      callback(null, name === 'http' ? socket : connect.call(this, { ...options, socket }))
+    })
+  }
+}
+
+function leadFetch () {
+  const key = Symbol.for('undici.globalDispatcher.1')
+  new Headers() // eslint-disable-line no-new -- loads what makes the dispatcher
+  const direct = globalThis[key]
+  if (direct === undefined || direct.constructor === Object) return
+  const connect = (options, callback) => {
+    const host = options.hostname.replace(/^\[|\]$/g, '')
+    const isSecure = options.protocol === 'https:'
+    const port = Number(options.port) || (isSecure ? 443 : 80)
+    const done = (error, socket) => {
+      if (error !== null || !isSecure) return callback(error, socket)
+      const servername = options.servername || (require('node:net').isIP(host) ? undefined : host)
+      const secure = require('node:tls').connect({ socket, servername, ALPNProtocols: ['http/1.1'] })
+      secure.once('error', callback)
+      secure.once('secureConnect', () => {
+        secure.removeListener('error', callback)
+        callback(null, secure)
+      })
+    }
+    if (!isNear(host)) return tunnel(host, port, done)
+    const socket = require('node:net').connect({ host, port })
+    socket.once('error', callback)
+    socket.once('connect', () => {
+      socket.removeListener('error', callback)
+      done(null, socket)
+    })
+  }
+  globalThis[key] = new direct.constructor({ connect })
+}
+
+// A connection through the proxy; `callback(error, socket)`.
+function tunnel (host, port, callback) {
+  const proxy = new URL(process.env.HTTPS_PROXY)
+  const socket = require('node:net').connect({ host: proxy.hostname, port: Number(proxy.port) })
+  const target = `${host.includes(':') ? `[${host}]` : host}:${port}`
+  let said = Buffer.alloc(0)
+  const give = (error) => {
+    for (const [event, listener] of Object.entries(listeners)) socket.removeListener(event, listener)
+    if (error !== null) socket.destroy()
+    callback(error, socket)
+  }
+  const listeners = {
+    data (chunk) {
+      said = Buffer.concat([said, chunk])
+      const end = said.indexOf('\r\n\r\n')
+      if (end < 0 || !/^HTTP\/1\.[01] 200 /.test(said)) return
+      socket.pause()
+      if (said.length > end + 4) socket.unshift(said.subarray(end + 4))
+      give(null)
+      setImmediate(() => socket.resume()) // for whoever listens by now
+    },
+    end () {
+      const [head, body] = said.toString().split('\r\n\r\n')
+      let sentence = head.split('\r\n')[0]
+      try { sentence = JSON.parse(body).error } catch {}
+      give(Object.assign(new Error(sentence || 'the proxy has closed the connection'), { code: 'ECONNREFUSED' }))
+    },
+    error: (error) => give(error)
+  }
+  for (const [event, listener] of Object.entries(listeners)) socket.on(event, listener)
+  socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n\r\n`)
 }
 
 // ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
