@@ -392,6 +392,10 @@ class GatedMaker:
         self._is_fit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.name = driver.name
 
+    @property
+    def has_templates(self) -> bool:
+        return self._driver.has_templates
+
     def open(self) -> None:
         """From now on containers may be made."""
         self._is_fit.set_result(None)

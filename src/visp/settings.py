@@ -108,6 +108,9 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Count, Meta(description="blank cells kept ready for each kind that has a template; demand raises it; 0: none")
     ] = 4
     blanks_limit: Annotated[Positive, Meta(description="blank cells kept ready at most for each kind")] = 32
+    import_templates: Annotated[
+        Count, Meta(description="templates that have loaded what single actions import, besides the common ones")
+    ] = 4
     cells_dir: Annotated[
         str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")
     ] = ""

@@ -727,9 +727,11 @@ async def test_fork_bomb_stays_inside(name: str, folder: Path) -> None:
 # ── children of a template ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def answered(driver: ForkDriver, code: str, id: str = "c1", *, by_template: bool = True) -> Any:
+async def answered(
+    driver: ForkDriver, code: str, id: str = "c1", *, by_template: bool = True, imports: tuple[str, ...] = ()
+) -> Any:
     """What the action `code` returns when the launcher runs it."""
-    held = template_in(driver)
+    held = msgspec.structs.replace(template_in(driver), imports=imports)
     container = await ForkDriver.create(
         driver,
         ContainerSpec(
@@ -939,6 +941,23 @@ async def test_template_becomes_other_launchers_of_its_interpreter(folder: Path)
             container = await ForkDriver.create(driver, spec(id=f"c{len(words)}", argv=words, mounts=mounts))
             frozen, seen, name = json.loads(await read_line(container))
             assert (frozen > 0, seen, name) == (forked, list(words[3:]), "__main__")
+
+
+@needs_python
+async def test_template_with_imports_serves_once_it_is_up(folder: Path) -> None:
+    """Until then a plain one does; of too many none is started while the others are in use."""
+    code = "import sys\ndef main(args): return {'has': [name in sys.modules for name in ('sqlite3', 'smtplib')]}"
+    settings = settings_in(folder, blanks=1)
+    container = msgspec.structs.replace(settings.container, import_templates=1)
+    driver = ForkDriver(msgspec.structs.replace(settings, container=container), folder / "data")
+    async with started(driver):
+        assert driver.has_templates
+        assert (await answered(driver, code, imports=("sqlite3",)))["has"] == [False, False]
+        await until(lambda: repr(driver).count("ready=1") == 2, "none is made")
+        assert (await answered(driver, code, "c2", imports=("sqlite3",)))["has"] == [True, False]
+        for id in ("c3", "c4"):
+            assert (await answered(driver, code, id, imports=("smtplib",)))["has"] == [False, False]
+        assert len(driver.template_pids()) == 2
 
 
 @needs_python

@@ -29,12 +29,14 @@ class Mount(msgspec.Struct, frozen=True):
 class Template(msgspec.Struct, frozen=True, kw_only=True):
     """A program that stands by for a command and whose children can become it.
 
-    `program` lies on the host; it is run in the place of the command's last word, with the same `mounts`.
+    `program` lies on the host; it is run in the place of the command's last word, with the same `mounts`. `imports` are
+    modules that it loads besides: a driver may take a child of the same without them while it has none with them.
     """
 
     program: str
     argv: tuple[str, ...]
     mounts: tuple[Mount, ...]
+    imports: tuple[str, ...] = ()
 
 
 class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +154,11 @@ class Maker(Protocol):
     @property
     def name(self) -> str:
         """As in the setting."""
+        ...
+
+    @property
+    def has_templates(self) -> bool:
+        """Whether containers are made from templates, where their spec has one."""
         ...
 
     async def create(self, spec: ContainerSpec) -> Container:

@@ -82,6 +82,11 @@ class Blanks:
             self._making += 1
             self._run(self._add())
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether one could be taken at once."""
+        return bool(self._ready)
+
     async def take(self) -> Blank:
         """A blank cell; where none is ready it waits for one of its own. Raises `StartFailed`."""
         if self._is_closed:

@@ -3,10 +3,10 @@
 Runs under the interpreter of the template's kind. Standard library only, Python 3.8 and newer. Started as a program it
 puts the root together that all its cells share and becomes the template; that one imports it and calls `serve`.
 
-The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, others, mounts, doors}`. `words`
-are options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is hexadecimal;
-`first` is the template's program, which the interpreter finds once under the name that its launcher has later;
-`others` are commands `[argv, number of the launcher's word, its file]` that the interpreter can be used for too;
+The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, imports, others, mounts, doors}`.
+`words` are options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is
+hexadecimal; `first` is the template's program, which the interpreter finds once under the name that its launcher has
+later; `others` are commands `[argv, number of the launcher's word, its file]` that the interpreter can be used for too;
 `doors` are ports of the loopback address that lead out.
 
 With the words `doors PID PORT…` it only opens those in a sandbox that stands already, and sends them on descriptor 3.
@@ -248,7 +248,7 @@ def make_devices(target):
 
 
 def main():
-    """Becomes the template."""
+    """Becomes the template; what it is to load besides, `imports`, is its own affair."""
     plan = json.loads(read_plan())
     put_together(plan)
     die_with_parent()

@@ -78,6 +78,7 @@ class FakeDriver:
     """
 
     name = "fake"
+    has_templates = False
     has_doors = False
 
     def __init__(

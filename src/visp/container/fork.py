@@ -11,6 +11,8 @@ import itertools
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from visp.container import bwrap
 from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
@@ -38,6 +40,8 @@ NAMESPACES = {
 }
 MOUNTS = 0x00020000
 """bubblewrap makes this one unasked."""
+VARIANT_S = 60.0
+"""A template with imports of its own stays for so long after it was used."""
 PROGRAMS = "/visp"
 """Only below it can a cell show programs of its own."""
 
@@ -51,6 +55,9 @@ class ForkDriver(BwrapDriver):
         self._common: base.Template | None = None
         """The one whose cells serve what has no template."""
         self._others: Sequence[base.Template] = ()
+        self._variants: dict[base.Template, float] = {}
+        """Templates that load imports of their own, and when each was used; the one used last comes last."""
+        self._leaving: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
         self._forks = True
 
@@ -59,6 +66,10 @@ class ForkDriver(BwrapDriver):
 
     def fingerprint(self) -> bytes:
         return super().fingerprint() + ENCLOSURE.read_bytes()
+
+    @property
+    def has_templates(self) -> bool:
+        return self._forks
 
     async def give_up_templates(self) -> None:
         """From now on everything goes by bubblewrap."""
@@ -83,6 +94,7 @@ class ForkDriver(BwrapDriver):
         template = spec.template or self._common
         if template is None or not self._can_fork(spec):
             return await super().create(spec)
+        template = self._at_hand(template)
         blank = await self._pool_of(template).take()
         try:
             if blank.group is not None:
@@ -132,11 +144,40 @@ class ForkDriver(BwrapDriver):
         if wanted not in self._templates:
             template = self._template(wanted)
             limits = self.settings.container
-            blanks = Blanks(
-                lambda: self._make_blank(template), self._drop, least=limits.blanks, most=limits.blanks_limit
-            )
+            least = min(1, limits.blanks) if wanted.imports else limits.blanks
+            blanks = Blanks(lambda: self._make_blank(template), self._drop, least=least, most=limits.blanks_limit)
             self._templates[wanted] = template, blanks
         return self._templates[wanted][1]
+
+    def _at_hand(self, wanted: base.Template) -> base.Template:
+        """The template with these imports if it is up; else, while that one starts, the one without."""
+        if not wanted.imports:
+            return wanted
+        now_s = asyncio.get_running_loop().time()
+        if wanted in self._variants:
+            del self._variants[wanted]
+            self._variants[wanted] = now_s
+            if self._templates[wanted][1].has_ready:
+                return wanted
+        elif self._has_room_for_variant(now_s):
+            self._variants[wanted] = now_s
+            self._pool_of(wanted).fill()
+        return msgspec.structs.replace(wanted, imports=())
+
+    def _has_room_for_variant(self, now_s: float) -> bool:
+        """Also makes it: of too many, the one that was not used for longest goes."""
+        if len(self._variants) < self.settings.container.import_templates:
+            return True
+        if not self._variants:
+            return False
+        oldest, used_s = next(iter(self._variants.items()))
+        if now_s - used_s < VARIANT_S:
+            return False
+        del self._variants[oldest]
+        leaving = asyncio.ensure_future(self._end(*self._templates.pop(oldest)))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        return True
 
     def _template(self, wanted: base.Template) -> Template:
         words = bwrap.NAMESPACES
@@ -151,6 +192,7 @@ class ForkDriver(BwrapDriver):
             argv=wanted.argv,
             env=_environment({}),
             first=wanted.program,
+            imports=wanted.imports,
             others=tuple(_others(wanted, self._others)) if wanted == self._common else (),
             mounts=tuple((mount.host, mount.inside) for mount in wanted.mounts),
             doors=self.ports,
@@ -184,9 +226,14 @@ class ForkDriver(BwrapDriver):
 
     async def _end_templates(self) -> None:
         for template, blanks in self._templates.values():
-            await blanks.close()
-            await template.close()
+            await self._end(template, blanks)
         self._templates.clear()
+        self._variants.clear()
+        await asyncio.gather(*self._leaving)
+
+    async def _end(self, template: Template, blanks: Blanks) -> None:
+        await blanks.close()
+        await template.close()
 
     async def close(self) -> None:
         self._forks = False

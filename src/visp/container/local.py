@@ -199,6 +199,10 @@ class LocalDriver:
         self._uids = Uids()
         self._watching: asyncio.Task[None] | None = None
 
+    @property
+    def has_templates(self) -> bool:
+        return False
+
     async def start(self) -> None:
         """Folders and groups; a driver's own check comes after it."""
         spawn.close_on_exec()

@@ -55,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: dict[str, str]
     first: str
+    imports: tuple[str, ...]
     others: tuple[tuple[tuple[str, ...], int, str], ...]
     mounts: tuple[tuple[str, str], ...]
     doors: tuple[int, ...]

@@ -17,6 +17,10 @@ class HoldingMaker:
         self._code = code
         self.name = maker.name
 
+    @property
+    def has_templates(self) -> bool:
+        return self._maker.has_templates
+
     async def create(self, spec: ContainerSpec) -> Container:
         folder = spec.code_folder
         if folder is None:

@@ -36,13 +36,14 @@ from visp.entity.network import own_policy
 from visp.errors import Corrupt, StartFailed, StoreUnavailable
 from visp.invoker import activate
 from visp.invoker.cores import Cores
+from visp.invoker.imports import Imports
 from visp.invoker.job import Job
 from visp.invoker.logs import LogCollector
 from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
 from visp.invoker.provision import Provision
 from visp.invoker.slot import WORKING, Key, Slot, State
-from visp.runtime.base import CONCURRENT, CodeRefused, Gone, Reply
+from visp.runtime.base import CONCURRENT, IMPORTED, CodeRefused, Gone, Reply, imported
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -132,6 +133,7 @@ class Invoker:
         """Accepted work whose beginning could not be written: it is begun again at the next ping."""
         self._is_holding = False
         self._is_hold_due = False
+        self._imports = Imports()
         self._background: list[asyncio.Task[None]] = []
         self._unsubscribe: list[Callable[[], None]] = []
         self._meter = Meter()
@@ -153,6 +155,7 @@ class Invoker:
             start_failed=self._start_failed,
             rest=self._rest,
             concurrency_of=self._concurrency_of,
+            is_better_new=self._is_better_new,
             cores=Cores(self._clock),
         )
         self._unsubscribe = [
@@ -273,6 +276,10 @@ class Invoker:
         else:
             self.pool.submit(job)
 
+    def _is_better_new(self, job: Job) -> bool:
+        """Where a template has loaded already what the action would still have to."""
+        return self._driver.has_templates and bool(self._imports.of(job.message.action))
+
     def _concurrency_of(self, action: Action) -> int:
         """How many of its runs one container takes at once: as many as it may, if its launcher can."""
         if action.limits.concurrency == 1:
@@ -298,7 +305,7 @@ class Invoker:
             memory_mb=slot.memory_mb,
             mounts=mounts,
             code_folder=code_folder,
-            template=Template(program=command.template, argv=command.argv, mounts=mounts) if command.template else None,
+            template=None if command.template is None else self._template(slot, command.template, command.argv, mounts),
             root=command.root,
             image=command.image,
         )
@@ -321,6 +328,11 @@ class Invoker:
         slot.client = self._connect(container, slot.kind, slot.logs.feed)
         container.exited.add_done_callback(lambda _: self._exited(slot, container))
         self.pool.launched(slot)
+
+    def _template(self, slot: Slot, program: str, argv: tuple[str, ...], mounts: tuple[Mount, ...]) -> Template:
+        """With what the slot's action imports, if that is known."""
+        imports = () if slot.key is None else self._imports.of(slot.key.action)
+        return Template(program=program, argv=argv, mounts=mounts, imports=imports)
 
     def _kind(self, runtime: str) -> Kind:
         """Raises `StartFailed` for what nothing runs here."""
@@ -445,6 +457,8 @@ class Invoker:
             if failed is None:
                 job.init_ms = round(took_s * 1000)
                 job.initialised_s = job.start_s + took_s
+                if reply.body.startswith(IMPORTED):
+                    self._imports.learn(job.message.action, imported(reply.body))
                 if slot.concurrency > 1:
                     slot.lanes = slot.client.share() if reply.body == CONCURRENT else None
                     if slot.lanes is None:

@@ -69,7 +69,8 @@ class Pool:
     into a slot (creating its container if there is none; false when the job came to its end by that), `run` runs a job
     in a slot that is BUSY, `start_failed` ends a job for which no container could be had. Whatever the first two
     raise means that. `rest` tells a container that nobody uses to give memory back. `concurrency_of` says how many runs
-    of an action one container takes at once; without `cores` there are always some to spare.
+    of an action one container takes at once, `is_better_new` whether a container that is made for a job is up sooner
+    than a stem cell; without `cores` there are always some to spare.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Pool:
         start_failed: Callable[[Job, Exception], None],
         rest: Callable[[Slot], None],
         concurrency_of: Callable[[Action], int],
+        is_better_new: Callable[[Job], bool] = lambda job: False,
         cores: Cores | None = None,
     ) -> None:
         self.memory_mb = memory_mb
@@ -100,6 +102,7 @@ class Pool:
         self._run = run
         self._start_failed = start_failed
         self._concurrency_of = concurrency_of
+        self._is_better_new = is_better_new
         self.shelf = Shelf(memory_mb)
         self._waiting = Waiting()
         self._ready = self.shelf.ready  # these two for the warm path
@@ -432,7 +435,7 @@ class Pool:
         key, memory_mb = job.key, job.action.limits.memory_mb
         shelf = self.shelf
         paused = shelf.paused.get(key)
-        cells = shelf.cells.get(Cell(job.runtime, memory_mb))
+        cells = None if self._is_better_new(job) else shelf.cells.get(Cell(job.runtime, memory_mb))
         free_mb = shelf.free_mb
         blocked = self._blocked
         if blocked is not None and blocked.key != key:

@@ -21,6 +21,22 @@ With any other answer it is given one at a time.
 """
 
 
+IMPORTED = b'{"ok":true,"imports":['
+"""So begins what a launcher answers to an init line whose code took its time to import modules: it names them."""
+
+
+class _Imported(msgspec.Struct):
+    imports: list[str]
+
+
+def imported(body: bytes) -> list[str]:
+    """The names in such an answer; none where it does not read."""
+    try:
+        return msgspec.json.decode(body, type=_Imported).imports
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """A container's answer: HTTP status and raw body; only its first bytes when `size_bytes` exceeds the limit."""
 

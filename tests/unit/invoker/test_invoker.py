@@ -861,6 +861,8 @@ class Images:
 
     name = "images"
 
+    has_templates = False
+
     def __init__(self) -> None:
         self.containers: dict[str, ImageContainer] = {}
         self.on_run: Callable[[str, bytes], HttpAct] = lambda _, __: HttpAct()

@@ -7,6 +7,7 @@ is not among them. There are no threads here.
 """
 
 import gc
+import json
 import random
 import sys
 import threading
@@ -22,8 +23,8 @@ subprocess tempfile textwrap threading time typing unicodedata urllib.parse urll
 """The first line is what the launcher itself loads."""
 
 
-def warm():
-    for name in WARM.split():
+def warm(names):
+    for name in [*WARM.split(), *names]:
         try:
             __import__(name)
         except ImportError:
@@ -32,7 +33,7 @@ def warm():
 
 def begin(names):
     """The launcher's code, in a child that was told to run it; `names` become those of a fresh `__main__`."""
-    warm()
+    warm(json.loads(enclosure.read_plan())["imports"])
     ready = enclosure.settle()
     with open(sys.argv[0], "rb") as file:
         code = compile(file.read(), sys.argv[0], "exec")
