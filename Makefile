@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install start demo test crash simulate check gate bench bench-compare format lock clean
+.PHONY: help install start demo test test-all crash simulate check gate bench bench-compare format lock clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
+
+test-all: install ## tests that need toolchains and engines, which `make test` leaves out; those whose tools are missing are skipped
+	@$(BIN)/pytest -q -m all
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
 	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

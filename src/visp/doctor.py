@@ -15,10 +15,10 @@ import msgspec
 
 from visp import equipment, premises, roles
 from visp.care import data_dir_of
-from visp.container import selftest, trees
-from visp.container.bwrap import BwrapDriver
+from visp.container import ladder, selftest, trees
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
+from visp.container.sandbox import SandboxDriver
 from visp.errors import VispError
 from visp.runtime import local, modules
 from visp.settings import runtimes_folder
@@ -50,12 +50,7 @@ async def examine(settings: Settings) -> list[Finding]:
     """Everything a server with these settings needs. Starts containers, changes nothing that lasts."""
     findings = [_system(), _data_dir(settings), _port(settings), _open_files()]
     with tempfile.TemporaryDirectory(prefix="visp-doctor-", ignore_cleanup_errors=True) as folder:
-        driver = _driver(settings, Path(folder), findings)
-        if driver is not None:
-            try:
-                await _sandbox(driver, settings, findings)
-            finally:
-                await driver.close()
+        await _walls(settings, Path(folder), findings)
     findings += _kinds(settings)
     findings += _modules(settings)
     return findings
@@ -134,20 +129,48 @@ def _driver(settings: Settings, folder: Path, findings: list[Finding]) -> Driver
         return None
 
 
-async def _sandbox(driver: Driver, settings: Settings, findings: list[Finding]) -> None:
+async def _walls(settings: Settings, folder: Path, findings: list[Finding]) -> None:
+    """The driver of the settings; where they leave the choice, the first of the ladder that holds."""
+    refused: list[Finding] = []
+    tried: str | None = settings.driver
+    while tried is not None:
+        driver = _driver(msgspec.structs.replace(settings, driver=tried), folder, findings)
+        if driver is None:
+            return
+        try:
+            found = await _sandbox(driver, settings)
+        finally:
+            await driver.close()
+        tried = ladder.below(driver.name) if settings.driver == "auto" and not found[0].is_ok else None
+        if tried is not None:
+            refused.append(msgspec.structs.replace(found[0], name=f"sandbox {driver.name}", is_optional=True))
+        elif refused and not found[0].is_ok:  # what mends the best of them
+            found = [msgspec.structs.replace(found[0], mend=refused[0].mend)]
+        findings += [*refused, *found] if tried is None else []
+
+
+async def _sandbox(driver: Driver, settings: Settings) -> list[Finding]:
+    """Of the sandbox itself first."""
     try:
         await driver.start()
     except VispError as error:
-        mend = "apt-get install bubblewrap" if "bubblewrap" in str(error) else "see docs/operations.md, Sandbox"
-        findings.append(Finding(name="sandbox", is_ok=False, says=str(error), mend=mend))
-        return
-    if isinstance(driver, BwrapDriver):
-        findings.append(await _probe(driver, settings))
+        _, command, packages = str(error).partition("apt-get install ")
+        mend = command + packages if packages else "see docs/operations.md, Sandbox"
+        return [Finding(name="sandbox", is_ok=False, says=str(error), mend=mend)]
+    found = [await _probe(driver, settings)] if isinstance(driver, SandboxDriver) else []
     if isinstance(driver, LocalDriver):
-        findings.append(_limits(driver))
+        if driver.lacks:
+            found.append(_missing(driver))
+        found.append(_limits(driver))
+    return found
 
 
-async def _probe(driver: BwrapDriver, settings: Settings) -> Finding:
+def _missing(driver: LocalDriver) -> Finding:
+    says = f"driver {driver.name} has not: {', '.join(driver.lacks)}"
+    return Finding(name="wall", is_ok=False, says=says, mend="see docs/operations.md, Sandbox", is_optional=True)
+
+
+async def _probe(driver: SandboxDriver, settings: Settings) -> Finding:
     python = shutil.which("python3", path=local.SEARCHED)
     if python is None:
         return Finding(

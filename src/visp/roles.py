@@ -27,6 +27,7 @@ from visp.api.routes import Site
 from visp.bus import base as topics
 from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
+from visp.container import ladder
 from visp.container.egress.proxy import Proxy
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
@@ -71,8 +72,8 @@ if TYPE_CHECKING:
     from visp.bus.base import Bus
     from visp.bus.messages import Message
     from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
-    from visp.container.bwrap import BwrapDriver
     from visp.container.local import LocalDriver
+    from visp.container.sandbox import SandboxDriver
     from visp.entity.execs import BlackboxExec, CodeExec
     from visp.entity.locking import Locks
     from visp.entity.runtime_manifest import Manifest
@@ -83,9 +84,14 @@ if TYPE_CHECKING:
     from visp.settings import Settings
     from visp.store.base import Ledger
 
+API_HOST = "__OW_API_HOST"
+
 DRIVERS = {
     "fork": "visp.container.fork:ForkDriver",
     "bwrap": "visp.container.bwrap:BwrapDriver",
+    "nsjail": "visp.container.nsjail:NsjailDriver",
+    "landlock": "visp.container.landlock:LandlockDriver",
+    "runsc": "visp.container.runsc:RunscDriver",
     "process": "visp.container.process:ProcessDriver",
 }
 """`driver` → where its class is; a setting may name a `module:Class` of someone else's."""
@@ -124,7 +130,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     secret = premises.read_secret(settings, data_dir)
     locks = premises.read_locks(settings)
     driver = make_driver(settings, shard.home_dir(data_dir, number))
-    gated = GatedMaker(driver)
+    gated = GatedMaker(driver, url)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     # while the stores are opened
@@ -137,7 +143,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             shard.standing(settings, data_dir, number, clock, neighbours, partial(own_days, platform=settings.limits))
         )
         bus, ledger, throttle = ground.bus, ground.ledger, ground.throttle
-        stack.push_async_callback(driver.close)
+        stack.push_async_callback(gated.end)
         stack.callback(gated.close)
         kinds, manifest = await finding
         blobs = FileBlobs(data_dir / "blobs")
@@ -266,7 +272,6 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
                 identities,
                 locks,
                 doors,
-                url,
             )
         )
         ground.ask(invoker.has)
@@ -291,7 +296,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             await neighbours.join(entities, identities, acks, fleet)
 
         async def boot() -> None:
-            await _prepare_containers(settings, data_dir, driver, kinds)
+            await _prepare_containers(settings, data_dir, gated, kinds)
+            metrics.add(partial(ladder.families, ladder.standing(gated.driver)))
             if number == shard.FIRST:
                 await _make_keys(identities, url)
             tasks.create_task(identities.watch(clock))
@@ -367,7 +373,7 @@ def _neighbours(settings: Settings, data_dir: Path, number: int, clock: SystemCl
 
 def make_driver(settings: Settings, data_dir: Path) -> Driver:
     """The driver that the settings name; raises `CannotStart`."""
-    name = "fork" if settings.driver == "auto" else settings.driver
+    name = ladder.FIRST if settings.driver == "auto" else settings.driver
     if name == "process" and not settings.trust_all_code:
         raise CannotStart(
             "driver 'process' isolates nothing: an action could read and do whatever this server can. "
@@ -385,16 +391,20 @@ def make_driver(settings: Settings, data_dir: Path) -> Driver:
 
 
 class GatedMaker:
-    """Makes guarded containers, once the driver was found fit."""
+    """Makes guarded containers, once a driver was found fit: `driver` is the one that is in use, or being tried.
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    Where that one has no doors, the platform is called at its own address, and there is no proxy.
+    """
+
+    def __init__(self, driver: Driver, url: str) -> None:
+        self.driver = driver
+        self._url = url
         self._is_fit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.name = driver.name
 
     @property
     def has_templates(self) -> bool:
-        return self._driver.has_templates
+        return self.driver.has_templates
 
     def open(self) -> None:
         """From now on containers may be made."""
@@ -402,7 +412,21 @@ class GatedMaker:
 
     async def create(self, spec: ContainerSpec) -> Container:
         await asyncio.shield(self._is_fit)
-        return Guarded(await self._driver.create(spec))
+        if not self.driver.has_doors and API_HOST in spec.env:
+            env = {name: value for name, value in spec.env.items() if name not in proxy_environment()}
+            spec = msgspec.structs.replace(spec, env=env | {API_HOST: self._url})
+        return Guarded(await self.driver.create(spec))
+
+    def admit(self, namespace: str) -> None:
+        """As the driver: whether it has a container for code of this namespace."""
+        from visp.container.local import LocalDriver
+
+        if isinstance(self.driver, LocalDriver):
+            self.driver.admit(namespace)
+
+    async def end(self) -> None:
+        """Of every container."""
+        await self.driver.close()
 
     def close(self) -> None:
         """Whoever still waits is told that nothing will be made."""
@@ -429,23 +453,51 @@ async def _kinds(manifest: Manifest, driver: Driver, data_dir: Path) -> tuple[di
 
 
 async def _prepare_containers(
-    settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind]
+    settings: Settings, data_dir: Path, gated: GatedMaker, kinds: Mapping[str, LocalKind]
 ) -> None:
-    """The driver's check, what an earlier server left, and the self-test; raises `StartFailed`."""
-    from visp.container.bwrap import BwrapDriver
+    """The driver's check, what an earlier server left, and the self-test; raises `StartFailed`.
+
+    Where the operator has named none, a driver that does not pass gives way to the next one of the ladder.
+    """
+    refused: list[str] = []
+    while True:
+        try:
+            return await _prepare_driver(settings, data_dir, gated.driver, kinds)
+        except StartFailed as error:
+            refused.append(str(error))
+            name = gated.driver.name
+            following = ladder.below(name) if settings.driver == "auto" else None
+            if following is None:
+                said = "; ".join(refused)
+                raise StartFailed(said if len(refused) == 1 else f"no sandbox works here: {said}") from None
+            log.warning("driver.refused", driver=name, reason=str(error), following=following)
+        await gated.driver.close()
+        gated.driver = make_driver(msgspec.structs.replace(settings, driver=following), data_dir)
+
+
+async def _prepare_driver(settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind]) -> None:
+    from visp.container.sandbox import SandboxDriver
 
     began_s = time.monotonic()
     await driver.start()
     left = await driver.reap()
     if left:
         log.warning("driver.reaped", containers=left)
-    if isinstance(driver, BwrapDriver):
+    if isinstance(driver, SandboxDriver):
         await _test_sandbox(settings, data_dir, driver, kinds)
-    log.info("driver.ready", driver=driver.name, kinds=",".join(kinds), took_s=round(time.monotonic() - began_s, 3))
+    known = ladder.standing(driver)
+    log.info(
+        "driver.ready",
+        driver=known.driver,
+        limits=known.limits,
+        missing="; ".join(known.missing) or "nothing",
+        kinds=",".join(kinds),
+        took_s=round(time.monotonic() - began_s, 3),
+    )
 
 
 async def _test_sandbox(
-    settings: Settings, data_dir: Path, driver: BwrapDriver, kinds: Mapping[str, LocalKind]
+    settings: Settings, data_dir: Path, driver: SandboxDriver, kinds: Mapping[str, LocalKind]
 ) -> None:
     """The self-test. What was not chosen by name goes on without templates where only these do not pass."""
     from visp.container import selftest
@@ -486,7 +538,6 @@ async def _invoker(
     identities: Identities,
     locks: Locks,
     doors: Doors,
-    url: str,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
     from visp.invoker.holding import HoldingMaker
@@ -517,10 +568,11 @@ async def _invoker(
                 wanted=wanted_cells(manifest, kinds, settings),
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
-                api_host=f"http://{DOOR_NAME}:{DOOR_PORT}" if driver.has_doors else url,
-                network_env=proxy_environment if driver.has_doors else dict,
+                api_host=f"http://{DOOR_NAME}:{DOOR_PORT}",
+                network_env=proxy_environment,
                 open_doors=doors.open,
                 clock=clock,
+                admit=gated.admit,
             )
         )
 

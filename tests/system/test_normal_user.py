@@ -85,3 +85,36 @@ def test_a_server_of_a_normal_user(home: Path, number: signal.Signals) -> None:
     assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     until(lambda: not processes(), what=processes)
     until(lambda: not list((home / "data" / "cells" / "cells").glob("*")))
+
+
+NARROW = """#!/bin/sh
+exec unshare -U --map-user={uid} --map-group={uid} --keep-caps sh -c '
+  echo 0 > /proc/sys/user/max_user_namespaces
+  exec setpriv --no-new-privs --ambient-caps=-all --inh-caps=-all --bounding-set=-all "$@"' sh {python} "$@"
+"""
+"""Python on a machine that refuses user namespaces."""
+
+
+@pytest.mark.slow  # starts a server, which tries three drivers in vain
+def test_where_namespaces_are_refused_the_last_wall_stands_in(home: Path) -> None:
+    python = home / "python"
+    python.write_text(NARROW.format(uid=UID, python=sys.executable))
+    python.chmod(0o755)
+    asked = [str(python), "-c", "import ctypes; raise SystemExit(ctypes.CDLL(None).unshare(0x10000000) == 0)"]
+    if subprocess.run(asked, user=UID, group=UID, extra_groups=[], check=False).returncode != 0:
+        pytest.skip("user namespaces cannot be refused here")
+    server = running.start(home / "data", user=UID, env={"HOME": str(home)}, python=str(python))
+    try:
+        api = Api(server.url)
+        api.action("js", "function main (a) { return { hello: a.name } }")
+        api.action("py", "import os\ndef main(args):\n    return {'uid': os.getuid()}", "python:3.11")
+        assert api.run("js", {"name": "you"}) == {"hello": "you"}
+        assert api.run("py") == {"uid": UID}
+        said = server.read_log()
+        for name in ("fork", "bwrap", "nsjail"):
+            assert f"driver.refused driver={name}" in said, said
+        assert "driver.ready driver=landlock" in said, said
+        assert "the sandbox is WEAK" in said
+    finally:
+        server.stop()
+    until(lambda: not processes(), what=processes)

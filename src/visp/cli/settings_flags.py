@@ -22,13 +22,23 @@ _OPTIONS = (
     click.option("--data-dir", metavar="FOLDER", help="Folder of everything that is kept."),
     click.option("--config", metavar="FILE", help="Settings file; visp.toml of the working folder by default."),
     click.option("--workers", type=click.IntRange(1, 64), metavar="N", help="Shards: processes that share the work."),
-    click.option("--driver", metavar="NAME", help="Where actions run: auto, fork, bwrap, process or module:Class."),
+    click.option(
+        "--driver",
+        metavar="NAME",
+        help="Where actions run: auto, fork, bwrap, nsjail, landlock, runsc, process or module:Class.",
+    ),
     click.option(
         "--i-trust-all-code",
         "trust_all_code",
         is_flag=True,
         default=None,
         help="Allow the driver that isolates nothing: every action's author is trusted.",
+    ),
+    click.option(
+        "--allow-weak-sandbox",
+        is_flag=True,
+        default=None,
+        help="Let driver landlock serve more than one namespace.",
     ),
     click.option("--log-level", type=click.Choice(LEVELS), help="Least level that is logged, info by default."),
     click.option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,14 @@ from visp.container import trees
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visp.settings import Settings
 
 LINKED_FILES = 200
 """A larger tree is not linked into a running container: a new one is started over it."""
 
+REMOVE = "/bin/rm"
 ROOT_CELLS = Path("/var/lib/visp-cells")
 
 
@@ -33,6 +37,7 @@ class Cells:
         self._launchers = folder / "launchers"
         self._trees = folder / "trees"
         self.own = folder / "cells"
+        self.scratch = folder / "scratch"
 
     @classmethod
     def of(cls, settings: Settings, data_dir: Path) -> Cells:
@@ -45,7 +50,8 @@ class Cells:
     def prepare(self) -> None:
         """Makes the folders; raises `StartFailed` when they cannot be."""
         try:
-            for path in (self.folder.parent, self.folder, self.code, self._launchers, self._trees, self.own):
+            inner = (self.code, self._launchers, self._trees, self.own, self.scratch)
+            for path in (self.folder.parent, self.folder, *inner):
                 path.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.folder.chmod(0o711)
             if os.geteuid() == 0:
@@ -67,6 +73,27 @@ class Cells:
             os.replace(draft, path)
         return path
 
+    def install_tree(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """A folder of programs, by their relative paths, under a name made of its content. Blocks."""
+        digest = hashlib.sha256()
+        for path, content in sorted(files.items()):
+            digest.update(f"{path}\0{len(content)}\0".encode() + content)
+        tree = self._launchers / f"{digest.hexdigest()[:16]}-{name}"
+        if tree.exists():
+            return tree
+        draft = tree.with_name(f".{tree.name}.{os.getpid()}")
+        for path, content in files.items():
+            (draft / path).parent.mkdir(parents=True, exist_ok=True)
+            (draft / path).write_bytes(content)
+            (draft / path).chmod(0o555)
+        for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        try:
+            draft.rename(tree)
+        except OSError:  # another process has made it meanwhile
+            shutil.rmtree(draft, ignore_errors=True)
+        return tree
+
     def bring(self, tree: Path) -> Path | None:
         """A copy of a tree that every container may see; None where there is none, or it is too large. Blocks."""
         return trees.bring(tree, self._trees)
@@ -78,12 +105,22 @@ class Cells:
         path.chmod(0o755)
         return path
 
+    def make_scratch(self, id: str, uid: int | None) -> Path:
+        """A folder that a container writes to, for a driver that gives it none of its own size."""
+        path = self.scratch / id
+        path.mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(path, uid, uid)
+        return path
+
     def remove(self, id: str) -> None:
         shutil.rmtree(self.own / id, ignore_errors=True)
+        if (self.scratch / id).exists():  # what hostile code made may be deeper than Python follows
+            subprocess.run([REMOVE, "-rf", "--", self.scratch / id], check=False, capture_output=True)
 
     def reap(self) -> int:
         """Removes the folders of an earlier server's containers; how many."""
-        left = [path.name for path in self.own.iterdir()] if self.own.exists() else []
+        left = {path.name for folder in (self.own, self.scratch) if folder.exists() for path in folder.iterdir()}
         for name in left:
             self.remove(name)
         return len(left)

@@ -18,6 +18,7 @@ from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
 from visp.container.local import LocalContainer
 from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
+from visp.container.view import ENVIRONMENT, WORKING
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -251,4 +252,4 @@ def _others(template: base.Template, commands: Sequence[base.Template]) -> Itera
 
 def _environment(given: dict[str, str]) -> dict[str, str]:
     """As bubblewrap leaves it to a container."""
-    return bwrap.ENVIRONMENT | given | {"PWD": bwrap.WORKING}
+    return ENVIRONMENT | given | {"PWD": WORKING}

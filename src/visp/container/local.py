@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
@@ -156,6 +156,8 @@ class LocalContainer:
             self._group.remove()
         elif self._driver.kills_tree:
             watch.end_marked(self._driver.host_name(self.id))
+            if self._uid is not None:  # also those that have thrown their mark away
+                watch.end_of_uid(self._uid)
         self._driver.remove_folder(self.id)
         spawn.wait_for_orphans()
 
@@ -181,6 +183,8 @@ class LocalDriver:
     """A driver over a `Wrap`."""
 
     has_doors = False
+    lacks: ClassVar[tuple[str, ...]] = ()
+    """What an operator should know that its containers do not have."""
     kills_tree = False
     """Whether ending the first process leaves others behind: so where there is no process namespace."""
 
@@ -209,9 +213,12 @@ class LocalDriver:
         await asyncio.to_thread(self.cells.prepare)
         self.cgroups = await asyncio.to_thread(Cgroups.find, self._group_name)
         mark = f"{watch.MARK}={self._run}-" if self.kills_tree else ""
-        self._janitor = Janitor.hire(self._run, (self.cells.own, *self.cgroups.parents), mark)
+        self._janitor = Janitor.hire(self._run, (self.cells.own, self.cells.scratch, *self.cgroups.parents), mark)
         if not self.cgroups.bounds_memory:
             self._watching = asyncio.ensure_future(self._watch())
+
+    def admit(self, namespace: str) -> None:
+        """A container is wanted for code of this namespace; raises `StartFailed` where it may not have one."""
 
     async def reap(self) -> int:
         if self.kills_tree:
@@ -325,5 +332,6 @@ class LocalDriver:
             await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(container.destroy() for container in list(self._containers.values())))
         self._uids.close()
-        if self._janitor is not None:
-            await self._janitor.close()
+        janitor, self._janitor = self._janitor, None
+        if janitor is not None:
+            await janitor.close()

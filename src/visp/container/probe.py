@@ -11,9 +11,12 @@ import json
 import os
 import platform
 import socket
+import struct
 import sys
 
 TIMEOUT_S = 0.5
+DESCRIPTORS = 4096
+SECCOMP, NO_NEW_PRIVILEGES = 21, 39
 CALLS = {  # name: (x86_64, aarch64, arguments); each must be refused
     "bpf": (321, 280, (0, 0, 0)),
     "io_uring_setup": (425, 425, (8, 0)),
@@ -122,24 +125,45 @@ def interfaces():
         return [line.split(":")[0].strip() for line in file if ":" in line]
 
 
-def facts():
-    with open("/proc/self/status") as file:
-        status = dict(line.strip().split(":", 1) for line in file if ":" in line)
-    return {
+def own_status():
+    """None where /proc is not seen."""
+    try:
+        with open("/proc/self/status") as file:
+            return dict(line.strip().split(":", 1) for line in file if ":" in line)
+    except OSError:
+        return None
+
+
+def is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def facts(libc):
+    out = {
         "uid": [os.getuid(), os.getgid()],
         "groups": [group for group in os.getgroups() if group != os.getgid()],
-        "capabilities": [
-            status[name].strip().strip("0") for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")
-        ],
-        "no_new_privileges": status["NoNewPrivs"].strip(),
-        "seccomp": status["Seccomp"].strip(),
-        "descriptors": sorted(
-            int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)
-        ),
+        "descriptors": [number for number in range(DESCRIPTORS) if is_open(number)],
         "writable": writable(),
-        "interfaces": interfaces(),
-        "processes": len([name for name in os.listdir("/proc") if name.isdigit()]),
+        "no_new_privileges": str(libc.prctl(NO_NEW_PRIVILEGES, 0, 0, 0, 0)),
     }
+    status = own_status()
+    if status is None:
+        header, sets = struct.pack("Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+        libc.capget(header, sets)
+        words = struct.unpack("6I", sets.raw)
+        out["capabilities"] = [f"{word:x}".strip("0") for word in words]
+        out["seccomp"] = str(libc.prctl(SECCOMP, 0, 0, 0, 0))
+        return out
+    out["capabilities"] = [status[name].strip().strip("0") for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")]
+    out["bounding"] = status["CapBnd"].strip().strip("0")
+    out["seccomp"] = status["Seccomp"].strip()
+    out["interfaces"] = interfaces()
+    out["processes"] = len([name for name in os.listdir("/proc") if name.isdigit()])
+    return out
 
 
 def main():
@@ -167,7 +191,7 @@ def main():
         out["call " + name] = call(libc, numbers[column], numbers[2])
     out["call mount"] = None if libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) != 0 else "mounted"
     try:
-        known = facts()
+        known = facts(libc)
     except OSError as error:
         known = {"error": str(error)}
     os.write(3, (json.dumps({"attempts": out, "facts": known}) + "\n").encode())

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from visp.container import watch
 from visp.container.base import Mount
-from visp.container.bwrap import RUNTIMES
 from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
+from visp.container.view import ENVIRONMENT, RUNTIMES, on_host
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from visp.settings import Settings
 
 SHELL = "/bin/sh"
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 
 
 class ProcessDriver(LocalDriver):
     """Containers that contain nothing."""
 
+    lacks = ("any wall",)
     kills_tree = True
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
@@ -48,14 +48,8 @@ class ProcessDriver(LocalDriver):
 
     def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         assert self._setpriv is not None
-        argv = [self._on_host(word, spec) for word in spec.argv]
-        argv = joined(SHELL, place.group_files, [self._setpriv, "--pdeathsig", "KILL", *argv])
-        env = {name: self._on_host(value, spec) for name, value in spec.env.items()}
-        return Launch(argv, _ENVIRONMENT | env | {watch.MARK: place.name}, {})
-
-    def _on_host(self, word: str, spec: ContainerSpec) -> str:
-        """A path inside as it is called outside."""
-        for mount in (*spec.mounts, Mount(str(self.runtimes), RUNTIMES)):
-            if word == mount.inside or word.startswith(mount.inside + "/"):
-                return mount.host + word[len(mount.inside) :]
-        return word
+        mounts = (*spec.mounts, Mount(str(self.runtimes), RUNTIMES))
+        argv = [self._setpriv, "--pdeathsig", "KILL", *(on_host(word, mounts) for word in spec.argv)]
+        env = {name: on_host(value, mounts) for name, value in spec.env.items()}
+        argv = joined(SHELL, place.group_files, argv)
+        return Launch(argv, ENVIRONMENT | env | {watch.MARK: place.name}, {})

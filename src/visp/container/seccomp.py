@@ -3,6 +3,9 @@
 Refused: attack surface of the kernel that an action never needs (EPERM), new namespaces by `clone` (EPERM; `clone3`
 gives ENOSYS, so that libc falls back to `clone`), sockets other than UNIX, IPv4 and IPv6 (EAFNOSUPPORT), terminal
 injection by `ioctl` (EPERM). A foreign architecture or ABI kills.
+
+Where there is no network namespace (`confined`) also: UNIX sockets but pairs, all that Landlock's rules for TCP do not
+see (datagrams, other protocols over IP, fast open, listening), and limits of other processes.
 """
 
 from __future__ import annotations
@@ -14,13 +17,18 @@ from typing import Final
 
 import msgspec
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND, _THIRD = 0, 4, 16, 24, 32
 _X32_BIT = 0x40000000
 _NEW_NAMESPACES = 0x7E020000
 _FAMILIES: Final = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6."""
+_INTERNET: Final = (2, 10)
+_KINDS, _STREAM, _DATAGRAM = 0xF, 1, 2
+_TCP: Final = (0, 6)
+_FAST_OPEN = 0x20000000
+"""A flag of sending that connects without asking whether one may."""
 _INJECTIONS: Final = (0x5412, 0x541C)
 """TIOCSTI, TIOCLINUX."""
 
@@ -31,6 +39,11 @@ class _Architecture(msgspec.Struct, frozen=True):
     clone3: int
     socket: int
     ioctl: int
+    socketpair: int
+    listen: int
+    sends: tuple[tuple[int, int], ...]
+    """Calls that send, and which of their arguments holds the flags: sendto, sendmsg, sendmmsg."""
+    prlimit: int
     denied: tuple[int, ...]
     has_x32: bool = False
 
@@ -44,6 +57,10 @@ _X86_64 = _Architecture(
     clone3=435,
     socket=41,
     ioctl=16,
+    socketpair=53,
+    listen=50,
+    sends=((44, 3), (46, 2), (307, 3)),
+    prlimit=302,
     has_x32=True,
     denied=(
         # ptrace, syslog, personality, modify_ldt, pivot_root, adjtimex, chroot, acct, settimeofday, mount, umount2
@@ -67,6 +84,10 @@ _AARCH64 = _Architecture(
     clone3=435,
     socket=198,
     ioctl=29,
+    socketpair=199,
+    listen=201,
+    sends=((206, 3), (211, 2), (269, 3)),
+    prlimit=261,
     denied=(
         # lookup_dcookie, umount2, mount, pivot_root, chroot, vmsplice, quotactl, acct, personality, kexec_load
         *(18, 39, 40, 41, 51, 75, 60, 89, 92, 104),
@@ -85,7 +106,7 @@ _AARCH64 = _Architecture(
 ARCHITECTURES: Final = {"x86_64": _X86_64, "aarch64": _AARCH64}
 
 
-def program(machine: str | None = None) -> bytes:
+def program(machine: str | None = None, *, confined: bool = False) -> bytes:
     """The filter for a machine (`platform.machine()`), as bubblewrap reads it; raises `LookupError` for another one."""
     architecture = ARCHITECTURES[machine or platform.machine()]
     code = _load(_ARCHITECTURE) + _step(_EQUAL, architecture.audit, 1, 0) + _give(_KILL)
@@ -99,9 +120,49 @@ def program(machine: str | None = None) -> bytes:
         architecture.clone,
         _load(_FIRST) + _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _give(_REFUSE | errno.EPERM) + _give(_ALLOW),
     )
-    code += _on_call(architecture.socket, _load(_FIRST) + _one_of(_FAMILIES, _ALLOW, _REFUSE | errno.EAFNOSUPPORT))
+    if confined:
+        code += _confine(architecture)
+    else:
+        code += _on_call(architecture.socket, _load(_FIRST) + _one_of(_FAMILIES, _ALLOW, _REFUSE | errno.EAFNOSUPPORT))
     code += _on_call(architecture.ioctl, _load(_SECOND) + _one_of(_INJECTIONS, _REFUSE | errno.EPERM, _ALLOW))
     return b"".join([*code, *_give(_ALLOW)])
+
+
+def policy(machine: str | None = None) -> str:
+    """The same filter in the language of nsjail; it is kept from foreign architectures by itself."""
+    architecture = ARCHITECTURES[machine or platform.machine()]
+    denied = ", ".join(f"SYSCALL[{number}]" for number in architecture.denied)
+    injections = " || ".join(f"request == {number}" for number in _INJECTIONS)
+    families = " && ".join(f"family != {number}" for number in _FAMILIES)
+    return (
+        f"POLICY visp {{ ERRNO({errno.EPERM}) {{ {denied}, "
+        f"SYSCALL[{architecture.clone}](flags) {{ (flags & {_NEW_NAMESPACES}) != 0 }}, "
+        f"SYSCALL[{architecture.ioctl}](file, request) {{ {injections} }} }}, "
+        f"ERRNO({errno.ENOSYS}) {{ SYSCALL[{architecture.clone3}] }}, "
+        f"ERRNO({errno.EAFNOSUPPORT}) {{ SYSCALL[{architecture.socket}](family) {{ {families} }} }} }} "
+        "USE visp DEFAULT ALLOW"
+    )
+
+
+def _confine(architecture: _Architecture) -> list[bytes]:
+    no_family, no = _give(_REFUSE | errno.EAFNOSUPPORT), _give(_REFUSE | errno.EPERM)
+    kind = _load(_SECOND) + _step(_AND, _KINDS)
+    code = _on_call(
+        architecture.socket,
+        _load(_FIRST)
+        + _unless(_INTERNET, no_family)
+        + kind
+        + _unless((_STREAM,), no)
+        + _load(_THIRD)
+        + _one_of(_TCP, _ALLOW, _REFUSE | errno.EPERM),
+    )
+    # one of a pair of datagram sockets can send to any path
+    code += _on_call(architecture.socketpair, kind + _one_of((_DATAGRAM,), _REFUSE | errno.EPERM, _ALLOW))
+    code += _on_call(architecture.listen, no)
+    for number, argument in architecture.sends:
+        flags = _load(_FIRST + 8 * argument)
+        code += _on_call(number, flags + _step(_ANY_BIT, _FAST_OPEN, 0, 1) + no + _give(_ALLOW))
+    return code + _on_call(architecture.prlimit, _load(_FIRST) + _one_of((0,), _ALLOW, _REFUSE | errno.EPERM))
 
 
 def _step(code: int, value: int, yes: int = 0, no: int = 0) -> list[bytes]:
@@ -119,6 +180,13 @@ def _give(verdict: int) -> list[bytes]:
 def _on_call(number: int, body: list[bytes]) -> list[bytes]:
     """`body`, which ends in a verdict, for this call alone."""
     return _step(_EQUAL, number, 0, len(body)) + body
+
+
+def _unless(values: tuple[int, ...], verdict: list[bytes]) -> list[bytes]:
+    """The verdict when what is loaded is none of the values, else on."""
+    last = len(values) - 1
+    tests = [_step(_EQUAL, value, last - index + len(verdict), 0) for index, value in enumerate(values)]
+    return [step for test in tests for step in test] + verdict
 
 
 def _one_of(values: tuple[int, ...], yes: int, no: int) -> list[bytes]:

@@ -23,31 +23,21 @@ from visp.container.base import ContainerSpec, Mount
 from visp.errors import ContainerError, StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from visp.container.base import Template
-    from visp.container.bwrap import BwrapDriver
+    from visp.container.sandbox import SandboxDriver
 
 MEMORY_MB = 128
 TIMEOUT_S = 20.0
 VERDICT = "selftest.json"
 PROBE = resources.files("visp.container").joinpath("probe.py")
 
-MUST_BE: dict[str, object] = {
-    "uid": [65534, 65534],
-    "groups": [],
-    "capabilities": ["", "", "", "", ""],
-    "no_new_privileges": "1",
-    "seccomp": "2",
-    "descriptors": [0, 1, 2, 3],
-    "writable": ["/tmp", "/dev/shm"],
-    "interfaces": ["lo"],
-}
 PROCESSES_LIMIT = 4
 """bubblewrap's own, the probe, and one more for what may come between."""
 
 
-async def check(driver: BwrapDriver, data_dir: Path, python: str, templates: Sequence[Template] = ()) -> bool:
+async def check(driver: SandboxDriver, data_dir: Path, python: str, templates: Sequence[Template] = ()) -> bool:
     """Runs the probe, in a plain container and in a child of each template, unless it passed already; whether it ran.
 
     Raises `StartFailed` naming every hole.
@@ -71,7 +61,7 @@ async def check(driver: BwrapDriver, data_dir: Path, python: str, templates: Seq
     return True
 
 
-async def run(driver: BwrapDriver, python: str, probe: bytes, template: Template | None = None) -> list[str]:
+async def run(driver: SandboxDriver, python: str, probe: bytes, template: Template | None = None) -> list[str]:
     """The holes that the probe finds; raises `StartFailed` when it cannot run."""
     answer = bytearray()
     with ExitStack() as stack:
@@ -91,22 +81,23 @@ async def run(driver: BwrapDriver, python: str, probe: bytes, template: Template
             raise StartFailed(f"the sandbox cannot be tested: {error}") from None
     if not answer:
         raise StartFailed(f"the sandbox cannot be tested: {ended.said.strip() or f'exit status {ended.status}'}")
-    return judge(msgspec.json.decode(bytes(answer)))
+    return judge(msgspec.json.decode(bytes(answer)), driver.must_be, driver.leaves_open)
 
 
-def judge(answer: dict[str, Any]) -> list[str]:
-    """What an answer of the probe has that it must not have."""
+def judge(answer: dict[str, Any], must_be: Mapping[str, object], leaves_open: tuple[str, ...] = ()) -> list[str]:
+    """What an answer of the probe has that it must not have: facts, and attempts but those that are left open."""
     attempts, facts = answer["attempts"], answer["facts"]
     if "error" in facts:
         return [f"the probe could not look: {facts['error']}"]
-    holes = [f"{name}: {result}" for name, result in attempts.items() if result is not None]
+    tried = {name: result for name, result in attempts.items() if not name.startswith(leaves_open)}
+    holes = [f"{name}: {result}" for name, result in tried.items() if result is not None]
     holes += [
         f"{name} is {facts.get(name)}, must be {expected}"
-        for name, expected in MUST_BE.items()
+        for name, expected in must_be.items()
         if facts.get(name) != expected
     ]
-    if facts.get("processes", PROCESSES_LIMIT + 1) > PROCESSES_LIMIT:
-        holes.append(f"{facts.get('processes')} processes are visible")
+    if facts.get("processes", 0) > PROCESSES_LIMIT:
+        holes.append(f"{facts['processes']} processes are visible")
     return holes
 
 

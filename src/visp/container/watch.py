@@ -60,6 +60,24 @@ def marked(name: str) -> list[int]:
     return found
 
 
+def end_of_uid(uid: int) -> None:
+    """SIGKILL to all that a uid of its own runs, until there are none."""
+    for _ in range(MARKED_ROUNDS):
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _owner(entry) == uid]
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _owner(pid: str) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
 def end_marked(name: str) -> None:
     """SIGKILL to all of them, until there are none: one may have forked in between."""
     for _ in range(MARKED_ROUNDS):

@@ -103,8 +103,10 @@ class Invoker:
         network_env: Callable[[], dict[str, str]],
         open_doors: OpenDoors,
         clock: Clock,
+        admit: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._id = id
+        self._admit = admit
         self._bus = bus
         self._ledger = ledger
         self._entities = entities
@@ -387,6 +389,7 @@ class Invoker:
         if isinstance(exec, SequenceExec):  # the action was made a sequence after its activation was accepted
             self._end_unstarted(slot, job, failure(Status.APPLICATION_ERROR, wording.ACTION_GONE))
             return False
+        self._admit(job.message.namespace)
         try:
             code = await self._prepare_code(exec, self._kind(slot.kind))
         except CodeRefused as refused:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from visp.container import bwrap, enclosure
+from visp.container import enclosure, view
 
 
 def test_size_belongs_to_the_option_that_follows() -> None:
@@ -26,7 +26,7 @@ def test_word_that_is_not_known_is_an_error() -> None:
 
 def test_each_cell_has_what_is_written_and_its_own_processes() -> None:
     own = [
-        operands[-1] for option, operands, _ in enclosure.parse(bwrap.SYSTEM) if enclosure.is_of_cell(option, operands)
+        operands[-1] for option, operands, _ in enclosure.parse(view.SYSTEM) if enclosure.is_of_cell(option, operands)
     ]
     assert own == ["/proc", "/proc/sys"]
     assert enclosure.is_of_cell("--tmpfs", ["/tmp"])
