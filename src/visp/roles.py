@@ -48,6 +48,7 @@ from visp.controller.provisions import Provisions
 from visp.controller.recovery import Recovery
 from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
+from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.network import proxy_environment
@@ -162,6 +163,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         doors.lead_out(proxy.answer)
         acks = Acks(throttle, settings.queue, bus, clock)
         waits = Waits(ground.activations, settings.waits)
+        streams = Streams(bus, settings.workers)
         fleet = Fleet(clock)
         metrics = Registry({"shard": str(number)})
         bus.subscribe(topics.PINGS, lambda message: _hear_ping(fleet, message))
@@ -252,6 +254,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             fleet=fleet,
             activations=ground.activations,
             waits=waits,
+            streams=streams,
             metrics=metrics,
             disable=lambda: setattr(parts, "unready", "disabled by its operator"),
             unready=lambda: parts.unready,
@@ -320,6 +323,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         def hurry() -> None:
             primitive.hurry()
             composites.hurry()
+            streams.close()
 
         parts = Parts(
             site=Site(services),

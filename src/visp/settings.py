@@ -54,7 +54,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrent_invocations: Annotated[Count, Meta(description="activations in flight; more is 429")] = 100_000
     concurrency: Annotated[
         int,
-        Meta(ge=1, le=500, description="runs at once in one container that an action may ask for (kinds of nodejs)"),
+        Meta(
+            ge=1,
+            le=500,
+            description="runs at once in one container that an action may ask for (nodejs, python)",
+        ),
     ] = 1
     blocking_wait_ms: Annotated[
         Positive, Meta(description="longest wait of a blocking invocation before it falls back to 202")

@@ -19,9 +19,11 @@ from visp.bus.memory import MemoryBus
 from visp.bus.messages import (
     ActivationMessage,
     CompletionAck,
+    Credit,
     Detached,
     EntityChanged,
     Message,
+    Part,
     Ping,
     ResultAck,
     decode,
@@ -158,6 +160,9 @@ async def test_a_topic_that_nobody_hears_is_no_error(ends: tuple[Bus, Bus, str])
         Detached("1"),
         Ping(1, 1024, 256, 3, ("n/a",)),
         EntityChanged("n/a", 7),
+        Part("1", b":AP8="),
+        Credit("1", 5),
+        Credit("1", None),
     ],
     ids=lambda message: type(message).__name__,
 )

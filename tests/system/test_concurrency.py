@@ -6,7 +6,6 @@ Which container a run was in is told by what its process chose at random: their 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,11 +36,21 @@ exports.main = async (params) => {
 """
 SLEEPING = """
 import os, time
-me = os.urandom(8).hex()
+me, runs, most = os.urandom(8).hex(), 0, 0
 def main(params):
-    time.sleep(0.05)
-    return {'n': params['n'], 'me': me}
+    global runs, most
+    runs += 1
+    most = max(most, runs)
+    print('run', params['n'])
+    time.sleep(0.2)
+    runs -= 1
+    return {'n': params['n'], 'me': me, 'most': most}
 """
+AWAITING = (
+    SLEEPING.replace("def main", "async def main")
+    .replace("time.sleep", "await asyncio.sleep")
+    .replace("import os", "import asyncio, os")
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +138,98 @@ def test_one_that_throws_leaves_the_others_their_results(api: Api) -> None:
             assert answer.json["response"]["result"] == {"n": n}
 
 
-def test_python_runs_one_at_a_time(api: Api) -> None:
-    api.action("sleeping", SLEEPING, "python:3.11", limits={"concurrency": CALLS, "memory": 512})
-    answers = invoke_all(api, "sleeping", [{"n": n} for n in range(4)])
-    runs: dict[str, list[tuple[int, int]]] = {}
+@pytest.mark.parametrize("code", [SLEEPING, AWAITING], ids=["threads", "tasks"])
+def test_python_runs_share_a_container_too(api: Api, code: str) -> None:
+    api.action("sleeping", code, "python:3.11", limits={"concurrency": CALLS})
+    assert api.invoke("sleeping", {"n": -1}).status == 200
+    answers = invoke_all(api, "sleeping", [{"n": n} for n in range(CALLS)])
+    results = [answer.json["response"]["result"] for answer in answers]
+    assert [result["n"] for result in results] == list(range(CALLS))
+    assert len({result["me"] for result in results}) == 1
+    assert max(result["most"] for result in results) > 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(WAITING, "nodejs:20"), (SLEEPING, "python:3.11"), (AWAITING, "python:3.11")],
+    ids=["node", "threads", "tasks"],
+)
+def test_what_a_run_prints_is_in_its_own_record(api: Api, code: str, kind: str) -> None:
+    api.action("owning", code, kind, limits={"concurrency": CALLS})
+    assert api.invoke("owning", {"n": -1}).status == 200
+    answers = invoke_all(api, "owning", [{"n": n} for n in range(CALLS)])
     for n, answer in enumerate(answers):
-        result = answer.json["response"]["result"]
-        assert result["n"] == n
-        runs.setdefault(result["me"], []).append((answer.json["start"], answer.json["end"]))
-    for spans in runs.values():
-        spans.sort()
-        assert all(before[1] <= after[0] + 1 for before, after in pairwise(spans))
+        logs = api.get(f"activations/{answer.json['activationId']}/logs").json["logs"]
+        assert [entry[31:] for entry in logs] == [f"stdout: run {n}"]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (
+            "exports.main = async () => { for (let n = 0; n < 40000; n++) console.log('x'.repeat(100)); return {} }",
+            "nodejs:20",
+        ),
+        ("def main(params):\n    for n in range(40000): print('x' * 100)\n    return {}", "python:3.11"),
+    ],
+    ids=["node", "python"],
+)
+def test_a_flood_is_cut_at_the_limit_of_its_own_record(api: Api, code: str, kind: str) -> None:
+    api.action("flooding", code, kind, limits={"concurrency": CALLS, "logs": 1})
+    for answer in invoke_all(api, "flooding", [{}, {}]):
+        assert answer.json["response"]["status"] == "success"
+        logs = api.get(f"activations/{answer.json['activationId']}/logs").json["logs"]
+        assert sum(map(len, logs)) < 1.1 * 1024 * 1024
+        assert "Logs were truncated" in logs[-1]
+
+
+def test_lines_that_look_like_another_runs_are_its_own_text(api: Api) -> None:
+    code = "def main(params):\n    print('@' + params['id'] + ' {}')\n    return params"
+    api.action("forging", code, "python:3.11", limits={"concurrency": CALLS})
+    answer = api.invoke("forging", {"id": "0" * 32})
+    assert answer.json["response"]["result"] == {"id": "0" * 32}
+    logs = api.get(f"activations/{answer.json['activationId']}/logs").json["logs"]
+    assert [entry[31:] for entry in logs] == [f"stdout: @{'0' * 32} {{}}"]
+
+
+FORGING = """
+import os, time
+def main(params):
+    for descriptor in range(3, 200):
+        try:
+            os.write(descriptor, params['line'].encode())
+        except OSError:
+            pass
+    time.sleep(0.2)
+    return {}
+"""
+
+
+@pytest.mark.parametrize("line", ["@nobody {}\n", "{}\n", "@ >x\n", "+\n", "\n", "@x +:!\n"])
+def test_lines_of_nobody_end_the_container_alone(api: Api, line: str) -> None:
+    api.action("breaking", FORGING, "python:3.11", limits={"concurrency": CALLS})
+    for answer in invoke_all(api, "breaking", [{"line": line}, {"line": line}]):
+        assert answer.json["response"]["status"] in ("action developer error", "success")
+    api.action("sound", "def main(params):\n    return params", "python:3.11", limits={"concurrency": CALLS})
+    assert api.invoke("sound", {"n": 1}).json["response"]["result"] == {"n": 1}
+
+
+PYTHON_ENDING = """
+import sys, time
+def main(params):
+    time.sleep(0.2)
+    if params['n'] == 3:
+        sys.exit(1)
+    time.sleep(0.5)
+    return {}
+"""
+
+
+def test_a_python_run_that_exits_takes_the_others_with_it(api: Api) -> None:
+    api.action("exiting", PYTHON_ENDING, "python:3.11", limits={"concurrency": CALLS})
+    assert api.invoke("exiting", {"n": -1}).status == 200
+    for answer in invoke_all(api, "exiting", [{"n": n} for n in range(5)]):
+        assert answer.json["response"]["status"] == "action developer error"
 
 
 def test_what_the_operator_allows_is_the_bound(api: Api) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from visp.api import deferred, queries
+import msgspec
+
+from visp import wording
+from visp.api import deferred, events, queries
 from visp.api.errors import JSON, HttpAnswer, json_answer
+from visp.api.streaming import streamed
 from visp.controller.invoke import Invocation
 from visp.controller.packages import query_of
 from visp.controller.primitive import Accepted, Answer, Finished
@@ -16,12 +20,14 @@ from visp.entity.action import Action
 from visp.entity.activation import STATUS_WORDS, Status, render
 from visp.entity.names import FullyQualifiedName, parse_name
 from visp.entity.payload import parse_object
+from visp.errors import BadRequest
 from visp.store.base import EntityQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.api.context import Call
+    from visp.api.events import EventStream
 
 COLLECTION = "actions"
 
@@ -93,8 +99,11 @@ async def delete_action(call: Call) -> HttpAnswer:
     return json_answer(actions.render(action, code))
 
 
-async def invoke_action(call: Call) -> HttpAnswer:
-    """The slow way into the same controller functions that the door calls; it fills the caches for the door."""
+async def invoke_action(call: Call) -> HttpAnswer | EventStream:
+    """The slow way into the same controller functions that the door calls; it fills the caches for the door.
+
+    Blocking, and accepted as events: the parts of the result as they come.
+    """
     name = call.name()
     invoke = call.services.invoke
     await invoke.obtain(call.identity)
@@ -111,18 +120,23 @@ async def invoke_action(call: Call) -> HttpAnswer:
     invoke.check_size(call.identity, len(body))
     due = deferred.due_ms(call, is_blocking=is_blocking)
 
+    given = Invocation(
+        identity=call.identity,
+        action=resolved.action,
+        resolved=resolved,
+        body=body,
+        transid=call.transid,
+        received_ms=call.received_ms,
+        wait_s=wait_ms / 1000 if is_blocking else None,
+        is_forced=call.is_forced,
+    )
+    if is_blocking and events.is_asked_for(call.request.headers.get("accept")):
+        if deferred.IDEMPOTENCY_KEY in call.request.headers:
+            raise BadRequest(wording.STREAMED_WITH_KEY)
+        return await streamed(call, given)
+
     def begin(id: str | None, then: Callable[[Answer], None]) -> bool:
-        invocation = Invocation(
-            identity=call.identity,
-            action=resolved.action,
-            resolved=resolved,
-            body=body,
-            transid=call.transid,
-            received_ms=call.received_ms,
-            wait_s=wait_ms / 1000 if is_blocking else None,
-            id=id,
-            is_forced=call.is_forced,
-        )
+        invocation = given if id is None else msgspec.structs.replace(given, id=id)
         if due is None:
             invoke.start(invocation, then)
         else:

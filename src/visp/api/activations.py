@@ -110,10 +110,11 @@ async def _record_event(call: Call, id: str, render: Render) -> EventStream:
     """One event, `record`, when it is there. What can never come is not waited for: that is said at once."""
     with contextlib.suppress(NotYet):
         await call.services.waits.record(call.identity, id, 0)
-    return EventStream(_when_there(call, id, render))
+    return EventStream(when_there(call, id, render))
 
 
-async def _when_there(call: Call, id: str, render: Render) -> AsyncGenerator[bytes, None]:
+async def when_there(call: Call, id: str, render: Render) -> AsyncGenerator[bytes, None]:
+    """The record's event; nothing when the time is over, or the server ends."""
     limits = call.services.settings.waits
     waiting = asyncio.ensure_future(call.services.waits.record(call.identity, id, limits.stream_s))
     try:

@@ -21,6 +21,7 @@ from visp.controller.invoke import Invoke
 from visp.controller.later import Later
 from visp.controller.packages import Packages
 from visp.controller.resolver import Resolver
+from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
 from visp.entity.runtime_manifest import Manifest
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     fleet: Fleet
     activations: ActivationStore
     waits: Waits
+    streams: Streams
     metrics: Registry
     disable: Callable[[], None]
     """Makes it say that it does not serve."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LENGTH_DIGITS = 12
 
 COLD_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key", b"x-ow-extra-logging"})
+EVENTS = b"text/event-stream"
 COLD_FIELDS = frozenset({"delay", "at"})
 """Of the query."""
 
@@ -92,7 +93,7 @@ def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_
     fields = dict(headers)
     if target is None or len(fields) != len(headers):
         return None  # a header given twice is looked at with more care
-    if not fields.keys().isdisjoint(COLD_HEADERS):
+    if not fields.keys().isdisjoint(COLD_HEADERS) or EVENTS in fields.get(b"accept", b"").lower():
         return None
     length = fields.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > LENGTH_DIGITS:

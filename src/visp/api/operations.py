@@ -241,7 +241,10 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         tag="Actions",
         summary="Invokes an action",
         description="The body is laid over the action's parameters. The answer is 202 without `blocking`, and when the"
-        " wait is over before the run is.",
+        " wait is over before the run is. With `blocking`, accepted as `text/event-stream`: an event `activation` with"
+        " the id; `part` (JSON; a string is text) or `bytes` (base64) for each part of a result that comes in parts;"
+        " and `record`, when it is over, or `error`. A slow reader slows the run down; one that is gone does not end"
+        " it.",
         parameters=(
             _flag("blocking", "waits for the run to end"),
             _flag("result", "with `blocking`: answers with the result alone"),
@@ -252,7 +255,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         body=dict[str, Any],
         is_body_required=False,
         answers={
-            200: Content("The record, or the result.", _json(*_RUN), (_ACTIVATION_ID,)),
+            200: Content("The record, or the result.", _json(*_RUN) | {events.MEDIA_TYPE: (str,)}, (_ACTIVATION_ID,)),
             202: _ACCEPTED,
             500: Content("The server failed, or the run did for the server's fault.", _json(schemas.Error, *_RUN)),
             502: Content("The action failed: the record, or the result.", _json(*_RUN), (_ACTIVATION_ID,)),

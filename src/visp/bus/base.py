@@ -11,6 +11,8 @@ Handler = Callable[[Message], None]
 Unsubscribe = Callable[[], None]
 
 ACKS = "acks"
+PARTS = "parts"
+"""Of results, to those who asked for them."""
 PINGS = "pings"
 ENTITIES = "entities"
 LATER = "later"

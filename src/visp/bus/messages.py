@@ -22,7 +22,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     its `started` must be synced before the run line goes out. `init` names those parameters of its package that are
     given at initialisation only, `locked` those whose values are locked, with their schemes. `keep` says whether its
     record is kept, `answers` bounds its answer (None: as the platform does). `unfit` is why it cannot be run: its
-    limits are not its namespace's any more.
+    limits are not its namespace's any more. `is_streamed`: parts of its result are sent to who asked for it.
     """
 
     id: str
@@ -44,6 +44,7 @@ class ActivationMessage(msgspec.Struct, frozen=True, gc=False, kw_only=True, arr
     keep: Keep = "all"
     answers: AnswerLimits | None = None
     unfit: str | None = None
+    is_streamed: bool = False
 
 
 class FireMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -158,6 +159,20 @@ class Detached(msgspec.Struct, frozen=True, array_like=True):
     id: str
 
 
+class Part(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A part of the result of an activation under way, in the order in which they came: JSON, or `:` and base64."""
+
+    id: str
+    data: bytes
+
+
+class Credit(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Whoever reads an activation's parts has taken so much of them; None: nobody reads them any more."""
+
+    id: str
+    count_bytes: int | None
+
+
 WARM_LIMIT = 1_000
 
 
@@ -189,12 +204,25 @@ class Provide(msgspec.Struct, frozen=True, array_like=True):
     run: ActivationMessage | None = None
 
 
-Message = ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred | Provide
+Message = (
+    ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred | Provide | Part | Credit
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ActivationMessage)
 
-_KINDS: Final = (ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred, Provide)
+_KINDS: Final = (
+    ActivationMessage,
+    ResultAck,
+    CompletionAck,
+    Detached,
+    Ping,
+    EntityChanged,
+    Deferred,
+    Provide,
+    Part,
+    Credit,
+)
 _TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 

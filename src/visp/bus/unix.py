@@ -1,7 +1,7 @@
 """The bus between the shards of one machine. Inside a shard publishing is calling, as in one process.
 
 Where a message goes is in its topic: an invoker's to the invoker's shard, a ping to everyone, all else stays here. The
-acks of an activation that another shard sent here go back to that shard.
+acks of an activation that another shard sent here go back to that shard, and so do the parts of its result.
 
 An outbox is full when a peer does not read: the peer is then taken for down, and whoever waits for it hears so by
 `Links.when_down`. `publish` never raises.
@@ -17,7 +17,7 @@ import msgspec
 from visp.bus import base as topics
 from visp.bus.base import invoker_topic
 from visp.bus.memory import MemoryBus
-from visp.bus.messages import ActivationMessage, CompletionAck, Ping, ResultAck, decode, encode
+from visp.bus.messages import ActivationMessage, CompletionAck, Credit, Part, Ping, ResultAck, decode, encode
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class UnixBus:
         self._links = links
         self._here = MemoryBus()
         self._routes = {invoker_topic(peer): peer for peer in range(links.count) if peer != links.own}
+        self._own = invoker_topic(links.own)
         self._guests: dict[str, int] = {}
         """Activations that other shards have running here, and whose they are; bounded by what those have in flight."""
         self._ping: Ping | None = None
@@ -52,6 +53,12 @@ class UnixBus:
         if topic == topics.ACKS and self._guests:
             assert isinstance(message, ResultAck | CompletionAck)
             if self._send_home(message):
+                return
+        elif topic == topics.PARTS:
+            assert isinstance(message, Part)
+            home = self._guests.get(message.id)
+            if home is not None:
+                self._links.send(home, _pack(topic, message))
                 return
         elif topic == topics.PINGS:
             assert isinstance(message, Ping)
@@ -96,7 +103,10 @@ class UnixBus:
             self._links.send(peer, _pack(topics.PINGS, self._ping))
 
     def _down(self, peer: int) -> None:
-        self._guests = {id: home for id, home in self._guests.items() if home != peer}
+        lost = [id for id, home in self._guests.items() if home == peer]
+        for id in lost:
+            del self._guests[id]
+            self._here.publish(self._own, Credit(id, None))  # of parts, if there are any, nobody takes more
         for then in self._lost:
             then(peer)
 

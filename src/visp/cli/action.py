@@ -17,6 +17,7 @@ from visp.cli.session import pass_session
 from visp.cli.terms import taken, terms_options
 from visp.client import documents
 from visp.client.errors import ApiError
+from visp.client.terms import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,6 +140,7 @@ Examples:
 @click.argument("name")
 @click.option("-b", "--blocking", "is_blocking", is_flag=True, help="Wait for the activation and print its record.")
 @click.option("-r", "--result", "is_result", is_flag=True, help="Wait for the activation and print its result alone.")
+@click.option("--stream", "is_stream", is_flag=True, help="Print the result as it comes, part by part.")
 @click.option("--wait", "is_wait", is_flag=True, help="Do not block: print the id to stderr, then wait for the record.")
 @waiting.timeout_option
 @terms_options
@@ -151,6 +153,7 @@ def invoke(
     name: str,
     is_blocking: bool,
     is_result: bool,
+    is_stream: bool,
     is_wait: bool,
     within_s: float,
     delay: str | None,
@@ -166,11 +169,18 @@ def invoke(
     the exit status is not 0: 246 for a failure of the action, 244 for one of the platform, 202 when it still runs.
 
     --wait (with -r for the result alone) waits as `visp wait` does, however long, also over a restart of the server.
+    --stream prints what the action yields as it yields it; of one with a single result, the result at the end.
     --delay and --at: it is accepted now and begun then; `visp delayed` lists and cancels what waits.
     """
     entity = _parse(name)
     terms = taken(delay, at, idempotency_key, is_blocking=is_blocking or (is_result and not is_wait))
     arguments = pairs.values(params, param_files)
+    if is_stream:
+        if is_blocking or is_result or is_wait or as_json or terms != AT_ONCE:
+            raise misuse("--stream stands alone: without --blocking, --result, --wait, --json, --delay, --at and a key")
+        with unable(f"invoke action '{name}'"):
+            invoking.stream(session, entity, arguments)
+        return
     if is_wait:
         if is_blocking:
             raise misuse("--wait and --blocking exclude each other")

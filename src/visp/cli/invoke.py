@@ -48,6 +48,30 @@ def run(
         output.document(done.body)
 
 
+def stream(session: Session, name: FullyQualifiedName, arguments: Values) -> None:
+    """Invokes and prints the result as it comes. Raises what the client raised."""
+    has_parts = False
+
+    def show(part: bytes) -> None:
+        nonlocal has_parts
+        has_parts = True
+        output.piece(part)
+
+    try:
+        done = session.client.stream(name, arguments, show)
+    except StillRunning as late:
+        output.ok(
+            f"invoked /{name.id}, but the request has not yet finished, with id {late.activation_id}", is_error=True
+        )
+        raise
+    except ActivationFailed as failed:
+        _show_failure(session, name, failed, has_body=False, is_result=False)
+        raise
+    if not has_parts:
+        response = documents.fields(done.body).get("response", b"{}")
+        output.document(documents.fields(response).get("result", b"{}"))
+
+
 def _show_failure(
     session: Session, name: FullyQualifiedName, failed: ActivationFailed, *, has_body: bool, is_result: bool
 ) -> None:

@@ -33,6 +33,11 @@ def line(text: str) -> None:
     click.echo(_shown(text, sys.stdout))
 
 
+def piece(data: bytes) -> None:
+    """A piece of an action's own output: as it is, but on a terminal, where it must do no harm."""
+    click.echo(_shown(data.decode(errors="replace"), sys.stdout) if is_terminal() else data, nl=False)
+
+
 def bar(text: str, blanks: int, cells: int) -> None:
     """A line that ends in a bar, which a terminal shows in colour; one of no cells is a stroke."""
     click.echo(f"{_shown(text, sys.stdout)}{' ' * blanks}{click.style('█' * cells or '▏', fg='cyan')}")

@@ -20,7 +20,7 @@ from visp.client.errors import ApiError, Misused, NoConnection
 from visp.client.terms import IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from visp.client.credentials import Credentials
 
@@ -29,6 +29,7 @@ ANSWER_TIMEOUT_S = 330.0
 """Longer than the longest time limit of an action, so that the server's own time-outs answer first."""
 ANSWER_LIMIT_BYTES = 256 << 20
 TRACED_BYTES = 4096
+EVENTS = "text/event-stream"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -72,15 +73,56 @@ class Connection:
 
         Raises `NoConnection`, `Misused`.
         """
-        headers = {"Accept": "application/json", "User-Agent": f"visp/{__version__}", **(more or {})}
-        if self._credentials.auth:
-            headers["Authorization"] = "Basic " + base64.b64encode(self._credentials.auth.encode()).decode()
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        headers = self._headers(body, more or {})
         self._tell(f"> {method} {self._credentials.apihost}{path}", headers, body)
         answer = self._exchange(method, self._prefix + path, body, headers)
         self._tell(f"< HTTP {answer.status}", answer.headers, answer.body)
         return answer
+
+    def events(self, path: str, body: bytes) -> Answer | Iterator[tuple[str, bytes]]:
+        """POSTs and accepts events: their names and data as they come, or the answer where it is no stream.
+
+        Raises `NoConnection`, `Misused`; so does the iterator. It is to be read, or closed, before another request.
+        """
+        headers = self._headers(body, {"Accept": EVENTS})
+        self._tell(f"> POST {self._credentials.apihost}{path}", headers, body)
+        self.close()
+        try:
+            http = self._open()
+            http.request("POST", self._prefix + path, body, headers)
+            response = http.getresponse()
+            given = {name.lower(): text for name, text in response.getheaders()}
+            is_stream = response.status == 200 and given.get("content-type", "").startswith(EVENTS)
+            answer = Answer(response.status, given, b"" if is_stream else _read(response))
+        except (HTTPException, OSError) as error:
+            raise self._failed(error) from None
+        self._tell(f"< HTTP {answer.status}", answer.headers, answer.body)
+        return self._events(response) if is_stream else answer
+
+    def _events(self, response: HTTPResponse) -> Iterator[tuple[str, bytes]]:
+        name, data = "", b""
+        try:
+            while line := response.readline(ANSWER_LIMIT_BYTES):
+                field, _, value = line.rstrip(b"\n").partition(b": ")
+                if field == b"event":
+                    name = value.decode()
+                elif field == b"data":
+                    data += value
+                elif not field and name:
+                    yield name, data
+                    name, data = "", b""
+        except (HTTPException, OSError) as error:
+            raise self._failed(error) from None
+        finally:
+            self.close()
+
+    def _headers(self, body: bytes | None, more: Mapping[str, str]) -> dict[str, str]:
+        headers = {"Accept": "application/json", "User-Agent": f"visp/{__version__}", **more}
+        if self._credentials.auth:
+            headers["Authorization"] = "Basic " + base64.b64encode(self._credentials.auth.encode()).decode()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
 
     def _exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         is_reused = self._is_open()

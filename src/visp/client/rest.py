@@ -5,6 +5,7 @@ Answers stay the text they came as (`documents` reads it), so nothing that a ser
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -112,14 +113,36 @@ class Client:
             msgspec.json.encode(arguments),
             terms.headers,
         )
-        activation_id = answer.activation_id or documents.text(documents.value(answer.body), "activationId")
-        if not answer.is_success:
-            raise _failure(answer, activation_id)
-        if is_blocking and answer.status == 202:
-            raise StillRunning(answer.body, activation_id)
-        if is_blocking and not is_result and _is_failure(answer.body):
-            raise ActivationFailed(502, _error_of(answer.body), answer.body, activation_id)
-        return Invocation(activation_id, answer.body)
+        return _invoked(answer, is_blocking=is_blocking, is_result=is_result)
+
+    def stream(
+        self, name: FullyQualifiedName, arguments: Mapping[str, msgspec.Raw], on_part: Callable[[bytes], None]
+    ) -> Invocation:
+        """Invokes an action; `on_part` is given its result as it comes: text and bytes as they are, values as lines.
+
+        Raises as `invoke` does; `StillRunning` when the server ended first.
+        """
+        path = f"/api/{escape(self.credentials.apiversion)}{_entity('actions', name)}?blocking=true"
+        self._check_key()
+        answer = self._connection.events(path, msgspec.json.encode(arguments))
+        if isinstance(answer, Answer):
+            return _invoked(answer, is_blocking=True, is_result=False)
+        id = ""
+        for event, data in answer:
+            if event == "activation":
+                id = documents.text(documents.value(data), "activationId")
+            elif event == "part":
+                value = documents.value(data)
+                on_part(value.encode("utf-8", "replace") if isinstance(value, str) else data + b"\n")
+            elif event == "bytes":
+                on_part(base64.b64decode(data))
+            elif event == "record":
+                if _is_failure(data):
+                    raise ActivationFailed(502, _error_of(data), data, id)
+                return Invocation(id, data)
+            elif event == "error":
+                raise _refusal(Answer(503, {}, data))
+        raise StillRunning(b"", id)
 
     def fire(
         self, name: FullyQualifiedName, arguments: Mapping[str, msgspec.Raw], terms: Terms = AT_ONCE
@@ -206,14 +229,29 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        if not self.credentials.auth:
-            raise Misused(
-                f"there is no key for {self.credentials.apihost}: `visp property set --auth KEY`, WHISK_AUTH or --auth"
-            )
+        self._check_key()
         path = f"/api/{escape(self.credentials.apiversion)}{path}"
         if given := {key: _parameter(value) for key, value in (query or {}).items() if value is not None}:
             path += "?" + urlencode(given)
         return self._connection.request(method, path, body, headers)
+
+    def _check_key(self) -> None:
+        if not self.credentials.auth:
+            raise Misused(
+                f"there is no key for {self.credentials.apihost}: `visp property set --auth KEY`, WHISK_AUTH or --auth"
+            )
+
+
+def _invoked(answer: Answer, *, is_blocking: bool, is_result: bool) -> Invocation:
+    """What an invocation came to. Raises as `Client.invoke` does."""
+    activation_id = answer.activation_id or documents.text(documents.value(answer.body), "activationId")
+    if not answer.is_success:
+        raise _failure(answer, activation_id)
+    if is_blocking and answer.status == 202:
+        raise StillRunning(answer.body, activation_id)
+    if is_blocking and not is_result and _is_failure(answer.body):
+        raise ActivationFailed(502, _error_of(answer.body), answer.body, activation_id)
+    return Invocation(activation_id, answer.body)
 
 
 def _entity(collection: str, name: FullyQualifiedName) -> str:

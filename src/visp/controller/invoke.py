@@ -6,11 +6,13 @@ action.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from visp import wording
+from visp.bus.messages import ResultAck
 from visp.controller.primitive import Answer, Order, message_of
 from visp.controller.resolver import Resolved
 from visp.entitlement import rights
@@ -27,8 +29,6 @@ from visp.entity.subject import Identity
 from visp.errors import BadRequest, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from visp.bus.messages import ActivationMessage
     from visp.clock import Clock
     from visp.controller.composites import Composites
@@ -44,7 +44,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     `resolved` says how it was found, if that was through a package: `action` has the parameters of both. `follow` is
     what a rule says of failures. `id` is given where it was promised before: then the ledger has the work before it
-    runs, blocking or not. `is_forced`: its record is kept, whatever else is said.
+    runs, blocking or not. `is_forced`: its record is kept, whatever else is said. `on_result`: parts of the result are
+    wanted as they come; it hears of the outcome, save that of a composite, which has no parts.
     """
 
     identity: Identity
@@ -57,6 +58,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     id: str | None = None
     resolved: Resolved | None = None
     is_forced: bool = False
+    on_result: Callable[[ResultAck | None], None] | None = None
 
 
 class Invoke:
@@ -108,12 +110,16 @@ class Invoke:
         if composes(order.action):
             self._composites.start(order, wait_s, then, is_promised=is_promised)
         elif wait_s is None:
-            self._primitive.run_accepted(order, then)
+            self._primitive.run_accepted(order, then, invocation.on_result)
         elif is_promised:
             self._primitive.run_promised(order, wait_s, then)
         else:
             self._primitive.run_blocking(order, wait_s, then)
         return order.id
+
+    def has_parts(self, action: Action) -> bool:
+        """Whether parts of its result can be heard of: not of what composes others."""
+        return not composes(action)
 
     def new_id(self) -> str:
         """For what is promised before it is begun: it will lie in this shard's ledger."""

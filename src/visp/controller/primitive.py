@@ -147,9 +147,17 @@ class Primitive:
         self._deadlines.add(order.id, wait_s, waiting.on_deadline)
         self._bus.publish(topic, message_of(order, is_blocking=True))
 
-    def run_accepted(self, order: Order, then: Callable[[Answer], None]) -> None:
-        """Answers `Accepted` when the ledger holds the work."""
-        message = message_of(order, is_accepted=True)
+    def run_accepted(
+        self,
+        order: Order,
+        then: Callable[[Answer], None],
+        on_result: Callable[[ResultAck | None], None] | None = None,
+    ) -> None:
+        """Answers `Accepted` when the ledger holds the work.
+
+        `on_result`: parts of the result are sent here as they come, and after the last it hears of the outcome.
+        """
+        message = message_of(order, is_accepted=True, is_streamed=on_result is not None)
 
         def accepted(error: Exception | None) -> None:
             if error is not None:
@@ -157,7 +165,7 @@ class Primitive:
             then(Accepted(order.id) if error is None else Refused(refusal(error)))
 
         self._ledger.accept([Work(order.id, encode_task(message))], None, accepted)
-        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
+        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), on_result)
         # in the same loop turn: a free container's `started` shares the sync
         self._bus.publish(self._topic_of(order), message)
 
@@ -301,7 +309,9 @@ def refusal(error: Exception) -> Exception:
     return error if isinstance(error, ServiceError) else StoreUnavailable()
 
 
-def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = False) -> ActivationMessage:
+def message_of(
+    order: Order, *, is_accepted: bool = False, is_blocking: bool = False, is_streamed: bool = False
+) -> ActivationMessage:
     """The message that runs an order."""
     identity, action = order.identity, order.action
     return ActivationMessage(
@@ -324,4 +334,5 @@ def message_of(order: Order, *, is_accepted: bool = False, is_blocking: bool = F
         keep=order.keep,
         answers=None if identity.limits.answers == PLATFORM else identity.limits.answers,
         unfit=range_violation(action.limits, identity.limits.ranges) if identity.limits.are_narrowed else None,
+        is_streamed=is_streamed,
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from visp.entity.limits import AnswerLimits
     from visp.entity.payload import JsonObject
     from visp.invoker.job import Job
+    from visp.invoker.streams import Stream
     from visp.runtime.base import PreparedCode, Reply
 
 _encode = msgspec.json.Encoder().encode
@@ -148,6 +149,14 @@ def classify_run(reply: Reply, limits: AnswerLimits) -> Outcome:
         return failure(Status.DEVELOPER_ERROR, wording.invalid_run_response(body.decode("utf-8", "replace")), size)
     status = Status.APPLICATION_ERROR if reply.status == 200 else Status.DEVELOPER_ERROR
     return Outcome(status, b'{"error":%b}' % bytes(fields["error"]), size)
+
+
+def streamed(outcome: Outcome, stream: Stream | None) -> Outcome:
+    """The outcome of a run whose result came in parts: these joined, unless it failed."""
+    if stream is None or outcome.status is not Status.SUCCESS:
+        return outcome
+    result = stream.joined.result()
+    return Outcome(Status.SUCCESS, result, payloads.characters(result))
 
 
 def classify_init(reply: Reply, limits: AnswerLimits) -> Outcome | None:

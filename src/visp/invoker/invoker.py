@@ -19,8 +19,10 @@ from visp.bus.messages import (
     WARM_LIMIT,
     ActivationMessage,
     CompletionAck,
+    Credit,
     Detached,
     EntityChanged,
+    Part,
     Ping,
     Provide,
     ResultAck,
@@ -38,12 +40,13 @@ from visp.invoker import activate
 from visp.invoker.cores import Cores
 from visp.invoker.imports import Imports
 from visp.invoker.job import Job
-from visp.invoker.logs import LogCollector
+from visp.invoker.logs import LogCollector, Printed
 from visp.invoker.meter import Meter
 from visp.invoker.pool import TRIES, Pool
 from visp.invoker.provision import Provision
 from visp.invoker.slot import WORKING, Key, Slot, State
-from visp.runtime.base import CONCURRENT, IMPORTED, CodeRefused, Gone, Reply, imported
+from visp.invoker.streams import Stream
+from visp.runtime.base import CONCURRENT, IMPORTED, STREAMS, CodeRefused, Gone, Reply, imported
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -225,6 +228,8 @@ class Invoker:
             self._detach(message.id)
         elif isinstance(message, Provide):
             self._provision.heard(message)
+        elif isinstance(message, Credit):
+            self._credit(message)
         elif isinstance(message, EntityChanged):
             self.pool.forget_revisions(message.id, message.revision)
 
@@ -462,8 +467,11 @@ class Invoker:
                 job.initialised_s = job.start_s + took_s
                 if reply.body.startswith(IMPORTED):
                     self._imports.learn(job.message.action, imported(reply.body))
+                if STREAMS in reply.body:
+                    slot.client.stream(lambda id, data: self._passed_on(slot, id, data))
                 if slot.concurrency > 1:
-                    slot.lanes = slot.client.share() if reply.body == CONCURRENT else None
+                    can = CONCURRENT in reply.body
+                    slot.lanes = slot.client.share(self._printed) if can else None
                     if slot.lanes is None:
                         slot.concurrency = 1
                 return True
@@ -557,7 +565,59 @@ class Invoker:
                 self.pool.spend(slot)
                 self._tasks.create_task(self._end_gone(slot, job, reply))
         elif reply.status != activate.SHUTTING_DOWN or not self._goes_elsewhere(slot, job, reply):
-            self._end_run(slot, job, activate.classify_run(reply, job.message.answers or PLATFORM))
+            outcome = activate.classify_run(reply, job.message.answers or PLATFORM)
+            self._end_run(slot, job, outcome if job.stream is None else activate.streamed(outcome, job.stream))
+
+    # ── while it runs ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _printed(self, id: str, stream: int, line: bytes) -> None:
+        """A line of a run beside which others are under way."""
+        job = self._jobs.get(id)
+        if job is not None:
+            if job.printed is None:
+                job.printed = Printed(job.action.limits.logs_mb)
+            job.printed.add(self._clock.now_ns(), stream, line)
+
+    def _passed_on(self, slot: Slot, id: str, data: bytes) -> bool:
+        """A part of a result. False when there may be none."""
+        job = self._jobs.get(id) if id else next(iter(slot.jobs), None)
+        if job is None or job not in slot.jobs:
+            return True  # over time already
+        if job.stream is None:
+            job.stream = self._begin_stream(slot, job, id)
+        stream = job.stream
+        if not stream.take(data):
+            return False
+        if stream.is_read:
+            self._bus.publish(topics.PARTS, Part(job.message.id, data))
+        else:
+            stream.taken(len(data))
+        return True
+
+    def _begin_stream(self, slot: Slot, job: Job, id: str) -> Stream:
+        client, lanes = slot.client, slot.lanes
+        assert client is not None
+
+        def grant(count_bytes: int) -> None:
+            if job not in slot.jobs:
+                return
+            if lanes is None:
+                client.grant(count_bytes)
+            else:
+                lanes.grant(id, count_bytes)
+
+        limit_bytes = (job.message.answers or PLATFORM).whole
+        return Stream(limit_bytes, grant, is_read=job.message.is_streamed)
+
+    def _credit(self, credit: Credit) -> None:
+        job = self._jobs.get(credit.id)
+        if job is None:
+            return
+        if credit.count_bytes is None:
+            if job.stream is not None:
+                job.stream.abandon()
+        elif job.stream is not None and job.stream.is_read:
+            job.stream.taken(credit.count_bytes)
 
     async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
         outcome = await self._outcome_of_gone(slot, job, gone, is_init=False)
@@ -594,7 +654,7 @@ class Invoker:
             job.run_s = None  # there is an answer: the deadline is over
             self._tasks.create_task(self._end_logs(slot, job, outcome, service_s, phases))
             return
-        logs = slot.logs.end(outcome)
+        logs = slot.logs.end(outcome, job.printed)
         job.logs_s = self._clock.monotonic_s()
         if outcome.is_kept and not is_init:
             self.pool.finished(slot, job, service_s)

@@ -10,7 +10,9 @@ from visp.entity.execs import runtime_of
 if TYPE_CHECKING:
     from visp.bus.messages import ActivationMessage
     from visp.entity.action import Action
+    from visp.invoker.logs import Printed
     from visp.invoker.slot import Key
+    from visp.invoker.streams import Stream
 
 
 class Cold(StrEnum):
@@ -42,6 +44,8 @@ class Job:
     `placed_s` is when a container was chosen for it, `created_s` when the one made for it was up, `cold` why it got
     none that was warm (None: it did). `initialised_s` is when its code was in, `answered_s` when its answer came, and
     `logs_s` when what it printed was complete.
+
+    `stream` is there once parts of its result have come, `printed` once lines have that are known to be its own.
     """
 
     __slots__ = (
@@ -61,10 +65,12 @@ class Job:
         "logs_s",
         "message",
         "placed_s",
+        "printed",
         "run_s",
         "runtime",
         "start_ms",
         "start_s",
+        "stream",
         "tries",
     )
 
@@ -96,6 +102,8 @@ class Job:
         self.answered_s: float | None = None
         self.logs_s: float | None = None
         self.init_ms: int | None = None
+        self.stream: Stream | None = None
+        self.printed: Printed | None = None
         self.has_begun = False
         self.tries = tries
         self.is_provision = is_provision
@@ -103,6 +111,7 @@ class Job:
     def reset(self) -> None:
         """As before its first container."""
         self.run_s = self.init_ms = self.created_s = self.initialised_s = self.cold = None
+        self.stream = self.printed = None
         self.has_begun = False
 
     def __repr__(self) -> str:

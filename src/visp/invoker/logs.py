@@ -4,8 +4,9 @@ A local launcher flushes before it replies, so what is in the pipes when the rep
 there is no mark to wait for and none to forge. An image ends each activation's output by a sentinel on both streams.
 Entries stand in the order of reading.
 
-Where runs of an action overlap in one container, what they print cannot be told apart. Then too each entry goes to one
-record: that of the run which ends first after it was read, with a line that says so.
+Where runs of an action overlap in one container its launcher says whose a line is, if it can: `Printed`. What else
+comes, from programs that they started, cannot be told apart. Then too each entry goes to one record: that of the run
+which ends first after it was read, with a line that says so.
 
 Source of the format: OpenWhisk's log entries (time stamp to width 30, stream, text) and its sentinel.
 """
@@ -30,6 +31,31 @@ LINE_LIMIT_BYTES = 64 * 1024
 SENTINEL = b"XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
 
 _STREAMS = ("stdout: ", "stderr: ")
+
+
+class Printed:
+    """The lines of one of several runs, which its launcher told apart."""
+
+    __slots__ = ("entries", "is_over", "kept_bytes", "limit_bytes")
+
+    def __init__(self, limit_mb: int) -> None:
+        self.limit_bytes = limit_mb * MIB
+        self.entries: list[str] = []
+        self.kept_bytes = 0
+        self.is_over = limit_mb == 0
+
+    def add(self, now_ns: int, stream: int, line: bytes) -> None:
+        """One line, cut into entries where it is long."""
+        if self.is_over:
+            return
+        stamp = render_time(now_ns)
+        for at in range(0, len(line) or 1, LINE_LIMIT_BYTES):
+            piece = line[at : at + LINE_LIMIT_BYTES]
+            self.kept_bytes += len(stamp) + len(_STREAMS[stream]) + len(piece) + 1
+            if self.kept_bytes > self.limit_bytes:
+                self.is_over = True
+                return
+            self.entries.append(stamp + _STREAMS[stream] + piece.decode("utf-8", "replace"))
 
 
 class LogCollector:
@@ -135,17 +161,18 @@ class LogCollector:
             self._on_complete = None
             then()
 
-    def end(self, outcome: Outcome, *, is_complete: bool = True) -> tuple[str, ...]:
+    def end(self, outcome: Outcome, printed: Printed | None = None, *, is_complete: bool = True) -> tuple[str, ...]:
         """The activation's entries; the collector is closed until the next one begins, unless others are under way.
 
-        `is_complete` false: the sentinels did not come in time.
+        `printed` are those of them that came beside. `is_complete` false: the sentinels did not come in time.
         """
         if self._beside:
-            return self._end_beside(outcome)
+            return self._end_beside(outcome, printed)
         self._is_open = False
         self._on_complete = None
         if (
             not self._entries
+            and printed is None
             and self._partial == _NOTHING
             and not self._is_over
             and outcome.is_kept
@@ -153,19 +180,19 @@ class LogCollector:
             and not self._is_shared
         ):
             return ()
-        entries = self._closed(outcome, is_complete=is_complete)
+        entries = self._closed(outcome, printed, is_complete=is_complete)
         self._is_shared = self._is_mixed = False
         return entries
 
-    def _end_beside(self, outcome: Outcome) -> tuple[str, ...]:
+    def _end_beside(self, outcome: Outcome, printed: Printed | None) -> tuple[str, ...]:
         """What comes from here on belongs to the next one that ends."""
         self._beside -= 1
-        entries = self._closed(outcome, is_complete=True)
+        entries = self._closed(outcome, printed, is_complete=True)
         self._kept_bytes = 0
         self._is_over = self._limit_bytes == 0
         return entries
 
-    def _closed(self, outcome: Outcome, *, is_complete: bool) -> tuple[str, ...]:
+    def _closed(self, outcome: Outcome, printed: Printed | None, *, is_complete: bool) -> tuple[str, ...]:
         stamp = render_time(self._now_ns())
         for stream in (STDOUT, STDERR):
             if self._partial[stream]:
@@ -174,6 +201,8 @@ class LogCollector:
         if self._limit_bytes:
             if self._is_shared and self._entries:
                 self._is_mixed = True
+            if printed is not None:
+                self._merge(printed)
             if self._is_mixed:
                 self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_MIXED)
             if self._is_over:
@@ -184,6 +213,23 @@ class LogCollector:
                 self._entries.append(stamp + _STREAMS[STDERR] + wording.LOGS_AFTER_FAILURE)
         entries, self._entries = tuple(self._entries), []
         return entries
+
+    def _merge(self, printed: Printed) -> None:
+        """One limit for both; by time."""
+        room = self._limit_bytes - printed.kept_bytes
+        others = []
+        for entry in self._entries:
+            room -= len(entry) + 1
+            if room < 0:
+                self._is_over = True
+                break
+            others.append(entry)
+        self._is_over = self._is_over or printed.is_over
+        self._entries = sorted([*printed.entries, *others], key=_time_of)
+
+
+def _time_of(entry: str) -> str:
+    return entry[:30]
 
 
 _NOTHING = [b"", b""]

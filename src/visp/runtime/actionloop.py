@@ -1,7 +1,9 @@
 """ActionLoop, as its proxy speaks it: lines in, lines out. Sans I/O.
 
 Source: OpenWhisk's ActionLoop proxy and the official images of the kinds; a line that begins with `!` is our launchers'
-own way to say "not 200", and one that begins with `@` names the activation that it answers.
+own way to say "not 200", and one that begins with `@` names the activation that it answers. Before the reply a launcher
+that said it may can write parts of the result (`+`), and with a name what that activation printed (`>`, `#`): no JSON
+begins so.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import msgspec
 
 from visp import wording
-from visp.runtime.base import Gone, Reply
+from visp.runtime.base import STDERR, STDOUT, Gone, Reply
 
 ENDLESS_BYTES = 64 * 1024 * 1024
 """A reply longer than this is not read on: its container is given up."""
 
 NOT_200 = b"!"
 TAG = b"@"
+PART = b"+"
+PRINTED = {b">": STDOUT, b"#": STDERR}
 TAG_BYTES = 64
 """No tag is longer: `@`, an activation's id, a space."""
 _NOT_JSON_OBJECT = b'{"error":%b}' % msgspec.json.encode(wording.NOT_A_DICTIONARY_OR_ARRAY)
@@ -36,6 +40,11 @@ class ReplyReader:
         self._parts: list[bytes] = []
         self._size_bytes = 0
         self._kept_bytes = 0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing of a line has come."""
+        return not self._parts
 
     @property
     def is_endless(self) -> bool:

@@ -14,11 +14,19 @@ import msgspec
 
 STDOUT, STDERR = 0, 1
 
-CONCURRENT = b'{"ok":true,"concurrent":true}'
-"""What a launcher answers to an init line that asks for several runs at once (`concurrency`), if it can.
+CONCURRENT = b'"concurrent":true'
+"""In a launcher's answer to an init line that asks for several runs at once (`concurrency`), if it can.
 
 With any other answer it is given one at a time.
 """
+
+STREAMS = b'"stream":true'
+"""In a launcher's answer to an init line, if results may come in parts: then a part never takes it more than
+`WINDOW_BYTES` ahead of what it was granted.
+"""
+
+WINDOW_BYTES = 256 * 1024
+"""So much of a run's result, as parts, may be on its way before any of it is granted again."""
 
 
 IMPORTED = b'{"ok":true,"imports":['
@@ -63,11 +71,24 @@ OnOutput = Callable[[int, bytes], None]
 """`STDOUT` or `STDERR`, and bytes as they came, in the order of reading."""
 
 
+OnPart = Callable[[str, bytes], bool]
+"""The activation's id, empty where only one is under way, and a part of its result: JSON, or `:` and the base64 of
+bytes. False ends the container: the part is more than there may be.
+"""
+
+OnPrint = Callable[[str, int, bytes], None]
+"""The id of an activation under way, `STDOUT` or `STDERR`, and a line that it printed, without the line end."""
+
+
 class Lanes(Protocol):
     """Several runs at once in one container."""
 
     def run(self, id: str, payload: bytes, then: Then) -> None:
         """As `ActionClient.run`, for the activation with this id; each run is answered, or `Gone`, by itself."""
+        ...
+
+    def grant(self, id: str, count_bytes: int) -> None:
+        """As `ActionClient.grant`, to the run of this activation."""
         ...
 
 
@@ -87,10 +108,18 @@ class ActionClient(Protocol):
         """`payload` is the `/run` body, one line of JSON without the line end. Writes at once; no task, no await."""
         ...
 
-    def share(self) -> Lanes | None:
+    def stream(self, on_part: OnPart) -> None:
+        """From now on, after an init whose answer says so, parts of a run's result may come before its reply."""
+        ...
+
+    def grant(self, count_bytes: int) -> None:
+        """So much more of the result of the run under way may come as parts."""
+        ...
+
+    def share(self, on_print: OnPrint) -> Lanes | None:
         """From now on, after an init that asked for it, several runs may be under way, and replies name theirs.
 
-        None where the wire carries one at a time.
+        So do lines that a run prints, where the launcher can tell. None where the wire carries one at a time.
         """
         ...
 

@@ -20,7 +20,7 @@ from visp.runtime.lanes import PipeLanes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from visp.runtime.base import Lanes, OnOutput, Then
+    from visp.runtime.base import Lanes, OnOutput, OnPart, OnPrint, Then
 
 READ_BYTES = 64 * 1024
 """Room for one read is allocated each time: more than this comes from the kernel, page by page."""
@@ -52,6 +52,9 @@ class PipeClient:
         self._reader = actionloop.ReplyReader(result_limit_bytes)
         self._then: Then | None = None
         self._lanes: PipeLanes | None = None
+        self._on_part: OnPart | None = None
+        self._is_in_parts = False
+        """Parts of the result under way have come: what comes now is looked at line by line."""
         self._is_init = False
         self._unsent = memoryview(b"")
         self._is_gone = False
@@ -75,8 +78,30 @@ class PipeClient:
         self._is_init = False
         self._send(payload, then)
 
-    def share(self) -> Lanes:
-        lanes = self._lanes = PipeLanes(self._loop, self._stdin, self._family, self._result_limit_bytes, self._end)
+    def stream(self, on_part: OnPart) -> None:
+        self._on_part = on_part
+
+    def grant(self, count_bytes: int) -> None:
+        if not self._is_in_parts or self._is_gone:
+            return
+        line = b"+%d\n" % count_bytes
+        if self._unsent:
+            self._unsent = memoryview(bytes(self._unsent) + line)
+            return
+        try:
+            sent = os.write(self._stdin, line)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # its end is read from the other pipe
+        if sent < len(line):
+            self._unsent = memoryview(line)[sent:]
+            self._loop.add_writer(self._stdin, self._send_rest)
+
+    def share(self, on_print: OnPrint) -> Lanes:
+        lanes = self._lanes = PipeLanes(
+            self._loop, self._stdin, self._family, self._result_limit_bytes, self._end, on_print, self._on_part
+        )
         if self._is_gone or self._unsent:  # whatever answered has not read what it answers
             lanes.lose()
         else:
@@ -90,6 +115,7 @@ class PipeClient:
 
     def cancel(self) -> None:
         self._then = None
+        self._is_in_parts = False
 
     def give_up(self) -> None:
         self._lose()
@@ -110,6 +136,7 @@ class PipeClient:
 
     def close(self) -> None:
         self._then = None
+        self._is_in_parts = False
         self._is_gone = self._is_closed = True
         if self._lanes is not None:
             self._lanes.close()
@@ -167,7 +194,10 @@ class PipeClient:
         if not data or self._reader.is_endless:
             self._end()
             return
-        complete = self._reader.feed(data)
+        if (data[:1] == actionloop.PART or self._is_in_parts) and self._takes_parts():
+            complete = self._feed_parts(data)
+        else:
+            complete = self._reader.feed(data)
         then = self._then
         if complete is None or then is None:
             return
@@ -177,6 +207,34 @@ class PipeClient:
             then(actionloop.init_reply(line, size_bytes))
         else:
             then(actionloop.run_reply(line, size_bytes, self._family))
+
+    def _takes_parts(self) -> bool:
+        """Whether what has come is a part, or may follow one: not the middle of a reply that looks like it."""
+        if self._on_part is None or self._is_init or self._then is None:
+            return False
+        return self._is_in_parts or self._reader.is_between
+
+    def _feed_parts(self, data: bytes) -> tuple[bytes, int] | None:
+        """Parts of the result under way; its reply, when it comes: what follows that is dropped."""
+        assert self._on_part is not None
+        self._is_in_parts = True
+        at = 0
+        while end := data.find(b"\n", at) + 1:
+            complete = self._reader.feed(data[at:end])
+            assert complete is not None
+            line, size_bytes = complete
+            at = end
+            if line[:1] != actionloop.PART:
+                self._is_in_parts = False
+                return complete
+            if size_bytes > self._result_limit_bytes or not self._on_part("", line[1:]):
+                self._end()
+                return None
+            if not self._is_in_parts:
+                return None  # the run is over: nobody asks any more
+        if at < len(data):
+            self._reader.feed(data[at:])
+        return None
 
     def _on_tagged(self, lanes: PipeLanes) -> None:
         data = _read(self._replies)
@@ -254,7 +312,13 @@ class HttpClient:
         else:
             self._call("/run", payload, then, retry=False)
 
-    def share(self) -> None:
+    def stream(self, on_part: OnPart) -> None:
+        """Its answers come whole."""
+
+    def grant(self, count_bytes: int) -> None:
+        """Nothing waits for it."""
+
+    def share(self, on_print: OnPrint) -> None:
         return None
 
     def rest(self) -> None:

@@ -1,8 +1,9 @@
 """Several runs at once over the pipes of one container: each reply names the activation that it answers.
 
-Run lines are the same as ever, and a reply is `@<activation id> ` before what it would be alone. A reply to an
-activation that is not under way, or one that names none, ends the container: whatever wrote it speaks for nobody. What
-user code can do with this wire it could do without it: answer for its own action's runs, in its own container.
+Run lines are the same as ever, and a reply is `@<activation id> ` before what it would be alone. So are parts of its
+result, and the lines that it prints, as far as its launcher can tell whose they are. A line for an activation that is
+not under way, or one that names none, ends the container: whatever wrote it speaks for nobody. What user code can do
+with this wire it could do without it: answer for its own action's runs, in its own container.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from visp.runtime.base import Then
+    from visp.runtime.base import OnPart, OnPrint, Then
 
 
 class PipeLanes:
@@ -30,12 +31,17 @@ class PipeLanes:
         family: str,
         result_limit_bytes: int,
         on_breach: Callable[[], None],
+        on_print: OnPrint,
+        on_part: OnPart | None = None,
     ) -> None:
         """`on_breach` is called when a reply can belong to nobody; then `lose` is to be."""
         self._loop = loop
         self._stdin = stdin
         self._family = family
         self._on_breach = on_breach
+        self._on_print = on_print
+        self._on_part = on_part
+        self._limit_bytes = result_limit_bytes
         self._reader = actionloop.ReplyReader(result_limit_bytes + actionloop.TAG_BYTES)
         self._thens: dict[bytes, Then] = {}
         self._unsent: deque[tuple[bytes, memoryview]] = deque()
@@ -49,22 +55,31 @@ class PipeLanes:
             self._loop.call_soon(then, actionloop.gone(self._family, is_init=False, was_sent=False))
             return
         self._thens[name] = then
-        line = payload + b"\n"
+        if not self._send(name, payload + b"\n"):
+            self._is_gone = True
+            del self._thens[name]
+            self._loop.call_soon(then, actionloop.gone(self._family, is_init=False, was_sent=False))
+
+    def grant(self, id: str, count_bytes: int) -> None:
+        name = id.encode()
+        if not self._is_gone and name in self._thens:
+            self._send(b"", b"@%b +%d\n" % (name, count_bytes))
+
+    def _send(self, name: bytes, line: bytes) -> bool:
+        """False when nobody takes it; `name` is empty for what is no run."""
         if self._unsent:
             self._unsent.append((name, memoryview(line)))
-            return
+            return True
         try:
             sent = os.write(self._stdin, line)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._is_gone = True
-            del self._thens[name]
-            self._loop.call_soon(then, actionloop.gone(self._family, is_init=False, was_sent=False))
-            return
+            return False
         if sent < len(line):
             self._unsent.append((name, memoryview(line)[sent:]))
             self._loop.add_writer(self._stdin, self._send_rest)
+        return True
 
     def _send_rest(self) -> None:
         name, rest = self._unsent[0]
@@ -84,25 +99,33 @@ class PipeLanes:
 
     def feed(self, data: bytes) -> None:
         """What was read from the container's replies."""
-        end = data.find(b"\n") + 1
-        while end:
-            complete = self._reader.feed(data[:end])
+        at = 0
+        while end := data.find(b"\n", at) + 1:
+            complete = self._reader.feed(data[at:end])
             assert complete is not None
-            if not self._answer(*complete):
+            at = end
+            if not self._take(*complete):
                 self._on_breach()
                 return
             if self._is_gone:
                 return
-            data = data[end:]
-            end = data.find(b"\n") + 1
-        if data:
-            self._reader.feed(data)
+        if at < len(data):
+            self._reader.feed(data[at:])
             if self._reader.is_endless:
                 self._on_breach()
 
-    def _answer(self, line: bytes, size_bytes: int) -> bool:
-        """False when nobody asked."""
+    def _take(self, line: bytes, size_bytes: int) -> bool:
+        """False for what nobody may say."""
         name, reply, tag_bytes = actionloop.untag(line)
+        mark = reply[:1]
+        if mark == actionloop.PART and self._on_part is not None:
+            is_whole = size_bytes - tag_bytes <= self._limit_bytes
+            return is_whole and name in self._thens and self._on_part(name.decode(), reply[1:])
+        if mark in actionloop.PRINTED:
+            if name not in self._thens:
+                return False
+            self._on_print(name.decode(), actionloop.PRINTED[mark], reply[1:])
+            return True
         then = self._thens.pop(name, None)
         if then is None:
             return False

@@ -38,12 +38,14 @@ HEAP_SHARE = 0.75
 NATIVE, SKELETON = "native:1", "skeleton"
 """Any program, and the word by which its launcher obeys the contract of OpenWhisk's image for them."""
 TEMPLATE = "template.py"
+EXTRAS = "extras"
+"""Beside a launcher, with its ending: what it reads when it first needs it."""
 BUILDING = "building.py"
 _INSIDE = "/visp"
 
 
 class LocalKind(msgspec.Struct, frozen=True):
-    """One kind with its program; `launcher`, `template` and `modules` are where these lie on the host."""
+    """One kind with its program; `launcher`, `template`, `modules` and `extras` are where these lie on the host."""
 
     name: str
     program: str
@@ -51,6 +53,7 @@ class LocalKind(msgspec.Struct, frozen=True):
     launcher: str
     template: str | None = None
     modules: str | None = None
+    extras: str | None = None
     recipe: Recipe | None = None
 
     @property
@@ -75,7 +78,11 @@ class LocalKind(msgspec.Struct, frozen=True):
         return Command(
             argv=(self.program, *arguments),
             env=self.runtime.environment | ({} if self.modules is None else {modules.VARIABLE: modules.INSIDE}),
-            mounts=((self.launcher, inside), *([] if self.modules is None else [(self.modules, modules.INSIDE)])),
+            mounts=(
+                (self.launcher, inside),
+                *([] if self.extras is None else [(self.extras, _beside(inside, "-"))]),
+                *([] if self.modules is None else [(self.modules, modules.INSIDE)]),
+            ),
             template=self.template,
         )
 
@@ -107,6 +114,7 @@ def find(
             str(install(local.launcher, read_program(local.launcher))),
             _install_template(local.launcher, install),
             str(tree) if tree is not None and kind.family == modules.FAMILY else None,
+            _install_extras(local.launcher, install),
             None
             if build is None or toolchain is None or python is None
             else _recipe(build, toolchain, python, home, install),
@@ -155,6 +163,16 @@ def _install_template(launcher: str, install: Callable[[str, bytes], Path]) -> s
     if not resources.files("visp.runtime").joinpath(name).is_file():
         return None
     return str(install(name, read_program(name)))
+
+
+def _install_extras(launcher: str, install: Callable[[str, bytes], Path]) -> str | None:
+    name = _beside(launcher, "/")
+    return str(install(name, read_program(name))) if resources.files("visp.runtime").joinpath(name).is_file() else None
+
+
+def _beside(launcher: str, before: str) -> str:
+    """Where the extras of a launcher lie."""
+    return launcher.replace(f"{before}launcher.", f"{before}{EXTRAS}.")
 
 
 def find_program(program: Program, home: Path) -> str | None:

@@ -197,6 +197,52 @@ def test_a_made_secret_is_a_whole_number(api, visp, source):
 # ── invoke ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def events(*given: tuple[str, str]) -> bytes:
+    return b"retry: 1000\n\n:\n\n" + b"".join(f"event: {name}\ndata: {data}\n\n".encode() for name, data in given)
+
+
+STREAM = {"Content-Type": "text/event-stream"}
+SUCCESS = json.dumps({"activationId": ID, "response": {"success": True, "result": {"a": 1}}})
+FAILURE = json.dumps({"activationId": ID, "response": {"success": False, "status": "x", "result": {"error": "mid"}}})
+BEGUN = ("activation", json.dumps({"activationId": ID}))
+
+
+def test_a_stream_is_printed_as_it_comes(api, visp):
+    parts = [("part", '"one é\\n"'), ("part", '{"n": 1}'), ("bytes", "dHdv")]
+    api.answer("POST /namespaces/_/actions/hello", body=events(BEGUN, *parts, ("record", SUCCESS)), headers=STREAM)
+    done = visp("action", "invoke", "hello", "--stream", "-p", "n", "1")
+    assert (done.exit_code, done.stdout) == (0, 'one é\n{"n": 1}\ntwo')
+    [request] = api.requests
+    assert request.headers["accept"] == "text/event-stream"
+    assert (request.query, request.body) == ({"blocking": "true"}, {"n": 1})
+
+
+def test_of_what_has_no_parts_the_result_is_printed(api, visp):
+    api.answer("POST /namespaces/_/actions/hello", body=events(BEGUN, ("record", SUCCESS)), headers=STREAM)
+    assert json.loads(visp("action", "invoke", "hello", "--stream").stdout) == {"a": 1}
+    api.answers.clear()
+    api.answer("POST /namespaces/_/actions/hello", body=SUCCESS.encode())
+    assert json.loads(visp("action", "invoke", "hello", "--stream").stdout) == {"a": 1}
+
+
+def test_a_stream_that_fails_ends_with_its_error(api, visp):
+    given = events(BEGUN, ("part", '"one"'), ("record", FAILURE))
+    api.answer("POST /namespaces/_/actions/hello", body=given, headers=STREAM)
+    done = visp("action", "invoke", "hello", "--stream")
+    assert (done.exit_code, done.stdout) == (246, "one")
+    assert "Unable to invoke action 'hello': mid" in done.stderr
+
+
+def test_a_stream_without_an_end_still_runs(api, visp):
+    api.answer("POST /namespaces/_/actions/hello", body=events(BEGUN), headers=STREAM)
+    assert visp("action", "invoke", "hello", "--stream").exit_code == 202
+
+
+@pytest.mark.parametrize("flag", ["-b", "-r", "--wait", "--json"])
+def test_a_stream_stands_alone(visp, flag):
+    assert visp("action", "invoke", "hello", "--stream", flag).exit_code == 2
+
+
 def test_an_invocation_that_is_not_waited_for(api, visp):
     api.answer("POST /namespaces/_/actions/pkg/hello", 202, {"activationId": ID})
     done = visp("action", "invoke", "pkg/hello", "-p", "n", "-1", "-p", "s", "NaN", "-p", "o", '{"a": [1]}')

@@ -1,5 +1,6 @@
 """The invoker and containers that run several activations of an action at once."""
 
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from tests.unit.invoker.test_invoker import Plane, error_of, plane_of
 
 from visp import wording
 from visp.bus import base as topics
-from visp.bus.messages import Detached
+from visp.bus.messages import Detached, Message, Part
 from visp.clock import ManualClock
 from visp.container.base import ContainerSpec, Exit
 from visp.container.fake import OUT_OF_MEMORY, FakeContainer, FakeDriver
@@ -18,10 +19,10 @@ from visp.entity.activation import ActivationRecord, Status
 from visp.entity.execs import Code, CodeExec
 from visp.entity.limits import ActionLimits
 from visp.invoker.slot import State
-from visp.runtime.base import CONCURRENT
 from visp.settings import Limits, Pool, Settings
 from visp.store.base import Then
 
+CONCURRENT = b'{"ok":true,"concurrent":true,"stream":true}'
 NODE = "nodejs:20"
 PYTHON = "python:3.11"
 MIXED = f"stderr: {wording.LOGS_MIXED}"
@@ -299,3 +300,60 @@ async def test_those_that_print_nothing_have_no_logs(plane: Plane, driver: Sever
     for id in await three_in_one(plane, driver):
         driver.holder(id).answer(id)
         assert (await plane.ended(id)).logs == ()
+
+
+# ── logs and parts of each ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_a_run_prints_is_in_its_own_record(plane: Plane, driver: Several) -> None:
+    first, second, third = await three_in_one(plane, driver)
+    (container,) = driver.all
+    for id, line in ((first, b">one"), (second, b"#two"), (first, b">three")):
+        container.say(b"@%b %b\n" % (id.encode(), line))
+    for id in (first, second, third):
+        container.answer(id)
+    logs = [[entry[31:] for entry in (await plane.ended(id)).logs] for id in (first, second, third)]
+    assert logs == [["stdout: one", "stdout: three"], ["stderr: two"], []]
+
+
+async def test_the_log_limit_holds_for_each(plane: Plane, driver: Several) -> None:
+    first, second, third = await three_in_one(plane, driver)
+    (container,) = driver.all
+    line = b"@%b >%b\n" % (first.encode(), b"x" * 50_000)
+    for _ in range(300):
+        container.say(line)
+        await plane.settle()
+    container.say(b"@%b >small\n" % second.encode())
+    for id in (first, second, third):
+        container.answer(id)
+    logs = (await plane.ended(first)).logs
+    assert sum(map(len, logs)) < 10.1 * 1024 * 1024
+    assert logs[-1].endswith(wording.logs_truncated(10 * 1024 * 1024))
+    assert [entry[31:] for entry in (await plane.ended(second)).logs] == ["stdout: small"]
+
+
+async def test_parts_are_passed_on_and_joined(plane: Plane, driver: Several) -> None:
+    heard = list[Message]()
+    plane.bus.subscribe(topics.PARTS, heard.append)
+    first, second, third = await three_in_one(plane, driver, is_streamed=True)
+    (container,) = driver.all
+    container.say(b'@%b +"a"\n@%b +"b"\n@%b +"c"\n' % (first.encode(), second.encode(), first.encode()))
+    container.answer(first, b"{}")
+    container.answer(second, b'{"error":"no"}')
+    container.answer(third)
+    assert result_of(await plane.ended(first)) == {"body": "ac"}
+    assert error_of(await plane.ended(second)) == (Status.APPLICATION_ERROR, {"error": "no"})
+    assert result_of(await plane.ended(third)) == {"id": third}
+    assert heard == [Part(first, b'"a"'), Part(second, b'"b"'), Part(first, b'"c"')]
+
+
+async def test_more_than_was_granted_ends_the_container(plane: Plane, driver: Several) -> None:
+    ids = await three_in_one(plane, driver, is_streamed=True)
+    (container,) = driver.all
+    line = b'@%b +"%b"\n' % (ids[0].encode(), b"x" * 60_000)
+    for _ in range(40):
+        with contextlib.suppress(BlockingIOError):
+            container.say(line)
+        await plane.settle()
+    for id in ids:
+        assert (await plane.ended(id)).head.status == Status.DEVELOPER_ERROR

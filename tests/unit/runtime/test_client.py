@@ -107,6 +107,50 @@ async def test_init_is_answered_as_an_init(piped: Piped) -> None:
     assert await piped.answers.next() == Reply(502, b'{"error":"no"}', 14)
 
 
+async def test_parts_come_before_the_reply(piped: Piped) -> None:
+    parts: list[bytes] = []
+    piped.client.stream(lambda _, data: parts.append(data) is None)
+    for _ in range(2):
+        piped.client.run(b"{}", piped.answers.then)
+        os.write(piped.inside.replies, b'+"one"\n+"tw')
+        await until(lambda: parts == [b'"one"'])
+        piped.client.grant(6)
+        assert piped.inside.read() == b"{}\n+6\n"
+        os.write(piped.inside.replies, b'o"\n+3\n{"a":1}\n')
+        assert await piped.answers.next() == Reply(200, b'{"a":1}', 7)
+        assert parts == [b'"one"', b'"two"', b"3"]
+        parts.clear()
+        piped.client.grant(6)
+        assert piped.inside.read() == b"", "what is over needs no credit"
+
+
+async def test_a_long_reply_may_look_like_parts_in_its_middle(piped: Piped) -> None:
+    parts: list[bytes] = []
+    piped.client.stream(lambda _, data: parts.append(data) is None)
+    piped.client.run(b"{}", piped.answers.then)
+    os.write(piped.inside.replies, b'{"a":"')
+    await turns()
+    os.write(piped.inside.replies, b'+1"}\n')
+    assert await piped.answers.next() == Reply(200, b'{"a":"+1"}', 10)
+    assert parts == []
+
+
+@pytest.mark.parametrize("part", [b"refused", b"x" * (LIMIT + 1)])
+async def test_a_part_that_may_not_be_is_the_end(piped: Piped, part: bytes) -> None:
+    piped.client.stream(lambda _, data: data != b"refused")
+    piped.client.run(b"{}", piped.answers.then)
+    os.write(piped.inside.replies, b"+" + part + b"\n{}\n")
+    assert isinstance(await piped.answers.next(), Gone)
+
+
+async def test_who_did_not_say_so_has_no_parts(piped: Piped) -> None:
+    piped.client.run(b"{}", piped.answers.then)
+    os.write(piped.inside.replies, b"+1\n")
+    reply = await piped.answers.next()
+    assert isinstance(reply, Reply)
+    assert reply.status == 502
+
+
 async def test_a_line_larger_than_the_pipe_is_sent_as_it_is_read(piped: Piped) -> None:
     payload = b"x" * (3 * PIPE_BYTES)
     piped.client.run(payload, piped.answers.then)

@@ -6,16 +6,36 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.unit.runtime.test_client import LIMIT, Answers, Piped, turns
 
-from visp.runtime.base import Gone, Lanes, Reply
+from visp.runtime.base import STDERR, STDOUT, Gone, Lanes, Reply
 from visp.runtime.client import PIPE_BYTES
 
 A, B = "a" * 32, "b" * 32
+
+
+class Heard:
+    """Parts of results, and what runs printed."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[str, bytes]] = []
+        self.printed: list[tuple[str, int, bytes]] = []
+
+    def part(self, id: str, data: bytes) -> bool:
+        self.parts.append((id, data))
+        return data != b"too much"
+
+    def print(self, id: str, stream: int, line: bytes) -> None:
+        self.printed.append((id, stream, line))
 
 
 class Shared(Piped):
     """A client whose container takes several runs; `run` gives what the run is answered with."""
 
     lanes: Lanes
+
+    def __init__(self, family: str = "python") -> None:
+        super().__init__(family)
+        self.heard = Heard()
+        self.client.stream(self.heard.part)
 
     def run(self, id: str, payload: bytes = b"{}") -> Answers:
         answers = Answers()
@@ -33,7 +53,7 @@ def tagged(id: str, reply: bytes) -> bytes:
 @pytest.fixture
 async def shared() -> AsyncIterator[Shared]:
     held = Shared("nodejs")
-    held.lanes = held.client.share()
+    held.lanes = held.client.share(held.heard.print)
     yield held
     held.client.close()
     held.inside.end()
@@ -129,5 +149,37 @@ async def test_after_close_nobody_is_answered(shared: Shared) -> None:
 async def test_one_that_is_gone_already_is_shared_in_vain(shared: Shared) -> None:
     shared.inside.end()
     await turns()
-    shared.lanes = shared.client.share()
+    shared.lanes = shared.client.share(shared.heard.print)
     assert await shared.run(A).next() == Gone(was_sent=False)
+
+
+# ── parts and logs ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_parts_and_printed_lines_name_their_run(shared: Shared) -> None:
+    first, second = shared.run(A), shared.run(B)
+    shared.inside.read()
+    shared.reply(tagged(A, b'+"one"') + tagged(B, b">out") + tagged(A, b"#err") + tagged(B, b">") + tagged(A, b"{}"))
+    assert await first.next() == Reply(200, b"{}", 2)
+    assert second.is_empty
+    assert shared.heard.parts == [(A, b'"one"')]
+    assert shared.heard.printed == [(B, STDOUT, b"out"), (A, STDERR, b"err"), (B, STDOUT, b"")]
+    shared.lanes.grant(B, 7)
+    shared.lanes.grant(A, 9)
+    assert shared.inside.read() == tagged(B, b"+7"), "one that is over needs no credit"
+
+
+@pytest.mark.parametrize("line", [b">x", b"#x", b"+1"])
+async def test_nobody_else_prints_or_has_parts(shared: Shared, line: bytes) -> None:
+    first = shared.run(A)
+    shared.reply(tagged(B, line))
+    assert isinstance(await first.next(), Gone)
+    assert shared.heard.parts == shared.heard.printed == []
+
+
+@pytest.mark.parametrize("part", [b"too much", b"x" * (LIMIT + 1)], ids=["refused", "too long"])
+async def test_a_part_that_may_not_be_ends_the_container(shared: Shared, part: bytes) -> None:
+    first, second = shared.run(A), shared.run(B)
+    shared.reply(tagged(A, b"+" + part))
+    assert isinstance(await first.next(), Gone)
+    assert isinstance(await second.next(), Gone)

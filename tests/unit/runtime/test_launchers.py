@@ -21,6 +21,8 @@ from visp.runtime.client import REST
 NODE = shutil.which("node")
 LAUNCHER = str(resources.files("visp.runtime").joinpath("nodejs/launcher.js"))
 
+OK = b'{"ok":true,"stream":true}'
+
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not installed: apt-get install nodejs")
 
 
@@ -108,7 +110,7 @@ def init(code: str) -> dict[str, Any]:
 
 def test_the_first_runs_and_those_after_them_are_answered_alike() -> None:
     with launched() as launcher:
-        assert launcher.ask(init("let n = 0; function main (p) { return { n: ++n, p } }")) == b'{"ok":true}'
+        assert launcher.ask(init("let n = 0; function main (p) { return { n: ++n, p } }")) == OK
         for n in range(1, 6):
             assert json.loads(launcher.ask({"value": {"x": n}})) == {"n": n, "p": {"x": n}}
 

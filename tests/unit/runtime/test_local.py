@@ -69,7 +69,10 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
     assert installed["nodejs/launcher.js"]
     command = kinds["nodejs:20"].command(256)
     assert command.argv == (path, "-x192", "/visp/nodejs-launcher.js")
-    assert command.mounts == (("/cells/nodejs/launcher.js", "/visp/nodejs-launcher.js"),)
+    assert command.mounts == (
+        ("/cells/nodejs/launcher.js", "/visp/nodejs-launcher.js"),
+        ("/cells/nodejs/extras.js", "/visp/nodejs-extras.js"),
+    )
     assert command.template is None
     assert command.env == {}
 
@@ -79,9 +82,9 @@ def test_nodejs_kinds_alone_are_shown_modules(bin: Path) -> None:
     both = Manifest({family: (kind(f"{family}:20", runs=runtime("node")),) for family in ("nodejs", "other")})
     kinds = local.find(both, lambda name, _: Path("/cells") / name, NOWHERE, Path("/cells/trees/1"))
     command = kinds["nodejs:20"].command(256)
-    assert command.mounts[1:] == (("/cells/trees/1", "/visp/node_modules"),)
+    assert command.mounts[2:] == (("/cells/trees/1", "/visp/node_modules"),)
     assert command.env == {"NODE_PATH": "/visp/node_modules"}
-    assert len(kinds["other:20"].command(256).mounts) == 1
+    assert len(kinds["other:20"].command(256).mounts) == 2
 
 
 def test_kind_whose_launcher_has_a_template_beside_it_says_where_it_lies(bin: Path) -> None:

@@ -6,7 +6,8 @@
 // If init's value has "concurrency", up to so many runs come at once: init's answer says "concurrent", and each reply to a run
 // begins with "@<activation_id> ".
 // The line {"rest":true} says that nothing is under way and a pause is near; it has no answer.
-// Standard output and error are the logs, written before the reply.
+// Standard output and error are the logs, written before the reply. A result that comes in parts, and what several runs at
+// once need, are of extras.js.
 'use strict'
 
 const fs = require('node:fs')
@@ -23,7 +24,9 @@ const STEM_CELL_MS = 20
 const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
-let isShared = false // several runs may be under way, so each reply says whose it is
+let several = null // what runs that are under way at once need; null where they come one after the other
+let streaming = null // the run whose result comes in parts, where it is the only one
+let isListening = false
 let goOn = null // what to do after the next reply: until then nothing is read
 let isStopped = false // after a synchronous throw the official image refuses further runs
 const shown = Object.create(null) // environment variables as they were last set: setting one is slow
@@ -42,8 +45,7 @@ for (const name of ['stdout', 'stderr']) {
   })
 }
 
-function write (text) {
-  const bytes = Buffer.from(text + '\n')
+function writeAll (bytes) {
   let at = 0
   while (at < bytes.length) {
     try {
@@ -52,6 +54,10 @@ function write (text) {
       if (error.code !== 'EAGAIN') process.exit(EXIT_OF_TERMINATED) // nobody listens any more
     }
   }
+}
+
+function write (text) {
+  writeAll(Buffer.from(text + '\n'))
   readOn()
 }
 
@@ -61,6 +67,8 @@ function readOn () {
     goOn = null
   }
 }
+
+const extras = () => require('./' + path.basename(__filename).replace('launcher', 'extras'))
 
 const failed = (sentence) => '!' + JSON.stringify({ error: sentence })
 const fail = (sentence) => write(failed(sentence))
@@ -77,7 +85,7 @@ async function init (value) {
   for (const [name, text] of Object.entries(value.env || {})) process.env[name] = text
   if (process.env.HTTPS_PROXY && !knowsProxies) lead()
   const main = value.main || 'main'
-  isShared = value.concurrency > 1
+  if (value.concurrency > 1) several = new (extras().Several)(writeAll)
   try {
     if (value.folder) {
       action = await loadFolder(value.folder, main)
@@ -88,7 +96,7 @@ async function init (value) {
       return
     }
     if (typeof action !== 'function') throw `Action entrypoint '${main}' is not a function.` // eslint-disable-line no-throw-literal
-    write(isShared ? '{"ok":true,"concurrent":true}' : '{"ok":true}')
+    write(several !== null ? '{"ok":true,"concurrent":true,"stream":true}' : '{"ok":true,"stream":true}')
   } catch (error) {
     fail(`Initialization has failed due to: ${(error && error.stack) || error}`)
   }
@@ -254,9 +262,14 @@ function tunnel (host, port, callback) {
 
 // The environment is the process's: where runs overlap it holds what the last one brought, as in the official image.
 function run (message) {
-  const tag = isShared ? `@${message.activation_id} ` : ''
+  if (several === null) runOne(message, null)
+  else several.begin(message.activation_id, (own) => runOne(message, own))
+}
+
+// `own` is the run where several are under way.
+function runOne (message, own) {
   if (isStopped) {
-    write(tag + failed('System not ready, status is stopped.'))
+    reply(failed('System not ready, status is stopped.'), own)
     return
   }
   for (const name in message) {
@@ -266,23 +279,55 @@ function run (message) {
   try {
     result = action(message.value === undefined ? {} : message.value)
   } catch (error) {
-    isStopped = !isShared // runs that have come already are not to suffer; no others will
+    isStopped = own === null // runs that have come already are not to suffer; no others will
     console.error(error)
-    write(tag + failed(`An error has occurred: ${error}`))
+    reply(failed(`An error has occurred: ${error}`), own)
     return
   }
   if (result === null || typeof result !== 'object' || typeof result.then !== 'function') {
-    write(tag + answer(result))
-  } else if (isShared) {
-    // a promise of its own kind that settles twice would answer twice, and end the container with all its runs
-    Promise.resolve(result).then((value) => write(tag + answer(value)), (reason) => write(tag + reject(reason)))
+    settle(result, own)
+  } else if (own === null) {
+    result.then(settleAlone, rejectAlone)
   } else {
-    result.then(writeAnswer, writeReject)
+    // a promise of its own kind that settles twice would answer twice, and end the container with all its runs
+    Promise.resolve(result).then((value) => settle(value, own), (reason) => reply(reject(reason), own))
   }
 }
 
-const writeAnswer = (result) => write(answer(result))
-const writeReject = (reason) => write(reject(reason))
+function reply (text, own) {
+  if (own === null) {
+    write(text)
+  } else {
+    several.end(own)
+    write(own.tag + text)
+  }
+}
+
+function settle (result, own) {
+  if (isStream(result)) {
+    passOn(result, own).then(() => reply('{}', own), (reason) => reply(reject(reason), own))
+  } else {
+    reply(answer(result), own)
+  }
+}
+
+const settleAlone = (result) => settle(result, null)
+const rejectAlone = (reason) => write(reject(reason))
+
+const isStream = (result) => typeof result === 'object' && result !== null && !Array.isArray(result) &&
+  (typeof result[Symbol.asyncIterator] === 'function' || (typeof result.next === 'function' && typeof result[Symbol.iterator] === 'function'))
+
+async function passOn (result, own) {
+  if (own !== null) return own.passOn(result)
+  goOn = null
+  listen() // lines of credit come before the reply
+  streaming = new (extras().Run)('', writeAll)
+  try {
+    await streaming.passOn(result)
+  } finally {
+    streaming = null
+  }
+}
 
 function answer (result) {
   if (result === undefined) return '{}'
@@ -326,6 +371,11 @@ function serialise (value, above) {
 let hasInit = false
 
 function take (line) {
+  if (line[0] === '+' || line[0] === '@') {
+    if (several !== null) several.grant(line)
+    else if (streaming !== null) streaming.grant(Number(line.slice(1)))
+    return
+  }
   const message = JSON.parse(line)
   if (!hasInit) {
     hasInit = true
@@ -361,6 +411,8 @@ function feed (chunk) {
 const end = () => process.exit(EXIT_OF_TERMINATED)
 
 function listen () {
+  if (isListening) return
+  isListening = true
   const net = require('node:net')
   const input = new net.Socket({ fd: 0, readable: true, writable: false })
   input.on('data', feed)
@@ -382,6 +434,6 @@ function readFirst (then, buffer = Buffer.allocUnsafe(CHUNK_BYTES)) {
   })
 }
 
-readFirst(() => isShared ? listen() : readFirst(() => readFirst(listen)))
+readFirst(() => several !== null ? listen() : readFirst(() => readFirst(listen)))
 // What waits for its code for longer than a start takes is a stem cell, and has the time.
 setTimeout(() => { if (!hasInit) process.stdout && process.stderr }, STEM_CELL_MS).unref()

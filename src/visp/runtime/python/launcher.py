@@ -4,7 +4,8 @@ The first line is init: `{"value": {name, main, binary, code | folder, env}}`. E
 `{"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}`.
 A reply is what the kind's official image answers: a plain line for 200, a line that begins with `!` for an error
 status. The line `{"rest":true}` says that nothing is under way and a pause is near; it has no answer. Standard output
-and error are the logs, flushed before each reply.
+and error are the logs, flushed before each reply. A result that comes in parts, and several runs at once (`concurrency`
+in init's value), are `extras.py`'s.
 
 Standard library only, and little of it: what is imported here is part of every cold start. Python 3.8 and newer. Before
 user code is loaded both channels move to descriptors that no child inherits.
@@ -23,6 +24,7 @@ BUFFER_BYTES = 1 << 20
 IMPORT_S = 0.005
 """What takes less is not worth being loaded before."""
 NOT_FOUND = "The action failed to generate or locate a binary. See logs for details."
+PROGRAM = sys.argv[0]
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
 
 
@@ -63,6 +65,18 @@ def show_error():
 def flush():
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def extras():
+    """The rest of this launcher, which lies beside it and is read when it is first needed."""
+    found = sys.modules.get("visp_extras")
+    if found is None:
+        file = PROGRAM.replace("launcher.py", "extras.py")
+        found = types.ModuleType("visp_extras")
+        with open(file) as source:
+            exec(compile(source.read(), file, "exec"), found.__dict__)
+        sys.modules["visp_extras"] = found
+    return found
 
 
 # ── init ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,11 +135,14 @@ def activate(environment):
             sys.path.insert(1, packages)
 
 
-def init(line, replies):
-    """The user's function, or None: then the reply says why."""
+def init(line, lines, replies):
+    """The user's function, or None: then the reply says why. Does not return where several runs come at once."""
+    value = json.loads(line)["value"]
+    concurrency = value.get("concurrency") or 1
+    several = extras().Several(replies, encode) if concurrency > 1 else None
     loaded, began_s = set(sys.modules), time.monotonic()
     try:
-        found = load(json.loads(line)["value"])
+        found = load(value)
     except LookupError as error:
         print(error, file=sys.stderr)
         sentence = str(error)
@@ -135,7 +152,11 @@ def init(line, replies):
     else:
         flush()
         slow = time.monotonic() - began_s > IMPORT_S
-        write(replies, imported(sys.modules.keys() - loaded) if slow else '{"ok":true}')
+        answer = imported(sys.modules.keys() - loaded) if slow else {"ok": True}
+        if several is not None:
+            write(replies, encode({**answer, "concurrent": True, "stream": True}))
+            several.serve(found, lines.fileno(), concurrency, finish, failed, begin)
+        write(replies, encode({**answer, "stream": True}) if slow else '{"ok":true,"stream":true}')
         return found
     flush()
     fail(replies, sentence)
@@ -146,7 +167,7 @@ def imported(names):
     """The answer that names what of the standard library was loaded: next time it will be there already."""
     ours = getattr(sys, "stdlib_module_names", ())
     names = [name for name in names if name.partition(".")[0] in ours]
-    return json.dumps({"ok": True, "imports": names}, separators=(",", ":"))
+    return {"ok": True, "imports": names}
 
 
 # ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,18 +184,57 @@ def show(message):
             os.environ["__OW_" + name.upper()] = value
 
 
-def run(action, message):
+def begin(line):
+    """The message of a run; None for a line that is none."""
+    message = json.loads(line)
+    if "rest" in message:
+        return rest()
+    show(message)
+    return message
+
+
+def run(action, message, lines, replies):
     """The reply line for one run."""
     show(message)
     try:
         result = action(message.get("value", {}))
-        if isinstance(result, types.CoroutineType):
-            import asyncio
-
-            result = asyncio.run(result)
+        if not isinstance(result, (dict, list)):
+            result = whole(result, lines, replies)
     except Exception as error:
-        show_error()
-        return encode({"error": str(error)})
+        return failed(error)
+    return finish(result)
+
+
+def whole(result, lines, replies):
+    """What is awaited, awaited; of what comes in parts nothing is left once they are passed on."""
+    if isinstance(result, types.CoroutineType):
+        import asyncio
+
+        return asyncio.run(awaited(result, lines, replies))
+    kind = type(result)
+    if hasattr(kind, "__next__") or hasattr(kind, "__aiter__"):
+        extras().Alone(lines, replies, encode).pass_on(result)
+        return {}
+    return result
+
+
+async def awaited(coroutine, lines, replies):
+    result = await coroutine
+    kind = type(result)
+    if hasattr(kind, "__next__") or hasattr(kind, "__aiter__"):
+        await extras().Alone(lines, replies, encode).pass_on_async(result)
+        return {}
+    return result
+
+
+def failed(error):
+    """The reply for the exception that is being handled."""
+    show_error()
+    return encode({"error": str(error)})
+
+
+def finish(result):
+    """The reply for what the action returned."""
     if not isinstance(result, (dict, list)):
         return "!" + encode({"error": NOT_A_DICTIONARY})
     try:
@@ -201,18 +261,20 @@ def main():
     line = lines.readline()
     if not line:
         return
-    action = init(line, replies)
+    action = init(line, lines, replies)
     stdout, stderr = sys.stdout, sys.stderr
     parse = json.loads
     for line in iter(lines.readline, b""):
         if action is None:
             fail(replies, "Cannot run: the action was not initialized.")
             continue
+        if line[:1] == b"+":
+            continue  # credit for parts that have all been written
         message = parse(line)
         if "rest" in message:
             rest()
             continue
-        text = run(action, message)
+        text = run(action, message, lines, replies)
         if stdout is sys.stdout:
             stdout.flush()
             stderr.flush()
