@@ -37,8 +37,9 @@ test: install demo/node_modules/.installed tests/clients/node_modules/.installed
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
-test-all: install ## tests that need toolchains and engines, which `make test` leaves out; those whose tools are missing are skipped
-	@$(BIN)/pytest -q -m all
+test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
+	@scripts/system tests
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
 	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -13,7 +13,18 @@ PICTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 BASES = ("base", "messages", "follow", "once")
 """Of an extension point, others import its contract only; `once` works over any driver."""
 EXTENSION_POINTS = ("store", "bus", "container", "runtime")
-COMPOSITION = ("roles", "shard", "neighbours", "doctor", "equipment", "care", "moving", "openwhisk")
+COMPOSITION = (
+    "roles",
+    "shard",
+    "neighbours",
+    "doctor",
+    "equipment",
+    "equipment_swift",
+    "equipment_rust",
+    "care",
+    "moving",
+    "openwhisk",
+)
 """The only rooms that may name implementations."""
 SHARED_FROM_STORE = "visp.store.cache"
 """The one cache of entities, a reader of the store's contract and no implementation."""

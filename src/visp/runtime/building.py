@@ -55,8 +55,11 @@ def run(argv, folder, env=None, is_final=True):
 def copy(source, target):
     """The tree `source` as one that can be written."""
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-    for folder, _, _ in os.walk(target):
+    for folder, _, names in os.walk(target):
         os.chmod(folder, 0o755)
+        for name in names:
+            if not os.path.islink(os.path.join(folder, name)):
+                os.chmod(os.path.join(folder, name), os.stat(os.path.join(folder, name)).st_mode | 0o200)
 
 
 def walk(folder, path=b""):

@@ -1,0 +1,3 @@
+func word() -> String {
+    "imported"
+}

@@ -1,0 +1,3 @@
+func main(args: [String: Any]) -> [String: Any] {
+    ["beside": word()]
+}

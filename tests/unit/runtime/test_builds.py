@@ -1,0 +1,129 @@
+"""What the builds of compiled kinds prepare, without a compiler."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from visp.runtime import building
+
+RUNTIME = Path(building.__file__).parent
+TARGET = "target"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(sys.modules, "building", building)
+    monkeypatch.setattr(building, "WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("CARGO_HOME", str(tmp_path / "cargo"))
+    for name in ("source", TARGET):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def recipe(family: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"{family}_build", RUNTIME / family / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: ModuleType = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fill(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o444)
+
+
+def refusal(work: Any, *arguments: str) -> str:
+    with pytest.raises(building.Failed) as caught:
+        work(*arguments)
+    assert caught.value.is_final
+    return str(caught.value)
+
+
+# ── Rust ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_file_of_rust_becomes_a_crate(place: Path) -> None:
+    fill(place / "source", {"exec": "pub fn greet() {}"})
+    recipe("rust").prepare(str(place / "source"), "greet")
+    assert (place / "work/actions/src/lib.rs").read_text() == "pub fn greet() {}"
+    assert 'name = "actions"' in (place / "work/actions/Cargo.toml").read_text()
+    assert "call(actions::greet, value)" in (place / "work/launcher/main.rs").read_text()
+
+
+def test_crate_of_rust_keeps_its_versions(place: Path) -> None:
+    fill(place / "source", {"Cargo.toml": "[package]", "Cargo.lock": "pinned", "src/lib.rs": "mod a;", "src/a.rs": ""})
+    recipe("rust").prepare(str(place / "source"), "main")
+    assert (place / "work/actions/src/a.rs").exists()
+    assert (place / "work/launcher/Cargo.lock").read_text() == "pinned"
+
+
+def test_archive_without_a_crate_is_refused(place: Path) -> None:
+    fill(place / "source", {"lib.rs": ""})
+    assert "no Cargo.toml" in refusal(recipe("rust").prepare, str(place / "source"), "main")
+
+
+@pytest.mark.parametrize("main", ["", "a b", "main);drop(", "1", "a::b", "a\n"])
+def test_main_is_never_more_than_a_name(main: str, place: Path) -> None:
+    for family in ("rust", "swift"):
+        text = refusal(recipe(family).build, str(place / "source"), str(place / TARGET), main)
+        assert "is no name of a function" in text
+
+
+# ── Swift ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def swift(place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = recipe("swift")
+    monkeypatch.setattr(module, "OURS", str(place / "ours"))
+    fill(place / "ours", {"_Whisk.swift": "class Whisk {}"})
+    (place / "work").mkdir()
+    return module
+
+
+def test_call_follows_the_code(swift: Any, place: Path) -> None:
+    (place / "work/main.swift").write_text("func hello() {} // Whisk is not meant")
+    swift.call("Greeter.hello", str(place / "work"), "")
+    assert (place / "work/main.swift").read_text().endswith("\nimport VispAction\nVispAction.run(Greeter.hello)\n")
+    assert not (place / "work/_Whisk.swift").exists()
+
+
+def test_helper_comes_where_it_is_named(swift: Any, place: Path) -> None:
+    fill(place / "work", {"Sources/Action/a.swift": "Whisk.invoke()", "Package.swift": "Whisk.x"})
+    folder = swift.main_folder(swift.MAIN_FOLDERS)
+    assert folder == "Sources/Action"
+    swift.call("main", str(place / "work" / folder), folder)
+    assert (place / "work/Sources/Action/_Whisk.swift").exists()
+    assert (place / "work/Sources/Action/main.swift").exists()
+
+
+def test_main_file_is_found_before_other_sources(swift: Any, place: Path) -> None:
+    fill(place / "work", {"other.swift": "", "Sources/main.swift": ""})
+    assert swift.main_folder(("", "Sources")) == "Sources"
+
+
+def test_sources_leave_out_package_and_tests(swift: Any, place: Path) -> None:
+    fill(place / "work", {"a.swift": "", "Package.swift": "", "Tests/t.swift": "", "Sources/b.swift": "", "c.txt": ""})
+    assert swift.sources(str(place / "work")) == ["a.swift", "Sources/b.swift"]
+
+
+def test_archive_without_swift_is_refused(swift: Any, place: Path) -> None:
+    fill(place / "work", {"a.txt": ""})
+    assert "no Swift source" in refusal(swift.compile_files, "main")
+    assert "no main.swift" in refusal(swift.main_folder, swift.MAIN_FOLDERS)
+
+
+def test_copy_can_be_written(tmp_path: Path) -> None:
+    fill(tmp_path / "a", {"b/c": "x"})
+    building.copy(tmp_path / "a", tmp_path / "d")
+    assert (tmp_path / "d/b/c").stat().st_mode & 0o200
