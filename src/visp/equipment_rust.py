@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp import premises
-from visp.container.bwrap import NAMESPACES, RUNTIMES, SYSTEM
+from visp.container.bwrap import NAMESPACES
+from visp.container.view import RUNTIMES, SYSTEM
 from visp.equipment import InstallError
 from visp.equipment_swift import SAID_LINES, open_to_all
 from visp.runtime import local
