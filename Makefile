@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install start demo test test-all crash simulate check gate bench bench-compare format lock clean
+.PHONY: help install start demo test test-all crash simulate check gate bench bench-compare format launchers lock clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,8 +37,8 @@ test: install demo/node_modules/.installed tests/clients/node_modules/.installed
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
-test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
-	@scripts/system tests
+test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## with every kind over every driver, and what installs toolchains
+	@scripts/system tests kinds
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
@@ -71,6 +71,9 @@ bench-compare: install ## two commits side by side: make bench-compare HEAD~1 HE
 	@scripts/system tools
 	@test -n "$(A)" && test -n "$(B)" || { echo "which two? make bench-compare HEAD~1 HEAD" >&2; exit 2; }
 	@$(BIN)/python -m bench compare $(A) $(B) $(BENCH) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+launchers: ## compiles the launchers that are kept compiled
+	@scripts/launchers
 
 format: install ## formats the code
 	@$(BIN)/ruff check --fix --quiet .

@@ -51,12 +51,14 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A program of this machine, and how the right one is known.
 
     `programs` are tried in this order: absolute paths or names on PATH; `{runtimes}` begins those that visp installs.
-    The first that prints a line with `version`, asked with `ask`, is taken.
+    The first that prints a line with `version`, asked with `ask`, is taken. `shows` are host paths outside of `/usr`
+    that it reads, shown inside where they are here.
     """
 
     programs: tuple[str, ...]
     version: str
     ask: tuple[str, ...] = ("--version",)
+    shows: tuple[str, ...] = ()
 
 
 class Build(Program, frozen=True, kw_only=True, rename="camel"):
@@ -77,7 +79,7 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     """How a kind runs on this machine.
 
     `launcher` is `family/file` below `visp.runtime`, run by the first of `programs`. `arguments` stand between program
-    and launcher, or around it where one is `{launcher}`; `{heap_mb}` becomes three quarters of the container's memory.
+    and launcher, or around it where one has `{launcher}`; `{heap_mb}` becomes three quarters of the container's memory.
     `environment` is laid over what every container has. `takes` is how it is given code (`visp.runtime.base.Takes`),
     `concurrent` whether a launcher runs several activations at once, `rests` whether it gives memory back when it is
     told that a pause is near, `build` how code becomes what runs.

@@ -25,6 +25,7 @@ TAG_BYTES = 64
 _NOT_JSON_OBJECT = b'{"error":%b}' % msgspec.json.encode(wording.NOT_A_DICTIONARY_OR_ARRAY)
 _EXITED = b'{"error":%b}' % msgspec.json.encode(wording.COMMAND_EXITED)
 _NO_START = b'{"error":"Cannot start action. Check logs for details."}'
+_NOT_READY = b'{"error":"The action did not initialize properly."}'
 
 WITHOUT_PROXY = frozenset({"nodejs"})
 """Families whose official image is the HTTP server itself: when it exits, the connection breaks."""
@@ -96,10 +97,20 @@ def run_reply(line: bytes, size_bytes: int, family: str) -> Reply:
 
 
 def init_reply(line: bytes, size_bytes: int) -> Reply:
-    """The answer of `/init` that a reply line stands for."""
+    """The answer of `/init` that a reply line stands for: programs may be the action's own, and say something else."""
     if line[:1] == NOT_200:
         return Reply(502, line[1:], size_bytes - 1)
-    return Reply(200, line, size_bytes)
+    try:
+        is_ready = msgspec.json.decode(line, type=_Acknowledgement).ok
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        is_ready = False
+    return Reply(200, line, size_bytes) if is_ready else Reply(502, _NOT_READY, len(_NOT_READY))
+
+
+class _Acknowledgement(msgspec.Struct):
+    """What a program says when it is ready for runs."""
+
+    ok: bool = False
 
 
 def gone(family: str, *, is_init: bool, was_sent: bool) -> Gone:

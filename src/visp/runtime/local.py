@@ -5,6 +5,7 @@ A kind's name agrees with what runs: its program must report the version that th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -73,7 +74,7 @@ class LocalKind(msgspec.Struct, frozen=True):
         inside = f"{_INSIDE}/" + self.runtime.launcher.replace("/", "-")
         words = {"{heap_mb}": str(int(memory_mb * HEAP_SHARE)), "{launcher}": inside, HOME: HOME_INSIDE}
         arguments = [_filled(argument, words) for argument in self.runtime.arguments]
-        if "{launcher}" not in self.runtime.arguments:
+        if not any("{launcher}" in argument for argument in self.runtime.arguments):
             arguments.append(inside)
         return Command(
             argv=(self.program, *arguments),
@@ -82,6 +83,7 @@ class LocalKind(msgspec.Struct, frozen=True):
                 (self.launcher, inside),
                 *([] if self.extras is None else [(self.extras, _beside(inside, "-"))]),
                 *([] if self.modules is None else [(self.modules, modules.INSIDE)]),
+                *_shown(self.runtime),
             ),
             template=self.template,
         )
@@ -97,14 +99,16 @@ def find(
     Blocks: every program is asked for its version, all at once.
     """
     kinds = [(kind, kind.local) for kind in manifest.kinds() if kind.local is not None and not kind.deprecated]
-    asked = [local for _, local in kinds] + [local.build for _, local in kinds if local.build is not None]
+    locals = [local for _, local in kinds]
+    asked = {_question(program): program for program in (*locals, *(local.build for local in locals if local.build))}
     with ThreadPoolExecutor(max(1, len(asked))) as threads:
-        found = dict(zip(map(id, asked), threads.map(lambda program: find_program(program, home), asked), strict=True))
-    python = next((found[id(local)] for kind, local in kinds if kind.family == "python" and found[id(local)]), None)
+        found = dict(zip(asked, threads.map(lambda program: find_program(program, home), asked.values()), strict=True))
+    pythons = (found[_question(local)] for kind, local in kinds if kind.family == "python")
+    python = next((program for program in pythons if program is not None), None)
     out = {}
     for kind, local in kinds:
-        program, build = found[id(local)], local.build
-        toolchain = None if build is None else found[id(build)]
+        program, build = found[_question(local)], local.build
+        toolchain = None if build is None else found[_question(build)]
         if program is None or (build is not None and (toolchain is None or python is None) and not build.needs):
             continue
         out[kind.kind] = LocalKind(
@@ -142,13 +146,19 @@ def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Call
             mounts=tuple(
                 (str(install(f"{digest.hexdigest()[:8]}-{Path(inside).name}", content)), inside)
                 for inside, content in files.items()
-            ),
+            )
+            + _shown(build),
             root=root,
         ),
         stamp=digest.hexdigest(),
         skips=frozenset(build.skips),
         needs=frozenset(build.needs),
     )
+
+
+def _shown(program: Program) -> tuple[tuple[str, str], ...]:
+    """Mounts of what the program reads outside of `/usr`."""
+    return tuple((path, path) for path in program.shows if os.path.exists(path))
 
 
 def _filled(word: str, values: dict[str, str]) -> str:
@@ -175,6 +185,11 @@ def _beside(launcher: str, before: str) -> str:
     return launcher.replace(f"{before}launcher.", f"{before}{EXTRAS}.")
 
 
+def _question(program: Program) -> tuple[object, ...]:
+    """What several kinds may ask of the same program: it is asked once."""
+    return program.programs, program.version, program.ask
+
+
 def find_program(program: Program, home: Path) -> str | None:
     """The first of the kind's programs that is here and has the right version, by its path inside a container."""
     for name in program.programs:
@@ -195,6 +210,16 @@ def on_host(program: str, home: Path) -> str:
 
 def version_of(program: str, ask: tuple[str, ...] = ("--version",)) -> str:
     """What a program, by its path on the host, says of its version; empty where it says nothing."""
+    try:
+        found = os.stat(program)
+    except OSError:
+        return ""
+    return _ask(program, ask, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=256)
+def _ask(program: str, ask: tuple[str, ...], _as_it_is: tuple[int, ...]) -> str:
+    """Once for each state of the file."""
     try:
         asked = subprocess.run([program, *ask], capture_output=True, text=True, timeout=VERSION_S, env={}, check=False)
     except (OSError, subprocess.TimeoutExpired):

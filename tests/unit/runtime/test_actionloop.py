@@ -69,8 +69,15 @@ def test_an_exclamation_mark_is_an_error_status(family: str) -> None:
     assert actionloop.init_reply(b'!{"error":1}', 12) == Reply(502, b'{"error":1}', 11)
 
 
-def test_any_other_line_is_a_good_init() -> None:
-    assert actionloop.init_reply(b'{"ok":true}', 11).status == 200
+@pytest.mark.parametrize("line", [b'{"ok":true}', b'{"ok": true, "concurrent":true}'])
+def test_init_is_good_where_a_line_says_so(line: bytes) -> None:
+    assert actionloop.init_reply(line, len(line)) == Reply(200, line, len(line))
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b'{"ok":false}', b'{"ok":1}', b"[]", b"ready", b"\xff"])
+def test_any_other_line_is_no_good_init(line: bytes) -> None:
+    reply = actionloop.init_reply(line, len(line))
+    assert (reply.status, reply.body) == (502, b'{"error":"The action did not initialize properly."}')
 
 
 def test_the_proxy_speaks_for_a_child_that_is_gone() -> None:

@@ -11,7 +11,7 @@ Standard library only, and little of it: what is imported here is part of every 
 import fcntl
 import json
 import os
-import select
+import signal
 import subprocess
 import sys
 
@@ -26,7 +26,10 @@ NO_CODE = "Missing main/no code to execute."
 NO_PROGRAM = "The action failed to generate or locate a binary. See logs for details."
 NO_START = "Cannot start action. Check logs for details."
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
+TWICE = "Cannot initialize the action more than once."
 KEPT = {"PATH", "HOME", "LANG", "PWD"}
+PROXY_VERSION = "1.18.0"
+"""Of the proxy whose contract this is."""
 VERSION_FILE = "exec.env"
 """Which image a program was compiled for, where it says so."""
 
@@ -73,6 +76,8 @@ def prepare(value):
     if not folder:
         raise LookupError(NO_CODE)
     program = os.path.join(folder, "exec")
+    if os.path.isfile(program) and os.path.getsize(program) == 0:
+        raise LookupError(NO_CODE)
     if not os.access(program, os.X_OK):
         raise LookupError(NO_PROGRAM)
     os.chdir(folder)
@@ -87,6 +92,8 @@ def become(program, value, replies):
     env = environment(value)
     try:
         if "__OW_WAIT_FOR_ACK" in env:  # its first line is the answer to init
+            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and programs would go on with that
+                signal.signal(ignored, signal.SIG_DFL)
             os.execve(program, [program], env)
         child = subprocess.Popen([program], env=env, pass_fds=(REPLIES,))
     except OSError as error:
@@ -94,7 +101,11 @@ def become(program, value, replies):
         fail(replies, NO_START)
         return
     os.close(0)
-    if select.select([os.pidfd_open(child.pid)], [], [], START_S)[0]:
+    try:
+        child.wait(START_S)
+    except subprocess.TimeoutExpired:
+        pass
+    else:
         fail(replies, NO_START)
         return
     write(replies, b'{"ok":true}')
@@ -106,12 +117,14 @@ def become(program, value, replies):
 def environment(value):
     """What the proxy gives a program, and what scripts do not do without."""
     env = {name: text for name, text in os.environ.items() if name.startswith("__OW_") or name in KEPT}
+    env["__OW_PROXY_VERSION"] = PROXY_VERSION
     if os.environ.get("OW_WAIT_FOR_ACK"):
         env["__OW_WAIT_FOR_ACK"] = os.environ["OW_WAIT_FOR_ACK"]
     if os.path.isfile(VERSION_FILE):
         with open(VERSION_FILE, errors="replace") as file:
             env["__OW_EXECUTION_ENV"] = file.read(1024).strip()
-    env.update(value.get("env") or {})
+    for name, given in (value.get("env") or {}).items():
+        env[name] = given if isinstance(given, str) else json.dumps(given)
     return env
 
 
@@ -121,7 +134,18 @@ def environment(value):
 def serve(program, lines, replies):
     write(replies, b'{"ok":true}')
     for line in lines:
-        write(replies, run(program, json.loads(line)))
+        message = json.loads(line)
+        if is_init(message):
+            print(TWICE, file=sys.stderr, flush=True)
+            fail(replies, TWICE)
+        else:
+            write(replies, run(program, message))
+
+
+def is_init(message):
+    """An init line that comes again: a run body says for which activation it is."""
+    value = message.get("value")
+    return len(message) == 1 and isinstance(value, dict) and {"name", "main", "env"} <= value.keys()
 
 
 def run(program, message):

@@ -21,6 +21,7 @@ const EXIT_OF_TERMINATED = 0
 const NEWLINE = 10
 const CHUNK_BYTES = 65536
 const STEM_CELL_MS = 20
+const TWICE = 'Cannot initialize the action more than once.'
 const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
 
 let action = null // the user's function, once init has found it
@@ -370,6 +371,12 @@ function serialise (value, above) {
 
 let hasInit = false
 
+// An init line that comes again: a run body says for which activation it is.
+function isInit (message) {
+  const value = message.value
+  return message.activation_id === undefined && value?.name !== undefined && value.main !== undefined && value.env !== undefined
+}
+
 function take (line) {
   if (line[0] === '+' || line[0] === '@') {
     if (several !== null) several.grant(line)
@@ -382,6 +389,9 @@ function take (line) {
     init(message.value)
   } else if (message.rest === true) {
     rest()
+  } else if (isInit(message)) {
+    console.error(TWICE)
+    fail(TWICE)
   } else {
     run(message)
   }

@@ -25,6 +25,7 @@ IMPORT_S = 0.005
 """What takes less is not worth being loaded before."""
 NOT_FOUND = "The action failed to generate or locate a binary. See logs for details."
 PROGRAM = sys.argv[0]
+TWICE = "Cannot initialize the action more than once."
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
 
 
@@ -256,6 +257,12 @@ def rest():
         pass  # another C library
 
 
+def is_init(message):
+    """An init line that comes again: a run body says for which activation it is."""
+    value = message.get("value")
+    return len(message) == 1 and isinstance(value, dict) and {"name", "main", "env"} <= value.keys()
+
+
 def main():
     lines, replies = open_channels()
     line = lines.readline()
@@ -273,6 +280,10 @@ def main():
         message = parse(line)
         if "rest" in message:
             rest()
+            continue
+        if is_init(message):
+            print(TWICE, file=sys.stderr, flush=True)
+            fail(replies, TWICE)
             continue
         text = run(action, message, lines, replies)
         if stdout is sys.stdout:

@@ -1,0 +1,5 @@
+package word
+
+func Say() string {
+	return "imported"
+}

@@ -1,0 +1,7 @@
+package beside;
+
+public class Word {
+    public static String say() {
+        return "imported";
+    }
+}

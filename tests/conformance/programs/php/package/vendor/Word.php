@@ -1,0 +1,11 @@
+<?php
+
+namespace Beside;
+
+final class Word
+{
+    public static function say(): string
+    {
+        return 'imported';
+    }
+}

@@ -1,0 +1,5 @@
+import markdown
+
+
+def main(args):
+    return {"made": markdown.markdown(args["text"])}

@@ -1,0 +1,5 @@
+module Beside
+  def self.word
+    "imported"
+  end
+end
