@@ -37,7 +37,7 @@ test: install demo/node_modules/.installed tests/clients/node_modules/.installed
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
-test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## with every kind over every driver, and what installs toolchains
+test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
 	@scripts/system tests kinds
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
 
