@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp import equipment, premises, roles
-from visp.care import data_dir_of
-from visp.container import ladder, selftest, trees
+from visp import premises, roles
+from visp.container import ladder, selftest
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.container.sandbox import SandboxDriver
+from visp.equipment import install, survey
 from visp.errors import VispError
 from visp.runtime import local, modules
-from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
     from visp.container.base import Driver
@@ -29,11 +28,9 @@ if TYPE_CHECKING:
 
 FREE_BYTES = 1 << 30
 OPEN_FILES = 4096
-FAMILIES = {
-    "nodejs": "install Node.js 20 below /usr (nodejs.org, or your distribution's nodejs package where it is 20.x)",
-    "python": "apt-get install python3.11",
-}
-"""Families whose kinds run without images, and what brings a missing one."""
+NEEDED = ("nodejs", "python")
+"""Families that a machine should have; others are there for who wants them."""
+PYTHON_MEND = "apt-get install python3.11"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,9 +170,7 @@ def _missing(driver: LocalDriver) -> Finding:
 async def _probe(driver: SandboxDriver, settings: Settings) -> Finding:
     python = shutil.which("python3", path=local.SEARCHED)
     if python is None:
-        return Finding(
-            name="sandbox", is_ok=False, says="cannot be tested without a system Python", mend=FAMILIES["python"]
-        )
+        return Finding(name="sandbox", is_ok=False, says="cannot be tested without a system Python", mend=PYTHON_MEND)
     try:
         probe = selftest.PROBE.read_bytes()
         holes = await selftest.run(driver, python, probe)
@@ -210,36 +205,48 @@ def _kinds(settings: Settings) -> list[Finding]:
         manifest = premises.read_manifest(settings)
     except VispError as error:
         return [Finding(name="manifest", is_ok=False, says=str(error), mend="mend the file named by [manifest]")]
+    home = survey.home_of(settings)
     out = []
-    for family, mend in FAMILIES.items():
-        entries = [kind for kind in manifest.runtimes.get(family, ()) if kind.local is not None]
-        found = {kind.kind: equipment.program_of(kind, runtimes_folder(settings)) for kind in entries}
-        present = [f"{kind} ({program})" for kind, program in found.items() if program is not None]
-        if present:
-            out.append(Finding(name=f"kinds {family}", is_ok=True, says=", ".join(present)))
-        else:
-            says = f"no program for {', '.join(found)} (looked in {local.SEARCHED})"
-            out.append(Finding(name=f"kinds {family}", is_ok=False, says=says, mend=mend))
+    for family, kinds in manifest.runtimes.items():
+        entries = [kind for kind in kinds if kind.local is not None and not kind.deprecated]
+        if not entries:
+            continue
+        found = {kind.kind: survey.equipped(kind, home) for kind in entries}
+        here = [f"{name} ({one.program}, {one.version})" for name, one in found.items() if one.program is not None]
+        lacking = [kind for kind in entries if found[kind.kind].program is None]
+        mends = [f"{kind.kind} by {survey.mend_of(kind)}" for kind in lacking]
+        out.append(
+            Finding(
+                name=f"kinds {family}",
+                is_ok=bool(here),
+                says="; ".join([", ".join(here)] + [f"more: {', '.join(mends)}"] * bool(mends))
+                if here
+                else f"no program for {', '.join(found)} (looked in {local.SEARCHED} and what visp installs)",
+                mend=None if here else survey.mend_of(next((one for one in lacking if one.default), lacking[-1])),
+                is_optional=family not in NEEDED,
+            )
+        )
+    imaged = [family for family, kinds in manifest.runtimes.items() if all(kind.local is None for kind in kinds)]
+    if imaged:
+        out.append(Finding(name="kinds by image", is_ok=True, says=f"{', '.join(imaged)}: run by images alone"))
     return out
 
 
 def _modules(settings: Settings) -> list[Finding]:
     """What OpenWhisk's images bring: actions that have their own, or need none, do without."""
     try:
-        kinds = [one.kind for one in equipment.survey(settings) if one.modules is not None and one.program is not None]
+        kinds = [one for one in survey.survey(settings) if one.modules is not None and one.program is not None]
     except VispError:  # of the manifest, which is told already
         return []
     if not kinds:
         return []
-    name, data_dir = f"modules {modules.FAMILY}", data_dir_of(settings)
-    state = equipment.state_of(data_dir)
-    says = f"{equipment.modules_in_words()}: {state} in {modules.folder_of(data_dir)}"
-    if state == "installed":
-        try:
-            trees.stamp(modules.tree_of(data_dir))
-            return [Finding(name=name, is_ok=True, says=says)]
-        except (VispError, OSError) as error:
-            says = str(error)
-    where = f" --data-dir {data_dir}" if settings.data_dir else ""
-    mend = f"visp runtime install {kinds[-1]}{where}"
-    return [Finding(name=name, is_ok=False, says=says, mend=mend, is_optional=True)]
+    state, home = kinds[0].modules, survey.home_of(settings)
+    return [
+        Finding(
+            name=f"modules {modules.FAMILY}",
+            is_ok=state == "installed",
+            says=f"{install.modules_in_words()}: {state} in {modules.folder_of(home)}",
+            mend=f"visp runtime install {modules.FAMILY}",
+            is_optional=True,
+        )
+    ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from visp import premises
 from visp.container.bwrap import NAMESPACES
 from visp.container.view import RUNTIMES, SYSTEM
-from visp.equipment import InstallError
+from visp.equipment.fetching import InstallError
 from visp.equipment_swift import SAID_LINES, open_to_all
 from visp.runtime import local
 from visp.settings import runtimes_folder

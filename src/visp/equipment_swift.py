@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visp.equipment import InstallError
+from visp.equipment.fetching import InstallError
 from visp.runtime import local
 from visp.settings import runtimes_folder
 

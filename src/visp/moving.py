@@ -270,7 +270,7 @@ def hand_over(data_dir: Path) -> None:
     owner = data_dir.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    for folder in ("blobs", "ledger", "runtimes"):
+    for folder in ("blobs", "ledger"):
         for path in (data_dir / folder, *(data_dir / folder).rglob("*")):
             _give(path, owner)
     for pattern in ("*.db*", "*.values", "*.values/**/*", "secret", "lock"):

@@ -58,7 +58,7 @@ from visp.entity.subject import GUEST, SYSTEM
 from visp.errors import StartFailed
 from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
-from visp.runtime import local, modules
+from visp.runtime import local
 from visp.runtime.base import PreparedCode
 from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
@@ -135,7 +135,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     # while the stores are opened
-    finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver, data_dir))
+    finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(finding.cancel)
         stack.callback(doors.close)
@@ -437,7 +437,7 @@ class GatedMaker:
         self._is_fit.cancel()
 
 
-async def _kinds(manifest: Manifest, driver: Driver, data_dir: Path) -> tuple[dict[str, LocalKind], Manifest]:
+async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKind], Manifest]:
     """The kinds that run here, and the manifest as this machine offers it.
 
     An image driver runs none locally; the one that runs nothing takes each of them.
@@ -451,8 +451,7 @@ async def _kinds(manifest: Manifest, driver: Driver, data_dir: Path) -> tuple[di
         names = [kind.kind for kind in manifest.kinds()] if isinstance(driver, FakeDriver) else []
         return {name: LocalKind(name, "", nothing, "") for name in names}, manifest
     await asyncio.to_thread(driver.cells.prepare)
-    tree = await asyncio.to_thread(driver.cells.bring, modules.tree_of(data_dir))
-    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install, driver.runtimes, tree)
+    kinds = await asyncio.to_thread(local.find, manifest, driver.cells.install, driver.runtimes)
     return kinds, local.offer(manifest, frozenset(kinds))
 
 
@@ -610,7 +609,12 @@ def _as_it_is(entities: EntityCache) -> Callable[[CodeExec | BlackboxExec, Kind]
 
 def system_python(kinds: Mapping[str, LocalKind]) -> str | None:
     """A Python that containers can see; it unpacks archives and runs the escape probe."""
-    return next((kind.program for name, kind in kinds.items() if name.startswith("python:")), None)
+    return next((kind.program for kind in _system_first(kinds) if kind.name.startswith("python:")), None)
+
+
+def _system_first(kinds: Mapping[str, LocalKind]) -> list[LocalKind]:
+    """What the system has before what visp installed: the first Python is what launchers of other kinds run by."""
+    return sorted(kinds.values(), key=lambda kind: kind.program.startswith(local.HOME_INSIDE))
 
 
 def templates_of(kinds: Mapping[str, LocalKind]) -> tuple[Template, ...]:
@@ -618,7 +622,7 @@ def templates_of(kinds: Mapping[str, LocalKind]) -> tuple[Template, ...]:
     from visp.container.base import Mount, Template
 
     out = []
-    for kind in kinds.values():
+    for kind in _system_first(kinds):
         command = kind.command(0)
         if command.template is not None:
             mounts = tuple(Mount(host, inside) for host, inside in command.mounts)

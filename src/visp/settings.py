@@ -8,6 +8,7 @@ description, and a sentence; `docs/settings.md` lists them all, and a test compa
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -350,6 +351,28 @@ def runtimes_folder(settings: Settings) -> Path:
     if os.geteuid() == 0:
         return Path(ROOT_RUNTIMES)
     return default_data_dir() / "runtimes"
+
+
+def runtimes_fault(folder: Path) -> str | None:
+    """Why a server of root's may not use a folder of runtimes, which it runs programs from, or its containers cannot.
+
+    None where it may, or the folder is not there.
+    """
+    if os.geteuid() != 0:
+        return None
+    mend = "name another folder by [runtimes] folder"
+    for path in (folder, *folder.parents):
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        if found.st_uid != 0:
+            return f"{folder} holds programs that root would run, and {path} does not belong to root: {mend}"
+        if found.st_mode & 0o022 and not (path != folder and found.st_mode & stat.S_ISVTX):
+            return f"{folder} holds programs that root would run, and others can write to {path}: chmod go-w {path}"
+        if not found.st_mode & 0o001:
+            return f"containers cannot reach {folder}, for {path} is closed to others: {mend}"
+    return None
 
 
 class SettingsError(VispError):

@@ -83,5 +83,5 @@ def node(server: running.Server, *words: str, folder: Path = HERE, **variables: 
 def equipped(modules: Path) -> Iterator[running.Server]:
     """A server whose Node.js actions find what OpenWhisk's images bring, and overlap where they ask for it."""
     with opened(Place) as place:
-        place.equip(modules)
+        place.runtimes = modules
         yield place.start(limits__concurrency=200)

@@ -99,7 +99,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def forking(modules: Path, redis: int) -> Iterator[running.Server]:
     """A server whose operator lets compositions of `guest` reach the store, and nothing else of this machine."""
     with opened(Place) as place:
-        place.equip(modules)
+        place.runtimes = modules
         server = place.start(network__relays=f"6379=127.0.0.1:{redis} guest")
         passed(outcomes(server, "composer.js", "components_"), "components_")
         system = Api(server.url, place.told("user", "get", "whisk.system"))

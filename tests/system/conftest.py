@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -111,13 +112,19 @@ def server() -> Iterator[running.Server]:
 
 
 @pytest.fixture(scope="session")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `visp runtime install` leaves in a data folder; a test copies it into its own."""
+def modules() -> Iterator[Path]:
+    """A folder of runtimes as `visp runtime install nodejs` leaves it."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: apt-get install npm")
-    data_dir = tmp_path_factory.mktemp("modules")
+    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        _install(Path(folder))
+        yield Path(folder)
+
+
+def _install(runtimes: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "visp", "runtime", "install", "nodejs", "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "visp", "runtime", "install", "nodejs", "--set", f"runtimes.folder={runtimes}"],
         env=os.environ | {"npm_config_prefer_offline": "true"},
         capture_output=True,
         text=True,
@@ -126,7 +133,6 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "cannot reach its registry" in done.stderr:
         pytest.skip("npm cannot reach its registry, and has not kept the modules")
     assert done.returncode == 0, done.stderr
-    return data_dir / "runtimes"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,17 +25,14 @@ class Place:
         self.folder = folder
         self.data_dir = folder / "data"
         self.effects = folder / "effects"
+        self.runtimes = folder / "runtimes"
+        """What is installed for its servers: nothing, unless a test names another folder."""
         self._servers: list[Server] = []
-
-    def equip(self, modules: Path) -> None:
-        """Puts modules there, as `visp runtime install` leaves them."""
-        self.data_dir.mkdir(mode=0o700)
-        shutil.copytree(modules, self.data_dir / "runtimes", symlinks=True)
 
     def start(self, *flags: str, **settings: Any) -> Server:
         """`pool__memory_mb=256` is the setting `pool.memory_mb`."""
         named = {name.replace("__", "."): value for name, value in settings.items()}
-        named |= {"container.cells_dir": self.folder / "cells"}
+        named |= {"container.cells_dir": self.folder / "cells", "runtimes.folder": self.runtimes}
         server = running.start(self.data_dir, named, flags=flags)
         self._servers.append(server)
         return server

@@ -49,12 +49,12 @@ const attempt = (work) => { try { work(); return 'done' } catch (error) { return
 const main = () => ({
   root: fs.readdirSync('/').sort(),
   visp: fs.readdirSync('/visp').sort(),
-  modules: fs.readdirSync('/visp/node_modules').filter((name) => !name.startsWith('.')).sort(),
+  modules: fs.readdirSync('/opt/visp/nodejs-modules/node_modules').filter((name) => !name.startsWith('.')).sort(),
   attempts: [
-    attempt(() => fs.writeFileSync('/visp/node_modules/new.js', '')),
+    attempt(() => fs.writeFileSync('/opt/visp/nodejs-modules/node_modules/new.js', '')),
     attempt(() => fs.appendFileSync('/node_modules/uuid/package.json', ' ')),
-    attempt(() => fs.chmodSync('/visp/node_modules/uuid', 0o777)),
-    attempt(() => fs.unlinkSync('/visp/node_modules/uuid/package.json'))
+    attempt(() => fs.chmodSync('/opt/visp/nodejs-modules/node_modules/uuid', 0o777)),
+    attempt(() => fs.unlinkSync('/opt/visp/nodejs-modules/node_modules/uuid/package.json'))
   ]
 })
 """
@@ -71,7 +71,7 @@ exports.main = async () => ({ required: own.mine, imported: (await import('uuid'
 PYTHON = """
 import os
 def main(args):
-    return {"visp": os.listdir("/visp"), "modules": os.path.exists("/node_modules"), "path": "NODE_PATH" in os.environ}
+    return {"visp": os.listdir("/visp"), "path": "NODE_PATH" in os.environ}
 """
 
 
@@ -86,14 +86,20 @@ def zipped(files: dict[str, str]) -> str:
 @pytest.fixture(scope="module", params=["fork", "bwrap"])
 def equipped(request: pytest.FixtureRequest, modules: Path) -> Iterator[Api]:
     with opened(Place) as place:
-        place.equip(modules)
+        place.runtimes = modules
         yield Api(place.start("--driver", request.param).url)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Api]:
+    with opened(Place) as place:
+        yield Api(place.start().url)
 
 
 def test_what_is_required(equipped: Api) -> None:
     equipped.action("required", REQUIRES, "nodejs:default")
     answer = equipped.run("required", {"names": NAMES})
-    assert [path.split("/")[3] for path in answer["found"]] == NAMES
+    assert [path.split("/node_modules/")[1].split("/")[0] for path in answer["found"]] == NAMES
     assert (answer["client"], answer["said"]) == (True, "told")
 
 
@@ -113,18 +119,21 @@ def test_nothing_else_is_seen_and_nothing_can_be_changed(equipped: Api, modules:
     answer = equipped.run("looks")
     assert {"node_modules", "visp", "action"} < set(answer["root"])
     assert not {"root", "home", "var", "run"} & set(answer["root"])
-    assert answer["visp"] == ["launcher.js", "node_modules"]
-    installed = (modules / "nodejs" / "node_modules").iterdir()
+    assert answer["visp"] == ["nodejs-extras.js", "nodejs-launcher.js"]
+    installed = (modules / "nodejs-modules" / "node_modules").iterdir()
     assert answer["modules"] == sorted(path.name for path in installed if not path.name.startswith("."))
     assert set(answer["attempts"]) <= REFUSED
 
 
-def test_other_kinds_see_none(equipped: Api) -> None:
+def test_other_kinds_are_not_told(equipped: Api) -> None:
     equipped.action("python", PYTHON, "python:default")
-    assert equipped.run("python") == {"visp": ["launcher.py"], "modules": False, "path": False}
+    answer = equipped.run("python")
+    answer["visp"].sort()
+    assert answer == {"visp": ["python-extras.py", "python-launcher.py"], "path": False}
 
 
-def test_without_an_install_it_is_as_it_was(api: Api) -> None:
+def test_without_an_install_it_is_as_it_was(bare: Api) -> None:
+    api = bare
     api.action("none", "const uuid = require('uuid'); const main = () => ({})", "nodejs:default")
     answer = api.invoke("none").json
     assert answer["response"]["status"] == "action developer error"
@@ -135,7 +144,7 @@ def test_without_an_install_it_is_as_it_was(api: Api) -> None:
 
 def test_driver_without_a_sandbox_finds_what_is_required(modules: Path) -> None:
     with opened(Place) as place:
-        place.equip(modules)
+        place.runtimes = modules
         api = Api(place.start("--driver", "process", "--i-trust-all-code").url)
         api.action("required", REQUIRES, "nodejs:default")
         assert api.run("required", {"names": NAMES})["client"]
@@ -146,10 +155,10 @@ def test_driver_without_a_sandbox_finds_what_is_required(modules: Path) -> None:
 def test_a_server_of_a_normal_user(modules: Path, driver: str) -> None:
     with opened(Place) as place:
         place.folder.chmod(0o755)
-        place.equip(modules)
-        for path in (place.data_dir, *place.data_dir.rglob("*")):
-            os.chown(path, UID, UID, follow_symlinks=False)
-        home = {"HOME": str(place.data_dir)}
+        place.runtimes = modules
+        place.data_dir.mkdir(mode=0o700)
+        os.chown(place.data_dir, UID, UID)
+        home = {"HOME": str(place.data_dir), "VISP_RUNTIMES__FOLDER": str(modules)}
         server = running.start(place.data_dir, flags=("--driver", driver), user=UID, env=home)
         try:
             api = Api(server.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -54,10 +55,13 @@ async def test_a_driver_that_is_not_allowed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
-async def test_modules_that_are_installed_or_not(tmp_path: Path) -> None:
-    found = await named(tmp_path, driver="process")  # not allowed, which saves the sandbox
+async def test_modules_that_are_installed_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's containers would have to reach the folder
+    home = tmp_path / "runtimes"
+    flags = {"driver": "process", "runtimes.folder": str(home)}  # not allowed, which saves the sandbox
+    found = await named(tmp_path, **flags)
     assert found["modules nodejs"].is_optional
-    assert str(found["modules nodejs"].mend).endswith(f"visp runtime install nodejs:20 --data-dir {tmp_path}/data")
-    modules.tree_of(tmp_path / "data").mkdir(parents=True)
-    (modules.folder_of(tmp_path / "data") / "package-lock.json").write_bytes(modules.shipped("package-lock.json"))
-    assert (await named(tmp_path, driver="process"))["modules nodejs"].is_ok
+    assert found["modules nodejs"].mend == "visp runtime install nodejs"
+    modules.tree_of(home).mkdir(parents=True)
+    (modules.folder_of(home) / "package-lock.json").write_bytes(modules.shipped("package-lock.json"))
+    assert (await named(tmp_path, **flags))["modules nodejs"].is_ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,10 @@ from visp.cli.exits import misuse
 from visp.cli.settings_flags import data_flags, load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from visp.entity.runtime_manifest import Kind
+    from visp.settings import Settings
 
-KIND_WIDTH, PROGRAM_WIDTH, VERSION_WIDTH = 14, 24, 12
+WIDTHS = (14, 36, 12, 8)
 
 
 @click.group(cls=Group)
@@ -36,64 +36,95 @@ Examples:
 @data_flags
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_(config: str | None, others: tuple[str, ...], as_json: bool, **named: Any) -> None:
-    """List kinds, each with its program, the version of that, and whether its modules are installed."""
+    """List kinds, each with its program, the version and origin of that, and whether its modules are installed."""
     import msgspec
 
-    from visp import equipment
+    from visp.equipment import survey
 
-    found = equipment.survey(load(config, others, named).settings)
+    found = survey.survey(load(config, others, named).settings)
     if as_json:
         output.answer(msgspec.json.encode(found))
         return
-    rows = [(one.kind, one.program or "none", one.version or "-", one.modules or "-") for one in found]
-    widths = (KIND_WIDTH, PROGRAM_WIDTH, VERSION_WIDTH)
-    output.table("", ("kind", "program", "version", "modules"), rows, widths)
+    rows = [
+        (one.kind, one.program or "none", one.version or "-", one.origin or "-", one.modules or "-") for one in found
+    ]
+    output.table("", ("kind", "program", "version", "from", "modules"), rows, WIDTHS)
 
 
 @runtime.command(
     cls=Command,
     epilog="""\b
 Examples:
-  visp runtime install nodejs:20
-  visp runtime install nodejs python --data-dir /var/lib/visp
+  visp runtime install nodejs:22 deno
+  visp runtime install nodejs
+  visp runtime install python:3.13 --from /opt/python3.13
 """,
 )
 @click.argument("kinds", nargs=-1, required=True, metavar="KIND...")
+@click.option(
+    "--from",
+    "tree",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Copy an installation that is here, for one kind.",
+)
 @data_flags
 @click.pass_context
 def install(
-    ctx: click.Context, /, kinds: tuple[str, ...], config: str | None, others: tuple[str, ...], **named: Any
+    ctx: click.Context,
+    /,
+    kinds: tuple[str, ...],
+    tree: Path | None,
+    config: str | None,
+    others: tuple[str, ...],
+    **named: Any,
 ) -> None:
-    """Install what kinds bring in OpenWhisk's images: Node.js modules, by npm. Of others, say what is missing.
+    """Install what runs kinds, where it is not here: programs, toolchains, and the modules of OpenWhisk's images.
 
-    The modules go into the data folder; a server that runs shows them to actions from its next start. The exit status
-    is 1 when a kind cannot run yet.
+    It goes into the folder of runtimes, which every container sees; packages of the system are installed as such, by
+    root. A server that runs offers what is new from its next start. The exit status is 1 when a kind cannot run then.
     """
-    from visp import equipment
-    from visp.settings import runtimes_folder
+    from visp.equipment import survey
 
     settings = load(config, others, named).settings
     try:
-        found = equipment.find_kinds(settings, kinds)
-    except equipment.UnknownKind as error:
+        found = survey.find_kinds(settings, kinds)
+    except survey.UnknownKind as error:
         raise misuse(str(error)) from None
-    lacking = [kind for kind in found if not _has_program(kind, runtimes_folder(settings))]
-    if any(equipment.has_modules(kind) for kind in found if kind not in lacking):
-        names = equipment.modules_in_words()
-        output.note(f"… npm installs {names}")
-        folder = equipment.install_modules(settings)
-        output.ok(f"installed {names} in {folder}")
-        output.note("a server that runs shows them to actions from its next start (visp start --takeover)")
-    ctx.exit(1 if lacking else 0)
+    if tree is not None and len(found) != 1:
+        raise misuse("--from is for one kind")
+    running = [kind for kind in found if _bring(settings, kind, tree)]
+    _bring_modules(settings, running)
+    if running:
+        output.note("a server that runs offers what is new from its next start (visp start --takeover)")
+    ctx.exit(0 if running == found else 1)
 
 
-def _has_program(kind: Kind, home: Path) -> bool:
-    """Says which program it is, or how to get one."""
-    from visp import equipment
+def _bring(settings: Settings, kind: Kind, tree: Path | None) -> bool:
+    """Whether it runs now; says which program it is, or why there is none."""
+    from visp.equipment import fetching, install, survey
 
-    program = equipment.program_of(kind, home)
+    home = survey.home_of(settings)
+    program = survey.program_of(kind, home)
+    if tree is not None or (program is None and kind.local is not None) or survey.is_outdated(kind, home):
+        try:
+            where = install.install(settings, kind, output.note, tree)
+            output.ok(f"installed {kind.kind} in {where}")
+        except fetching.InstallError as error:
+            output.error(f"{kind.kind}: {error}")
+            return False
+        program = survey.program_of(kind, survey.home_of(settings))
     if program is None:
-        output.error(f"{kind.kind}: {equipment.lack_of(kind)}")
+        output.error(f"{kind.kind}: {survey.lack_of(kind)}")
         return False
     output.line(f"{kind.kind}: {program}")
     return True
+
+
+def _bring_modules(settings: Settings, kinds: list[Kind]) -> None:
+    from visp.equipment import install, survey
+
+    if any(survey.has_modules(kind) for kind in kinds):
+        names = install.modules_in_words()
+        output.note(f"… npm installs {names}")
+        output.ok(f"installed {names} in {install.install_modules(settings, output.note)}")

@@ -50,7 +50,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `root` is a host folder that is the root file system in place of what the driver shows of the host's. `image` names
     what a container engine runs: then `argv` is empty, for the image has its own. `scratch_bytes` is how much it may
-    write below `/tmp`, and the size of a file, where that is not the driver's usual.
+    write below `/tmp`, and the size of a file, where that is not the driver's usual. `reserve_mb` is memory that it
+    asks for besides and does not use: a limit on what is asked for leaves it out.
     """
 
     id: str
@@ -63,6 +64,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     root: str | None = None
     image: str | None = None
     scratch_bytes: int | None = None
+    reserve_mb: int = 0
 
 
 class Pipes(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Folders that containers see: launchers, modules, unpacked code, and each container's own code folder.
+"""Folders that containers see: launchers, unpacked code, and each container's own code folder.
 
 They lie where a container's uid can reach them: below a folder of mode 0711 for root, in the data folder else. Code
 cache and cells share a file system, so that code arrives in a running container by hard links.
@@ -13,7 +13,6 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visp.container import trees
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ class Cells:
         self.folder = folder
         self.code = folder / "code"
         self._launchers = folder / "launchers"
-        self._trees = folder / "trees"
         self.own = folder / "cells"
         self.scratch = folder / "scratch"
 
@@ -50,7 +48,7 @@ class Cells:
     def prepare(self) -> None:
         """Makes the folders; raises `StartFailed` when they cannot be."""
         try:
-            inner = (self.code, self._launchers, self._trees, self.own, self.scratch)
+            inner = (self.code, self._launchers, self.own, self.scratch)
             for path in (self.folder.parent, self.folder, *inner):
                 path.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.folder.chmod(0o711)
@@ -93,10 +91,6 @@ class Cells:
         except OSError:  # another process has made it meanwhile
             shutil.rmtree(draft, ignore_errors=True)
         return tree
-
-    def bring(self, tree: Path) -> Path | None:
-        """A copy of a tree that every container may see; None where there is none, or it is too large. Blocks."""
-        return trees.bring(tree, self._trees)
 
     def make(self, id: str) -> Path:
         """A container's own, empty code folder."""

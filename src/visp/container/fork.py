@@ -18,7 +18,7 @@ from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
 from visp.container.local import LocalContainer
 from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
-from visp.container.view import ENVIRONMENT, WORKING
+from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ class ForkDriver(BwrapDriver):
             doors=self.ports,
         )
         enclosure = self.cells.install("enclosure.py", ENCLOSURE.read_bytes())
-        return Template(wanted.argv[0], enclosure, plan)
+        python = wanted.argv[0].replace(RUNTIMES, str(self.runtimes))  # the host's name of it: it begins outside
+        return Template(python, enclosure, plan)
 
     async def _make_blank(self, template: Template) -> Blank:
         uid, group = self._uids.take(), None

@@ -22,7 +22,7 @@ from visp.container.cgroup import Cgroups, Limits
 from visp.container.janitor import Janitor
 from visp.container.uids import Uids
 from visp.errors import StartFailed
-from visp.settings import runtimes_folder
+from visp.settings import runtimes_fault, runtimes_folder
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -193,6 +193,9 @@ class LocalDriver:
         self.settings = settings
         self.cells = Cells.of(settings, data_dir)
         self.runtimes = runtimes_folder(settings)
+        fault = runtimes_fault(self.runtimes)
+        if fault is not None:
+            raise StartFailed(fault)
         self.cgroups = Cgroups({})
         self._group_name = f"visp-{instance_of(data_dir)}"
         self._run = secrets.token_hex(4)
@@ -263,7 +266,7 @@ class LocalDriver:
             uid=uid,
             group_files=group.join if group is not None else (),
             processes=limits.processes if bounded else self.settings.container.processes_without_cgroup,
-            data_bytes=limits.memory_bytes * (2 if bounded else 1),
+            data_bytes=limits.memory_bytes * (2 if bounded else 1) + spec.reserve_mb * MIB,
         )
 
     def _keep(self, container: LocalContainer) -> LocalContainer:

@@ -315,6 +315,7 @@ class Invoker:
             template=None if command.template is None else self._template(slot, command.template, command.argv, mounts),
             root=command.root,
             image=command.image,
+            reserve_mb=command.reserve_mb,
         )
         try:
             async with asyncio.timeout(self._settings.pool.start_timeout_s):

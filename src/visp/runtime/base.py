@@ -152,7 +152,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     read-only. `template` is the host's path of a program whose children can become it, where the kind has one.
 
     `image`: what a container engine runs instead; it has its own arguments. `root`: a host folder that is the root file
-    system in place of the host's programs.
+    system in place of the host's programs. `reserve_mb`: memory that it asks for and does not use.
     """
 
     argv: tuple[str, ...] = ()
@@ -161,6 +161,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     template: str | None = None
     image: str | None = None
     root: str | None = None
+    reserve_mb: int = 0
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

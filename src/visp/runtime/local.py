@@ -19,7 +19,6 @@ import msgspec
 
 from visp.entity.execs import BLACKBOX
 from visp.entity.runtime_manifest import LocalRuntime
-from visp.runtime import modules
 from visp.runtime.base import Command, Recipe, Takes
 
 if TYPE_CHECKING:
@@ -46,14 +45,13 @@ _INSIDE = "/visp"
 
 
 class LocalKind(msgspec.Struct, frozen=True):
-    """One kind with its program; `launcher`, `template`, `modules` and `extras` are where these lie on the host."""
+    """One kind with its program; `launcher`, `template` and `extras` are where these lie on the host."""
 
     name: str
     program: str
     runtime: LocalRuntime
     launcher: str
     template: str | None = None
-    modules: str | None = None
     extras: str | None = None
     recipe: Recipe | None = None
 
@@ -78,23 +76,21 @@ class LocalKind(msgspec.Struct, frozen=True):
             arguments.append(inside)
         return Command(
             argv=(self.program, *arguments),
-            env=self.runtime.environment | ({} if self.modules is None else {modules.VARIABLE: modules.INSIDE}),
+            env={name: _filled(value, words) for name, value in self.runtime.environment.items()},
             mounts=(
                 (self.launcher, inside),
                 *([] if self.extras is None else [(self.extras, _beside(inside, "-"))]),
-                *([] if self.modules is None else [(self.modules, modules.INSIDE)]),
                 *_shown(self.runtime),
             ),
             template=self.template,
+            reserve_mb=self.runtime.reserve_mb,
         )
 
 
-def find(
-    manifest: Manifest, install: Callable[[str, bytes], Path], home: Path, tree: Path | None = None
-) -> dict[str, LocalKind]:
+def find(manifest: Manifest, install: Callable[[str, bytes], Path], home: Path) -> dict[str, LocalKind]:
     """The kinds whose program is here, by name; `install` puts a launcher where containers can see it.
 
-    `home` is the folder of installed runtimes, `tree` that of modules that containers can see, if there is one.
+    `home` is the folder of installed runtimes.
 
     Blocks: every program is asked for its version, all at once.
     """
@@ -103,8 +99,10 @@ def find(
     asked = {_question(program): program for program in (*locals, *(local.build for local in locals if local.build))}
     with ThreadPoolExecutor(max(1, len(asked))) as threads:
         found = dict(zip(asked, threads.map(lambda program: find_program(program, home), asked.values()), strict=True))
-    pythons = (found[_question(local)] for kind, local in kinds if kind.family == "python")
-    python = next((program for program in pythons if program is not None), None)
+    pythons = [
+        program for kind, local in kinds if kind.family == "python" and (program := found[_question(local)]) is not None
+    ]
+    python = min(pythons, key=lambda program: program.startswith(HOME_INSIDE), default=None)
     out = {}
     for kind, local in kinds:
         program, build = found[_question(local)], local.build
@@ -117,7 +115,6 @@ def find(
             local,
             str(install(local.launcher, read_program(local.launcher))),
             _install_template(local.launcher, install),
-            str(tree) if tree is not None and kind.family == modules.FAMILY else None,
             _install_extras(local.launcher, install),
             None
             if build is None or toolchain is None or python is None
@@ -194,13 +191,18 @@ def find_program(program: Program, home: Path) -> str | None:
     """The first of the kind's programs that is here and has the right version, by its path inside a container."""
     for name in program.programs:
         path = shutil.which(name.replace(HOME, str(home)), path=SEARCHED)
-        if path is None or program.version not in version_of(path, program.ask):
+        if path is None or program.version not in version_of(path, asked(program, home)):
             continue
         if name.startswith(HOME):
             return name.replace(HOME, HOME_INSIDE)
         if os.path.realpath(path).startswith(VISIBLE + "/"):
             return path
     return None
+
+
+def asked(program: Program, home: Path) -> tuple[str, ...]:
+    """The words that ask it for its version, where runtimes lie in `home`."""
+    return tuple(word.replace(HOME, str(home)) for word in program.ask)
 
 
 def on_host(program: str, home: Path) -> str:

@@ -1,6 +1,8 @@
-"""The modules that OpenWhisk's images of the nodejs kinds bring: which they are, where they lie, where they are seen.
+"""The modules that OpenWhisk's images of the nodejs kinds bring: which they are, and where they lie.
 
-They are installed below the data folder by npm, from the lock file that lies beside the launcher.
+They are installed among the runtimes by npm, from the lock file that lies beside the launcher. Every container sees
+them there, and by the link `/node_modules`, for `import` looks in the folders above a file alone; `NODE_PATH` of the
+manifest leads `require` to them.
 """
 
 from __future__ import annotations
@@ -14,10 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAMILY = "nodejs"
-INSIDE = "/visp/node_modules"
-"""Where a container sees them; `/node_modules` leads there, for `import` looks in the folders above a file alone."""
-VARIABLE = "NODE_PATH"
-"""Where `require` looks after those folders."""
+FOLDER = "nodejs-modules"
 FILES = ("package.json", "package-lock.json")
 """Shipped, and kept where they were installed from."""
 
@@ -36,19 +35,19 @@ def shipped(name: str) -> bytes:
     return resources.files("visp.runtime").joinpath(FAMILY, name).read_bytes()
 
 
-def folder_of(data_dir: Path) -> Path:
-    """Where they are installed."""
-    return data_dir / "runtimes" / FAMILY
+def folder_of(home: Path) -> Path:
+    """Where they are installed in the folder of runtimes."""
+    return home / FOLDER
 
 
-def tree_of(data_dir: Path) -> Path:
-    """The folder that containers see."""
-    return folder_of(data_dir) / "node_modules"
+def tree_of(home: Path) -> Path:
+    """What containers see."""
+    return folder_of(home) / "node_modules"
 
 
-def are_current(data_dir: Path) -> bool:
+def are_current(home: Path) -> bool:
     """Whether what is installed is what this visp would install."""
     try:
-        return (folder_of(data_dir) / FILES[1]).read_bytes() == shipped(FILES[1])
+        return (folder_of(home) / FILES[1]).read_bytes() == shipped(FILES[1])
     except OSError:
         return False

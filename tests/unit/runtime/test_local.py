@@ -77,14 +77,31 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
     assert command.env == {}
 
 
-def test_nodejs_kinds_alone_are_shown_modules(bin: Path) -> None:
-    program(bin, "node", "v20.0.0")
-    both = Manifest({family: (kind(f"{family}:20", runs=runtime("node")),) for family in ("nodejs", "other")})
-    kinds = local.find(both, lambda name, _: Path("/cells") / name, NOWHERE, Path("/cells/trees/1"))
-    command = kinds["nodejs:20"].command(256)
-    assert command.mounts[2:] == (("/cells/trees/1", "/visp/node_modules"),)
-    assert command.env == {"NODE_PATH": "/visp/node_modules"}
-    assert len(kinds["other:20"].command(256).mounts) == 2
+def test_what_visp_installed_is_called_as_containers_see_it(bin: Path, tmp_path: Path) -> None:
+    home = tmp_path / "runtimes"
+    (home / "nodejs-20" / "bin").mkdir(parents=True)
+    program(home / "nodejs-20" / "bin", "node", "v20.0.0")
+    runs = LocalRuntime(
+        launcher="nodejs/launcher.js",
+        programs=("node", "{runtimes}/nodejs-20/bin/node"),
+        version="v20.",
+        environment={"NODE_PATH": "{runtimes}/nodejs-modules/node_modules"},
+    )
+    manifest = Manifest({"nodejs": (kind("nodejs:20", runs=runs),)})
+    command = local.find(manifest, lambda name, _: Path("/cells") / name, home)["nodejs:20"].command(256)
+    assert command.argv[0] == "/opt/visp/nodejs-20/bin/node"
+    assert command.env == {"NODE_PATH": "/opt/visp/nodejs-modules/node_modules"}
+    assert local.on_host(command.argv[0], home) == str(home / "nodejs-20" / "bin" / "node")
+
+
+def test_program_is_asked_by_the_words_of_the_manifest(bin: Path, tmp_path: Path) -> None:
+    (bin / "tool").write_text('#!/bin/sh\necho "$@"\n')
+    (bin / "tool").chmod(0o755)
+    asks = LocalRuntime(
+        launcher="l", programs=("tool",), version=f"in {tmp_path} found", ask=("in", "{runtimes}", "found")
+    )
+    assert local.find_program(asks, tmp_path) == str(bin / "tool")
+    assert local.find_program(asks, NOWHERE) is None
 
 
 def test_kind_whose_launcher_has_a_template_beside_it_says_where_it_lies(bin: Path) -> None:

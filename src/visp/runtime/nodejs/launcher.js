@@ -1,4 +1,4 @@
-// Runs a Node.js action inside its container: JSON lines on standard input, replies as JSON lines on descriptor 3.
+// Runs an action of a nodejs or bun kind inside its container: JSON lines on standard input, replies on descriptor 3.
 //
 // The first line is init: {"value": {name, main, binary, code | folder, env}}. Every later line is a run body:
 // {"value", "namespace", "action_name", "action_version", "activation_id", "transaction_id", "deadline", "api_key"?}.
@@ -13,7 +13,8 @@
 const fs = require('node:fs')
 const path = require('node:path')
 const vm = require('node:vm')
-const { createRequire } = module.constructor // Node's own `module`, which is loaded already
+const IS_BUN = 'bun' in process.versions
+const { createRequire } = IS_BUN ? require('node:module') : module.constructor // Node's own `module`, which is loaded already
 const { pathToFileURL } = require('node:url')
 
 const REPLIES = 3
@@ -34,7 +35,7 @@ const shown = Object.create(null) // environment variables as they were last set
 
 // Node queues what a full pipe does not take, and the reply would overtake it: both streams wait for the pipe instead.
 // They are made when they are first used, as Node does: they need `net`, which takes as long to load as all else together.
-for (const name of ['stdout', 'stderr']) {
+for (const name of IS_BUN ? [] : ['stdout', 'stderr']) {
   const made = Object.getOwnPropertyDescriptor(process, name)
   Object.defineProperty(process, name, {
     ...made,
@@ -46,11 +47,21 @@ for (const name of ['stdout', 'stderr']) {
   })
 }
 
-function writeAll (bytes) {
+// Bun has no such switch: what is printed there is written by us.
+for (const [name, descriptor] of IS_BUN ? [['stdout', 1], ['stderr', 2]] : []) {
+  process[name].write = (chunk, encoding, then) => {
+    writeAll(descriptor, typeof chunk === 'string' ? Buffer.from(chunk, typeof encoding === 'string' ? encoding : 'utf8') : chunk)
+    const called = typeof encoding === 'function' ? encoding : then
+    if (called) process.nextTick(called)
+    return true
+  }
+}
+
+function writeAll (descriptor, bytes) {
   let at = 0
   while (at < bytes.length) {
     try {
-      at += fs.writeSync(REPLIES, bytes, at)
+      at += fs.writeSync(descriptor, bytes, at)
     } catch (error) {
       if (error.code !== 'EAGAIN') process.exit(EXIT_OF_TERMINATED) // nobody listens any more
     }
@@ -58,7 +69,7 @@ function writeAll (bytes) {
 }
 
 function write (text) {
-  writeAll(Buffer.from(text + '\n'))
+  writeAll(REPLIES, Buffer.from(text + '\n'))
   readOn()
 }
 
@@ -105,6 +116,7 @@ async function init (value) {
 
 async function loadText (code, main) {
   if (!IDENTIFIERS.test(main)) return undefined
+  if (IS_BUN) code = new Bun.Transpiler({ loader: 'ts' }).transformSync(code) // eslint-disable-line no-undef
   const filename = '/action/index.js'
   const module = { exports: {} }
   const root = main.split('.')[0]
@@ -114,7 +126,7 @@ async function loadText (code, main) {
   try {
     compiled = vm.compileFunction(body, names, { filename })
   } catch (error) {
-    if (error instanceof SyntaxError && /^\s*(import|export)\b/m.test(code)) return loadModuleText(code, main)
+    if ((IS_BUN || error instanceof SyntaxError) && /^\s*(import|export)\b/m.test(code)) return loadModuleText(code, main)
     throw error
   }
   const found = compiled.call(module.exports, module.exports, createRequire(filename), module, filename, '/action')
@@ -131,7 +143,8 @@ async function loadModuleText (code, main) {
 
 async function loadFolder (folder, main) {
   const hasManifest = fs.existsSync(path.join(folder, 'package.json'))
-  if (!hasManifest && !fs.existsSync(path.join(folder, 'index.js'))) {
+  const entries = IS_BUN ? ['index.js', 'index.ts'] : ['index.js']
+  if (!hasManifest && !entries.some((name) => fs.existsSync(path.join(folder, name)))) {
     throw 'Zipped actions must contain either package.json or index.js at the root.' // eslint-disable-line no-throw-literal
   }
   process.chdir(folder)
@@ -156,7 +169,7 @@ function member (object, names) {
 
 // Where a proxy leads out, `http`, `https` and `fetch` are led through it, as newer Nodes do by themselves if they are asked
 // to at their start. Nothing is loaded for that before the action does: what a module is loaded for may never be used.
-const knowsProxies = process.env.NODE_USE_ENV_PROXY === '1' && Number(process.versions.node.split('.')[0]) >= 24
+const knowsProxies = IS_BUN || process.env.NODE_USE_ENV_PROXY === '1' && Number(process.versions.node.split('.')[0]) >= 24
 const { Module } = module.constructor
 let leadAll = () => {}
 
@@ -444,6 +457,8 @@ function readFirst (then, buffer = Buffer.allocUnsafe(CHUNK_BYTES)) {
   })
 }
 
-readFirst(() => several !== null ? listen() : readFirst(() => readFirst(listen)))
+const readAll = () => readFirst(readAll) // Bun has no socket over a descriptor
+
+readFirst(IS_BUN ? readAll : () => several !== null ? listen() : readFirst(() => readFirst(listen)))
 // What waits for its code for longer than a start takes is a stem cell, and has the time.
 setTimeout(() => { if (!hasInit) process.stdout && process.stderr }, STEM_CELL_MS).unref()

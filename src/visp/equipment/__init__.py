@@ -1,0 +1,1 @@
+"""What this machine has for the kinds, and what brings the rest."""
