@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import premises, roles
-from visp.container import ladder, selftest
+from visp.care import data_dir_of
+from visp.container import engine, ladder, selftest
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.container.sandbox import SandboxDriver
@@ -50,6 +51,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await _walls(settings, Path(folder), findings)
     findings += _kinds(settings)
     findings += _modules(settings)
+    findings.append(await _images(settings))
     return findings
 
 
@@ -230,6 +232,25 @@ def _kinds(settings: Settings) -> list[Finding]:
     if imaged:
         out.append(Finding(name="kinds by image", is_ok=True, says=f"{', '.join(imaged)}: run by images alone"))
     return out
+
+
+async def _images(settings: Settings) -> Finding:
+    """Whether actions that are images run."""
+    host = engine.host_of(settings)
+    if settings.docker.mode == "off":
+        return Finding(name="images", is_ok=True, says="do not run: [docker] mode = off")
+    images: Driver | None = None
+    try:
+        images = roles.make_driver(msgspec.structs.replace(settings, driver="docker"), data_dir_of(settings))
+        await images.start()
+        return Finding(name="images", is_ok=True, says=f"run: a container engine answers at {host}")
+    except VispError as error:
+        mend = "apt-get install docker.io, or name an engine by [docker] host; pip install 'visp[docker]'"
+        is_optional = settings.docker.mode == "auto" and settings.driver != "docker"
+        return Finding(name="images", is_ok=False, says=str(error), mend=mend, is_optional=is_optional)
+    finally:
+        if images is not None:
+            await images.close()
 
 
 def _modules(settings: Settings) -> list[Finding]:

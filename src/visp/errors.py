@@ -234,6 +234,20 @@ class StartFailed(ContainerError):
         self.is_developer_error = is_developer_error
 
 
+class ImageNotPulled(StartFailed):
+    """An image that is not here, or may not be used as it is, and cannot be pulled; named as whoever wants it did."""
+
+    def __init__(self, reason: str, image: str, *, is_developer_error: bool) -> None:
+        super().__init__(reason, wording.image_not_pulled(image), is_developer_error=is_developer_error)
+
+
+class ImageNotStarted(StartFailed):
+    """An image whose command cannot be run."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, wording.INIT_EXITED, is_developer_error=True)
+
+
 class ContainerGone(ContainerError):
     """The container ended before it answered."""
 

@@ -29,6 +29,7 @@ from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
 from visp.container import ladder
 from visp.container.egress.proxy import Proxy
+from visp.container.engine import may_answer
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
@@ -50,6 +51,7 @@ from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
+from visp.entity.images import Policy
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.network import proxy_environment
 from visp.entity.relay import DOOR_NAME, DOOR_PORT
@@ -60,6 +62,7 @@ from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
 from visp.runtime import local
 from visp.runtime.base import PreparedCode
+from visp.runtime.images import ImageKinds
 from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
 from visp.store.cache import EntityCache
@@ -94,6 +97,7 @@ DRIVERS = {
     "landlock": "visp.container.landlock:LandlockDriver",
     "runsc": "visp.container.runsc:RunscDriver",
     "process": "visp.container.process:ProcessDriver",
+    "docker": "visp.container.docker:DockerDriver",
 }
 """`driver` → where its class is; a setting may name a `module:Class` of someone else's."""
 
@@ -299,8 +303,11 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             await neighbours.join(entities, identities, acks, fleet)
 
         async def boot() -> None:
+            finding_engine = asyncio.ensure_future(_find_engine(settings, shard.home_dir(data_dir, number), gated))
+            stack.callback(finding_engine.cancel)
             await _prepare_containers(settings, data_dir, gated, kinds)
             metrics.add(partial(ladder.families, ladder.standing(gated.driver)))
+            await finding_engine
             if number == shard.FIRST:
                 await _make_keys(identities, url)
             tasks.create_task(identities.watch(clock))
@@ -397,11 +404,13 @@ def make_driver(settings: Settings, data_dir: Path) -> Driver:
 class GatedMaker:
     """Makes guarded containers, once a driver was found fit: `driver` is the one that is in use, or being tried.
 
-    Where that one has no doors, the platform is called at its own address, and there is no proxy.
+    `images` is the driver of images, None while no engine was found. Where a driver has no doors, the platform is
+    called at its own address, and there is no proxy.
     """
 
     def __init__(self, driver: Driver, url: str) -> None:
         self.driver = driver
+        self.images = driver if driver.name == "docker" else None
         self._url = url
         self._is_fit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.name = driver.name
@@ -416,10 +425,13 @@ class GatedMaker:
 
     async def create(self, spec: ContainerSpec) -> Container:
         await asyncio.shield(self._is_fit)
-        if not self.driver.has_doors and API_HOST in spec.env:
+        driver = self.driver if spec.image is None else self.images
+        if driver is None:
+            raise StartFailed("there is no container engine")
+        if not driver.has_doors and API_HOST in spec.env:
             env = {name: value for name, value in spec.env.items() if name not in proxy_environment()}
             spec = msgspec.structs.replace(spec, env=env | {API_HOST: self._url})
-        return Guarded(await self.driver.create(spec))
+        return Guarded(await driver.create(spec))
 
     def admit(self, namespace: str) -> None:
         """As the driver: whether it has a container for code of this namespace."""
@@ -431,6 +443,8 @@ class GatedMaker:
     async def end(self) -> None:
         """Of every container."""
         await self.driver.close()
+        if self.images is not None and self.images is not self.driver:
+            await self.images.close()
 
     def close(self) -> None:
         """Whoever still waits is told that nothing will be made."""
@@ -499,6 +513,33 @@ async def _prepare_driver(settings: Settings, data_dir: Path, driver: Driver, ki
     )
 
 
+async def _find_engine(settings: Settings, data_dir: Path, gated: GatedMaker) -> None:
+    """Where a container engine answers, images run, beside what the driver runs.
+
+    Raises `StartFailed` where one must.
+    """
+    docker = settings.docker
+    if gated.images is not None or docker.mode == "off" or settings.driver not in {"auto", *DRIVERS}:
+        return
+    if docker.mode == "auto" and not may_answer(settings):
+        return
+    images: Driver | None = None
+    try:
+        images = await asyncio.to_thread(make_driver, msgspec.structs.replace(settings, driver="docker"), data_dir)
+        await images.start()
+        left = await images.reap()
+    except (CannotStart, StartFailed) as error:
+        if images is not None:
+            await images.close()
+        if docker.mode == "on":
+            raise
+        log.warning("docker.none", reason=str(error))
+        return
+    gated.images = images
+    if left:
+        log.warning("driver.reaped", containers=left, driver=images.name)
+
+
 async def _test_sandbox(
     settings: Settings, data_dir: Path, driver: SandboxDriver, kinds: Mapping[str, LocalKind]
 ) -> None:
@@ -563,7 +604,7 @@ async def _invoker(
                 entities=entities,
                 driver=maker,
                 connect=_connect,
-                kind_of=kinds.get,
+                kind_of=_kind_of(kinds, gated, manifest, settings),
                 prepare_code=prepare_code,
                 key_of=identities.key_of,
                 locks=locks,
@@ -598,6 +639,20 @@ async def _code_cache(
     )
     await code.sweep_leftovers()
     return code
+
+
+def _kind_of(
+    kinds: Mapping[str, LocalKind], gated: GatedMaker, manifest: Manifest, settings: Settings
+) -> Callable[[str], Kind | None]:
+    """The kinds of this machine, then, while there is an engine, those that run as images."""
+    docker = settings.docker
+    policy = Policy(
+        runtimes_registry=docker.runtimes_registry,
+        user_images_registry=docker.user_images_registry,
+        local_prefix=docker.local_image_prefix if docker.bypass_pull_for_local_images else None,
+    )
+    others = ImageKinds(manifest, policy, lambda: gated.images is not None)
+    return lambda name: kinds.get(name) or others.get(name)
 
 
 def _as_it_is(entities: EntityCache) -> Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]]:
@@ -662,7 +717,10 @@ def _connect(container: Container, kind: str, on_output: OnOutput) -> ActionClie
     if isinstance(wire, Pipes):
         descriptors = (wire.stdin, wire.replies, wire.stdout, wire.stderr)
         return PipeClient(loop, descriptors, on_output, family, RESULT_LIMIT_BYTES)
-    return HttpClient(loop, wire.host, wire.port, on_output, RESULT_LIMIT_BYTES)
+    client = HttpClient(loop, wire.host, wire.port, on_output, RESULT_LIMIT_BYTES, wire.connect)
+    if wire.follow is not None:
+        wire.follow(client.feed)
+    return client
 
 
 # ── the rest ────────────────────────────────────────────────────────────────────────────────────────────────────

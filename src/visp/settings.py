@@ -140,6 +140,43 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     at_once: Annotated[Positive, Meta(description="builds under way at once; others wait")] = 1
 
 
+class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[docker]`: containers of images, by a container engine on this machine."""
+
+    mode: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="images run where an engine answers (auto), must (on), or do not run (off)"),
+    ] = "auto"
+    host: Annotated[
+        str, Meta(description="URL of the engine; empty: DOCKER_HOST, else unix:///var/run/docker.sock")
+    ] = ""
+    runtime: Annotated[
+        str, Meta(description="the engine's runtime for containers, such as runsc; empty: its default")
+    ] = ""
+    hardened: Annotated[
+        bool,
+        Meta(description="images run read-only as uid 65534, without any capability; those that need more do not run"),
+    ] = False
+    layer_bytes: Annotated[
+        Count,
+        Meta(description="what a container may write, in bytes, where the engine's storage can bound it; 0: no bound"),
+    ] = 1 << 30
+    environment: Annotated[str, Meta(description="further variables of every image: `NAME=value NAME=value`")] = ""
+    extra_args: Annotated[
+        str,
+        Meta(description="further arguments of `docker run`, of a safe list: `ulimit=nofile=2048 shm-size=64m`"),
+    ] = ""
+    starts_at_once: Annotated[Positive, Meta(description="containers of images started at once; others wait")] = 8
+    start_timeout_s: Annotated[Seconds, Meta(description="a container that the engine has not started by then")] = 60.0
+    pull_timeout_s: Annotated[Seconds, Meta(description="an image that is not pulled by then")] = 600.0
+    runtimes_registry: Annotated[str, Meta(description="registry of the manifest's images that name none")] = ""
+    user_images_registry: Annotated[str, Meta(description="registry of users' images that name none")] = ""
+    bypass_pull_for_local_images: Annotated[
+        bool, Meta(description="images whose prefix is local_image_prefix are never pulled")
+    ] = False
+    local_image_prefix: Annotated[str, Meta(description="prefix of images that were made on this machine")] = ""
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[ledger]`: the log of accepted work and records."""
 
@@ -303,8 +340,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     driver: Annotated[
         str,
         Meta(
-            description="container driver: auto, fork, bwrap, nsjail, landlock, runsc, process (needs trust_all_code), "
-            "or module:Class"
+            description="container driver: auto, fork, bwrap, nsjail, landlock, runsc, docker, process (needs "
+            "trust_all_code), or module:Class"
         ),
     ] = "auto"
     trust_all_code: Annotated[
@@ -331,6 +368,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     container: Container = Container()
     runtimes: Runtimes = Runtimes()
     build: Build = Build()
+    docker: Docker = Docker()
     ledger: Ledger = Ledger()
     retention: Retention = Retention()
     waits: Waits = Waits()

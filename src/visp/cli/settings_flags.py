@@ -25,7 +25,7 @@ _OPTIONS = (
     click.option(
         "--driver",
         metavar="NAME",
-        help="Where actions run: auto, fork, bwrap, nsjail, landlock, runsc, process or module:Class.",
+        help="Where actions run: auto, fork, bwrap, nsjail, landlock, runsc, docker, process or module:Class.",
     ),
     click.option(
         "--i-trust-all-code",

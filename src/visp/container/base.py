@@ -9,13 +9,16 @@ container's `destroy` may be called at any time after `create` returned, `pause`
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from visp.entity.images import Wanted
+
 if TYPE_CHECKING:
     import asyncio
-    import socket
     from collections.abc import Sequence
 
 
@@ -62,7 +65,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     code_folder: str | None = None
     template: Template | None = None
     root: str | None = None
-    image: str | None = None
+    image: Wanted | None = None
     scratch_bytes: int | None = None
     reserve_mb: int = 0
 
@@ -80,10 +83,16 @@ class Pipes(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """How a container that speaks HTTP (`/init`, `/run`) is reached."""
+    """How a container that speaks HTTP (`/init`, `/run`) is reached.
+
+    `connect` makes a connection where the address is one of the container's own network; it raises `OSError`. `follow`
+    has what it prints handed over, from its start and as it is taken: 0 or 1 for the stream, and bytes.
+    """
 
     host: str
     port: int
+    connect: Callable[[], Awaitable[socket.socket]] | None = None
+    follow: Callable[[Callable[[int, bytes], None]], None] | None = None
 
 
 class Exit(msgspec.Struct, frozen=True):

@@ -193,3 +193,43 @@ def _one_of(values: tuple[int, ...], yes: int, no: int) -> list[bytes]:
     """One verdict when what is loaded is among the values, else the other."""
     tests = [_step(_EQUAL, value, len(values) - index, 0) for index, value in enumerate(values)]
     return [step for test in tests for step in test] + _give(no) + _give(yes)
+
+
+# ── the same for container engines, which compile it by themselves ──────────────────────────────────────────────
+
+_DENIED_BY_NAME: Final = (
+    "acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig "
+    "fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp "
+    "kexec_file_load kexec_load keyctl lookup_dcookie mbind memfd_secret migrate_pages modify_ldt mount mount_setattr "
+    "move_mount move_pages name_to_handle_at open_by_handle_at open_tree perf_event_open personality pidfd_getfd "
+    "pivot_root process_vm_readv process_vm_writev ptrace quotactl quotactl_fd reboot request_key set_mempolicy "
+    "setdomainname sethostname setns settimeofday swapoff swapon syslog umount umount2 unshare userfaultfd vmsplice"
+)
+_ENGINE_ARCHITECTURES: Final = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+
+
+def profile(machine: str | None = None) -> str:
+    """The filter as `docker run --security-opt seccomp=` takes it; raises `LookupError` for another machine."""
+    refused = _rule(_DENIED_BY_NAME.split(), errno.EPERM)
+    rules = [refused, _rule(["clone3"], errno.ENOSYS)]
+    bits = [1 << place for place in range(32) if 1 << place & _NEW_NAMESPACES]
+    rules += [_rule(["clone"], errno.EPERM, _when(0, bit, "MASKED_EQ", bit)) for bit in bits]
+    others = [family for family in range(max(_FAMILIES)) if family not in _FAMILIES]
+    rules += [_rule(["socket"], errno.EAFNOSUPPORT, _when(0, family, "EQ")) for family in others]
+    rules.append(_rule(["socket"], errno.EAFNOSUPPORT, _when(0, max(_FAMILIES), "GT")))
+    rules += [_rule(["ioctl"], errno.EPERM, _when(1, request, "EQ")) for request in _INJECTIONS]
+    return msgspec.json.encode(
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": [_ENGINE_ARCHITECTURES[machine or platform.machine()]],
+            "syscalls": rules,
+        }
+    ).decode()
+
+
+def _rule(names: list[str], number: int, *conditions: dict[str, object]) -> dict[str, object]:
+    return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": number, "args": list(conditions)}
+
+
+def _when(index: int, value: int, comparison: str, second: int = 0) -> dict[str, object]:
+    return {"index": index, "value": value, "valueTwo": second, "op": f"SCMP_CMP_{comparison}"}

@@ -80,6 +80,8 @@ EXIT_GRACE_S = 0.25
 """How long to wait for the kernel's word on why a container ended."""
 LOGS_S = 10.0
 """How long after the reply the rest of an image's logs is waited for."""
+LATE_LOGS_S = 0.05
+"""The same where no end of them is marked: they have as long a way as the reply."""
 
 
 class Invoker:
@@ -317,11 +319,15 @@ class Invoker:
             image=command.image,
             reserve_mb=command.reserve_mb,
         )
+        limit_s: float | None = self._settings.pool.start_timeout_s
+        if command.image is not None:  # it may have to be pulled: its driver bounds that, and how many at once
+            limit_s = None
+            self.pool.launched(slot)
         try:
-            async with asyncio.timeout(self._settings.pool.start_timeout_s):
+            async with asyncio.timeout(limit_s):
                 container = await self._driver.create(spec)
         except TimeoutError:
-            raise StartFailed(f"no container within {self._settings.pool.start_timeout_s} s") from None
+            raise StartFailed(f"no container within {limit_s} s") from None
         slot.container = container
         if slot.state in (State.REMOVING, State.GONE):
             await container.destroy()
@@ -622,7 +628,7 @@ class Invoker:
 
     async def _end_gone(self, slot: Slot, job: Job, gone: Gone) -> None:
         outcome = await self._outcome_of_gone(slot, job, gone, is_init=False)
-        if job in slot.jobs:
+        if job in slot.jobs and job.message.id in self._jobs:  # its time was over meanwhile, else
             self._end_run(slot, job, outcome)
 
     async def _outcome_of_gone(self, slot: Slot, job: Job, gone: Gone, *, is_init: bool) -> Outcome:
@@ -650,10 +656,12 @@ class Invoker:
         assert slot.client is not None
         assert slot.logs is not None
         service_s = None if job.run_s is None else now_s - job.run_s
-        if not slot.client.drain() and outcome.is_kept:
+        if not slot.client.drain():
             phases = self._record(job, outcome, (), duration_ms, is_timeout=is_timeout, has_all_logs=False)
             job.run_s = None  # there is an answer: the deadline is over
-            self._tasks.create_task(self._end_logs(slot, job, outcome, service_s, phases))
+            slot.client.cancel()  # and what came now would be another
+            may_serve = outcome.is_kept and not is_init
+            self._tasks.create_task(self._end_logs(slot, job, outcome, service_s, phases, may_serve=may_serve))
             return
         logs = slot.logs.end(outcome, job.printed)
         job.logs_s = self._clock.monotonic_s()
@@ -663,22 +671,30 @@ class Invoker:
             self.pool.failed(slot, job)
         self._record(job, outcome, logs, duration_ms, is_timeout=is_timeout)
 
-    async def _end_logs(self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None, phases: Phases) -> None:
-        """Waits for the rest of the logs, which come beside the answer; until then the container is not free."""
+    async def _end_logs(
+        self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None, phases: Phases, *, may_serve: bool
+    ) -> None:
+        """Waits for the rest of the logs, which come beside the answer; until then the container is not free.
+
+        Of what may have no sentinels, a failure too, for what is on its way: that much is complete.
+        """
         assert slot.logs is not None
         assert slot.container is not None
         assert job.answered_s is not None
         assert phases.answered is not None
         complete: asyncio.Future[None] = self._loop.create_future()
         slot.logs.when_complete(lambda: complete.set_result(None))
-        patience = asyncio.ensure_future(self._clock.sleep(LOGS_S))
+        kind = self._kind_of(slot.kind)
+        is_waited_for = outcome.is_kept and kind is not None and kind.is_sentinelled
+        patience = asyncio.ensure_future(self._clock.sleep(LOGS_S if is_waited_for else LATE_LOGS_S))
         awaited: list[asyncio.Future[Any]] = [complete, patience, slot.container.exited]
         await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         patience.cancel()
-        logs = slot.logs.end(outcome, is_complete=complete.done())
+        is_complete = complete.done() or not is_waited_for
+        logs = slot.logs.end(outcome, is_complete=is_complete)
         took_us = int((self._clock.monotonic_s() - job.answered_s) * 1e6)
         self._meter.record_late_logs(took_us)
-        if complete.done():
+        if is_complete and may_serve and not slot.container.exited.done():
             self.pool.finished(slot, job, service_s)
         else:
             self.pool.failed(slot, job)

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from visp.entity.images import Wanted
+
 STDOUT, STDERR = 0, 1
 
 CONCURRENT = b'"concurrent":true'
@@ -159,7 +161,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     mounts: tuple[tuple[str, str], ...] = ()
     template: str | None = None
-    image: str | None = None
+    image: Wanted | None = None
     root: str | None = None
     reserve_mb: int = 0
 
@@ -210,6 +212,11 @@ class Kind(Protocol):
     @property
     def rests(self) -> bool:
         """Whether its launcher knows what `ActionClient.rest` says."""
+        ...
+
+    @property
+    def is_sentinelled(self) -> bool:
+        """Of an image: whether the end of each activation's output is marked, and so waited for."""
         ...
 
     def command(self, memory_mb: int) -> Command:

@@ -11,14 +11,15 @@ import contextlib
 import fcntl
 import os
 import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from visp.runtime import actionloop, http
 from visp.runtime.base import STDERR, STDOUT, Gone, Reply
 from visp.runtime.lanes import PipeLanes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Awaitable, Callable
 
     from visp.runtime.base import Lanes, OnOutput, OnPart, OnPrint, Then
 
@@ -289,9 +290,18 @@ class HttpClient:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, host: str, port: int, on_output: OnOutput, result_limit_bytes: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        host: str,
+        port: int,
+        on_output: OnOutput,
+        result_limit_bytes: int,
+        connect: Callable[[], Awaitable[socket.socket]] | None = None,
     ) -> None:
+        """`connect`: how a connection is made, if `host` is not an address of this machine's network."""
         self._loop = loop
+        self._connect = connect
+        self._is_gone = False
         self._host = host
         self._port = port
         self._on_output = on_output
@@ -330,6 +340,7 @@ class HttpClient:
             self._task.cancel()
 
     def give_up(self) -> None:
+        self._is_gone = True
         if self._then is not None:
             self._settle(self._then, Gone())
 
@@ -350,22 +361,35 @@ class HttpClient:
     def _call(self, path: str, payload: bytes, then: Then, *, retry: bool) -> None:
         """Connects first. The task is this client's own and ends with it."""
         self._then = then
+        if self._is_gone:  # an image that ends at once, before it was asked
+            self._loop.call_soon(self._settle, then, Gone())
+            return
         self._task = self._loop.create_task(self._connect_and_call(path, payload, then, retry=retry))
 
     async def _connect_and_call(self, path: str, payload: bytes, then: Then, *, retry: bool) -> None:
-        while True:
+        while not self._is_gone:
             try:
-                _, self._wire = await self._loop.create_connection(
-                    lambda: _HttpWire(self._limit_bytes), self._host, self._port
-                )
+                self._wire = await self._open_wire()
                 break
             except OSError:
                 if not retry:
                     self._settle(then, Gone(was_sent=False))
                     return
                 await asyncio.sleep(CONNECT_EVERY_S)
+        else:
+            return
         request = http.render(path, self._host, self._port, payload)
         self._wire.request(request, lambda reply: self._settle(then, reply))
+
+    async def _open_wire(self) -> _HttpWire:
+        def make() -> _HttpWire:
+            return _HttpWire(self._limit_bytes)
+
+        if self._connect is None:
+            _, wire = await self._loop.create_connection(make, self._host, self._port)
+        else:
+            _, wire = await self._loop.create_connection(make, sock=await self._connect())
+        return wire
 
     def _settle(self, then: Then, reply: Reply | Gone) -> None:
         if self._then is then:
@@ -383,8 +407,7 @@ class _HttpWire(asyncio.Protocol):
         self.is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by name
         self.is_open = True
 
     def request(self, data: bytes, then: Callable[[Reply | Gone], None]) -> None:

@@ -67,6 +67,10 @@ class LocalKind(msgspec.Struct, frozen=True):
     def rests(self) -> bool:
         return self.runtime.rests
 
+    @property
+    def is_sentinelled(self) -> bool:
+        return True
+
     def command(self, memory_mb: int) -> Command:
         """What is started for it in a container with this much memory."""
         inside = f"{_INSIDE}/" + self.runtime.launcher.replace("/", "-")

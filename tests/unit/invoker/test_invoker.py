@@ -26,7 +26,7 @@ from visp.entity.locking import Locks
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
-from visp.invoker.invoker import LOGS_S, PING_S, TRIES, Invoker
+from visp.invoker.invoker import LATE_LOGS_S, LOGS_S, PING_S, TRIES, Invoker
 from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
 from visp.invoker.meter import COLD_STARTS, OUTCOMES
@@ -90,6 +90,7 @@ class Kind:
 
     def __init__(self, *, is_concurrent: bool = False) -> None:
         self.is_concurrent = is_concurrent
+        self.is_sentinelled = True
 
     def command(self, memory_mb: int) -> Command:
         return Command(argv=("/usr/bin/launcher",), env={"A": "1"}, mounts=(("/host/launcher", "/visp/launcher"),))
@@ -953,13 +954,22 @@ async def test_logs_that_never_end_cost_the_container_and_not_the_record(
     assert images.containers == {}
 
 
-async def test_after_a_developer_error_logs_are_not_waited_for(image_plane: Plane, images: Images) -> None:
+async def test_after_a_developer_error_only_what_is_on_its_way_is_waited_for(
+    image_plane: Plane, images: Images, clock: ManualClock
+) -> None:
     images.on_run = lambda _, __: HttpAct(status=502, body=b'{"error":"why"}', stdout=b"early\n", stderr=b"")
     await image_plane.add()
-    record = await image_plane.run()
+    id = image_plane.send()
+    await image_plane.result(id)
+    await image_plane.settle()
+    clock.advance(LATE_LOGS_S)
+    record = await image_plane.ended(id)
     assert error_of(record) == (Status.DEVELOPER_ERROR, {"error": "why"})
     assert record.logs[0].endswith("stdout: early")
+    assert not any("collecting your logs" in line for line in record.logs)
     assert record.has_all_logs
+    await image_plane.settle()
+    assert images.containers == {}
 
 
 async def test_a_container_that_is_shutting_down_loses_its_run_to_another(image_plane: Plane, images: Images) -> None:

@@ -465,3 +465,39 @@ async def test_an_images_output_is_handed_on_until_the_end() -> None:
     client.close()
     client.feed(STDERR, b"late\n")
     assert output == [(STDOUT, b"one\n")]
+
+
+async def test_a_connection_is_made_where_the_image_is() -> None:
+    image = Image(answering(ok(b'{"ok":1}')))
+    await image.start()
+    made: list[socket.socket] = []
+
+    async def connect() -> socket.socket:
+        if not made:
+            made.append(socket.socket())
+            raise ConnectionRefusedError  # it does not listen yet
+        sock = socket.socket()
+        sock.setblocking(False)
+        made.append(sock)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", image.port))
+        return sock
+
+    client = HttpClient(asyncio.get_running_loop(), "127.0.0.1", 1, lambda *_: None, LIMIT, connect)
+    answers = Answers()
+    client.init(b"{}", answers.then)
+    assert await answers.next() == Reply(200, b'{"ok":1}', 8)
+    assert len(made) == 2
+    client.close()
+    made[0].close()
+    await turns()
+    await image.stop()
+    await turns()
+
+
+async def test_an_image_that_ended_before_it_was_asked_is_not_waited_for() -> None:
+    client = HttpClient(asyncio.get_running_loop(), "127.0.0.1", free_port(), lambda *_: None, LIMIT)
+    answers = Answers()
+    client.give_up()
+    client.init(b"{}", answers.then)
+    assert await answers.next() == Gone()
+    client.close()
