@@ -12,6 +12,7 @@ from visp.telemetry.metrics import Family
 if TYPE_CHECKING:
     from visp.container.base import Driver
 
+DRIVER_INFO = "visp_driver_info"
 FIRST = "fork"
 _BELOW = {"fork": "bwrap", "bwrap": "nsjail", "nsjail": "landlock"}
 
@@ -49,7 +50,7 @@ def families(known: Standing) -> list[Family]:
     """For a scrape."""
     return [
         Family(
-            "visp_driver_info",
+            DRIVER_INFO,
             "The container driver in use, what bounds its containers, and what it lacks",
             "gauge",
             {(known.driver, known.limits, "; ".join(known.missing)): 1},

@@ -134,6 +134,13 @@ class LandlockDriver(SandboxDriver):
         """TCP that may be reached: a rule names ports, not addresses."""
         return (self.settings.port,) if self.settings.port else ()
 
+    def rlimits(self, place: Place, scratch_bytes: int | None = None) -> dict[str, int]:
+        """Where all have the server's own uid the kernel counts what that user runs elsewhere, too."""
+        limits = super().rlimits(place, scratch_bytes)
+        if place.uid is None:
+            limits["nproc"] += watch.tasks_of(os.geteuid())
+        return limits
+
     def code_at(self, code: Path) -> str:
         return str(code)
 

@@ -71,6 +71,16 @@ def end_of_uid(uid: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def tasks_of(uid: int) -> int:
+    """How many threads a user runs now."""
+    count = 0
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _owner(entry) == uid:
+            with contextlib.suppress(OSError):
+                count += len(os.listdir(f"/proc/{entry}/task"))
+    return count
+
+
 def _owner(pid: str) -> int | None:
     try:
         return os.stat(f"/proc/{pid}").st_uid
