@@ -63,6 +63,10 @@ class BadRequest(RequestError):
     """A request that is understood and wrong."""
 
 
+class BuildRefused(BadRequest):
+    """Code that cannot be built: the sentence is the compiler's."""
+
+
 class CircularBinding(RequestError):
     status = 422
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shlex
 import socket
 import sys
 import time
@@ -206,6 +207,21 @@ def read_network(settings: Settings) -> tuple[Policy, tuple[Opening, ...]]:
         return policy, parse_openings(settings.network.openings)
     except ValueError as error:
         raise CannotStart(f"setting network.{name} cannot be used: {error}") from None
+
+
+def read_build_environment(settings: Settings) -> dict[str, str]:
+    """Variables of every build, as the setting has them; raises `CannotStart`."""
+    given = {"VISP_FROM_SOURCE": "1"} if settings.build.from_source else {}
+    try:
+        words = shlex.split(settings.build.environment)
+    except ValueError as error:
+        raise CannotStart(f"setting build.environment cannot be used: {error}") from None
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (equals and name.isascii() and name.isidentifier()):  # the word itself may be a secret
+            raise CannotStart("setting build.environment cannot be used: it is NAME=value, with blanks between")
+        given[name] = value
+    return given
 
 
 def read_secret(settings: Settings, data_dir: Path) -> bytes:

@@ -33,6 +33,7 @@ from visp.container.engine import may_answer
 from visp.container.guard import Guarded
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
+from visp.controller.builds import Builds
 from visp.controller.composites import Composites
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
@@ -61,7 +62,7 @@ from visp.errors import StartFailed
 from visp.invoker.prewarm import Cell, Wanted
 from visp.premises import CannotStart
 from visp.runtime import local
-from visp.runtime.base import PreparedCode
+from visp.runtime.base import PreparedCode, Takes
 from visp.runtime.images import ImageKinds
 from visp.runtime.local import LocalKind
 from visp.scheduler.fleet import Fleet
@@ -78,9 +79,11 @@ if TYPE_CHECKING:
     from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
     from visp.container.local import LocalDriver
     from visp.container.sandbox import SandboxDriver
-    from visp.entity.execs import BlackboxExec, CodeExec
+    from visp.entity.execs import BlackboxExec, CodeExec, Exec
     from visp.entity.locking import Locks
     from visp.entity.runtime_manifest import Manifest
+    from visp.invoker import building
+    from visp.invoker.builder import Prepare
     from visp.invoker.code import CodeCache
     from visp.invoker.invoker import Invoker
     from visp.neighbours import Neighbours
@@ -247,6 +250,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             entities=entities,
             crud=crud,
             resolver=resolver,
+            builds=Builds(bus=bus, is_built=partial(_is_built, kinds), limit=settings.build.waiting),
             packages=Packages(entities=entities, crud=crud, locks=locks, clock=clock),
             invoke=invoke,
             fire=fire,
@@ -279,6 +283,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
                 identities,
                 locks,
                 doors,
+                metrics,
             )
         )
         ground.ask(invoker.has)
@@ -582,20 +587,26 @@ async def _invoker(
     identities: Identities,
     locks: Locks,
     doors: Doors,
+    metrics: Registry,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
+    from visp.invoker import building
+    from visp.invoker.builder import Builder
     from visp.invoker.holding import HoldingMaker
     from visp.invoker.invoker import Invoker
 
     async with contextlib.AsyncExitStack() as stack:
-        prepare_code: Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]]
+        prepare_code: Prepare
         maker: Maker
         if isinstance(driver, LocalDriver):
-            code = await _code_cache(entities, driver, gated, kinds, settings)
+            builds = building.Builds(settings.build)
+            code = await _code_cache(entities, driver, gated, kinds, settings, builds, doors)
             stack.push_async_callback(code.close)
+            metrics.add(builds.measured)
             prepare_code, maker = code.prepare, HoldingMaker(gated, code)
         else:  # images unpack by themselves
             prepare_code, maker = _as_it_is(entities), gated
+        stack.push_async_callback(Builder(bus=bus, kind_of=kinds.get, prepare=prepare_code).close)
         yield await stack.enter_async_context(
             Invoker(
                 id=number,
@@ -627,6 +638,8 @@ async def _code_cache(
     gated: GatedMaker,
     kinds: Mapping[str, LocalKind],
     settings: Settings,
+    builds: building.Builds,
+    doors: Doors,
 ) -> CodeCache:
     """Where code is unpacked for the driver's containers."""
     from visp.invoker.code import CodeCache, unpack_command
@@ -634,8 +647,15 @@ async def _code_cache(
     python = system_python(kinds)
     program = await asyncio.to_thread(driver.cells.install, "unpack.py", local.read_program("unpack.py"))
     command = None if python is None else unpack_command(python, program)
+    own = premises.read_build_environment(settings)
     code = CodeCache(
-        text_of=entities.code, driver=gated, folder=driver.cells.code, command=command, limits=settings.build
+        text_of=entities.code,
+        driver=gated,
+        folder=driver.cells.code,
+        command=command,
+        builds=builds,
+        environment=lambda: (proxy_environment() if gated.driver.has_doors else {}) | own,
+        opened=lambda container, namespace: doors.open(container.doors, container.exited, lambda: namespace),
     )
     await code.sweep_leftovers()
     return code
@@ -655,8 +675,18 @@ def _kind_of(
     return lambda name: kinds.get(name) or others.get(name)
 
 
-def _as_it_is(entities: EntityCache) -> Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]]:
-    async def prepare(exec: CodeExec | BlackboxExec, kind: Kind) -> PreparedCode:
+def _is_built(kinds: Mapping[str, LocalKind], exec: Exec) -> bool:
+    """Whether there may be something to build of this code, before it can run."""
+    kind = None if exec.code is None else kinds.get(exec.kind)
+    if kind is None or kind.recipe is None or exec.code is None:
+        return False
+    return exec.code.is_binary or kind.takes is Takes.PROGRAM
+
+
+def _as_it_is(entities: EntityCache) -> Prepare:
+    async def prepare(
+        exec: CodeExec | BlackboxExec, kind: Kind, namespace: str = "", hear: object = None
+    ) -> PreparedCode:
         return PreparedCode(text=None if exec.code is None else await entities.code(exec.code))
 
     return prepare

@@ -137,7 +137,24 @@ class Build(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     scratch_bytes: Annotated[Positive, Meta(description="what a build may write, in bytes")] = 1 << 30
     files: Annotated[Positive, Meta(description="files and folders of what a build makes")] = 60_000
     bytes: Annotated[Positive, Meta(description="size of what a build makes, in bytes")] = 512 * 1024 * 1024
-    at_once: Annotated[Positive, Meta(description="builds under way at once; others wait")] = 1
+    at_once: Annotated[
+        Positive, Meta(description="builds under way at once; others wait, and namespaces take turns")
+    ] = 1
+    waiting: Annotated[
+        Positive,
+        Meta(description="builds of a namespace under way or waiting at once; one more with `?build=wait` is 429"),
+    ] = 16
+    from_source: Annotated[
+        bool, Meta(description="builds Python packages that have no wheel: their authors' code then runs in the build")
+    ] = False
+    environment: Annotated[
+        str,
+        Meta(
+            description="variables of every build, as `NAME=value` with blanks between: registries, mirrors and their "
+            "keys, which any action's author can read",
+            extra={"is_secret": True},
+        ),
+    ] = ""
 
 
 class Docker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

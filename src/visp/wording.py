@@ -491,6 +491,48 @@ def code_needs_memory(limit_mb: int) -> str:
     return f"The action's code needs more than {limit_mb} MB of memory to be unpacked."
 
 
+# ── builds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+BUILD_NOT_BEGUN = "The action's code cannot be built now."
+BUILD_CUT_SHORT = "The action's code was not built: the server ends."
+SAID_LETTERS = 2000
+
+
+def build_overdue(limit_s: float) -> str:
+    return (
+        f"Building the action's code took more than {limit_s:g} s: make it smaller, or ask the operator to raise "
+        "[build] timeout_s."
+    )
+
+
+def build_needs_memory(limit_mb: int) -> str:
+    return (
+        f"Building the action's code needs more than {limit_mb} MB of memory: make it smaller, or ask the operator to "
+        "raise [build] memory_mb."
+    )
+
+
+def build_too_large(limit_bytes: int, limit_files: int) -> str:
+    return (
+        f"What was built of the action's code is larger than {limit_bytes} bytes or {limit_files} files: make it "
+        "smaller, or ask the operator to raise [build] bytes or [build] files."
+    )
+
+
+def build_broke(said: str) -> str:
+    return f"Building the action's code ended without a result.\n{said}".strip()
+
+
+def too_many_builds(limit: int) -> str:
+    return (
+        f"{limit} actions of the namespace are being built: put this one later, or ask the operator to raise "
+        "[build] waiting."
+    )
+
+
+def bad_build(word: str) -> str:
+    return f"'{word}' is not 'wait', the one way there is to ask for a build"
+
+
 def bad_retry(reason: str) -> str:
     return (
         "The annotation 'retry' must be an object like "

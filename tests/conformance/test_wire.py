@@ -17,6 +17,7 @@ from visp import premises, roles
 from visp.container.base import ContainerSpec, Mount, Pipes
 from visp.container.local import LocalDriver
 from visp.entity.execs import BlackboxExec, Code, CodeExec
+from visp.invoker.building import Builds
 from visp.invoker.code import CodeCache, unpack_command
 from visp.runtime import local
 from visp.runtime.base import Gone, Reply
@@ -63,7 +64,7 @@ async def test_a_second_init_changes_nothing(place: Place, folder: Path) -> None
         driver=driver,
         folder=driver.cells.code,
         command=unpack_command(python, program),
-        limits=settings.build,
+        builds=Builds(settings.build),
     )
     await driver.start()
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.api import deferred, events, queries
+from visp.api import deferred, events, progress, queries
 from visp.api.errors import JSON, HttpAnswer, json_answer
 from visp.api.streaming import streamed
 from visp.controller.invoke import Invocation
@@ -75,16 +75,27 @@ async def get_action(call: Call) -> HttpAnswer:
     return json_answer(shown)
 
 
-async def put_action(call: Call) -> HttpAnswer:
+async def put_action(call: Call) -> HttpAnswer | EventStream:
+    """With `build=wait` its code is built before it is stored; as lines of JSON, what that prints comes first."""
     name = call.name()
     check_owner(call.identity, name.namespace, name.id)
     if name.package is not None:
         await call.services.packages.check_open(package_of(name))
     body = await call.body()
     overwrite = queries.boolean(call.query, "overwrite")
-    crud = call.services.crud
-    action = await crud.put_action(call.identity, name, body, overwrite=overwrite)
-    return json_answer(actions.render(action, await crud.code_of(action)))
+    is_awaited = queries.is_build_awaited(call.query)
+    crud, builds, namespace = call.services.crud, call.services.builds, call.identity.namespace
+
+    async def put(hear: Callable[[str], None] | None) -> HttpAnswer:
+        build = (lambda exec: builds.run(namespace, exec, hear)) if is_awaited else None
+        action = await crud.put_action(call.identity, name, body, overwrite=overwrite, build=build)
+        if not is_awaited:
+            builds.begin(namespace, action.exec)
+        return json_answer(actions.render(action, await crud.code_of(action)))
+
+    if is_awaited and events.is_asked_for(call.request.headers.get("accept"), progress.MEDIA_TYPE):
+        return progress.stream(call, put)
+    return await put(None)
 
 
 async def delete_action(call: Call) -> HttpAnswer:

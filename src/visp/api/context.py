@@ -12,6 +12,7 @@ from visp.api.errors import JSON
 from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
+from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
@@ -47,6 +48,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     entities: EntityCache
     crud: Crud
     resolver: Resolver
+    builds: Builds
     packages: Packages
     invoke: Invoke
     fire: Fire

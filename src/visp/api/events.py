@@ -27,11 +27,22 @@ HEARTBEAT = b":\n\n"
 
 
 class EventStream:
-    """An answer of events, each as `event` makes it. `close` is called once, also when nothing was sent."""
+    """An answer of events, each as `event` makes it, or of another type. `close` is called once, also when nothing was
+    sent; `greeting` comes first.
+    """
 
-    def __init__(self, events: AsyncGenerator[bytes, None], close: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        close: Callable[[], Awaitable[None]] | None = None,
+        *,
+        media_type: str = MEDIA_TYPE,
+        greeting: bytes = GREETING,
+    ) -> None:
         self.events = events
         self.close = close
+        self.media_type = media_type
+        self.greeting = greeting
 
 
 def event(name: str, data: bytes, id: str | None = None) -> bytes:
@@ -41,9 +52,9 @@ def event(name: str, data: bytes, id: str | None = None) -> bytes:
     return b"%bevent: %b\n%b\n" % (head, name.encode(), b"".join(lines))
 
 
-def is_asked_for(accept: str | None) -> bool:
-    """Whether `Accept` names the type of event streams itself: ranges that include it ask for what there always was."""
-    return any(part.partition(";")[0].strip().lower() == MEDIA_TYPE for part in (accept or "").split(","))
+def is_asked_for(accept: str | None, media_type: str = MEDIA_TYPE) -> bool:
+    """Whether `Accept` names the type of a stream itself: ranges that include it ask for what there always was."""
+    return any(part.partition(";")[0].strip().lower() == media_type for part in (accept or "").split(","))
 
 
 async def until_gone(receive: Receive) -> None:
@@ -70,12 +81,13 @@ async def respond(stream: EventStream, id: str, receive: Receive, send: Send) ->
 
 
 async def _send_all(stream: EventStream, id: str, send: Send) -> None:
-    headers = HttpAnswer(200, content_type=MEDIA_TYPE, headers=(("Cache-Control", "no-store"),)).all_headers(id)
+    headers = HttpAnswer(200, content_type=stream.media_type, headers=(("Cache-Control", "no-store"),)).all_headers(id)
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     await send({"type": "http.response.start", "status": 200, "headers": encoded})
     with contextlib.suppress(TimeoutError):
         async with contextlib.aclosing(stream.events) as events:
-            await _send(send, GREETING)
+            if stream.greeting:
+                await _send(send, stream.greeting)
             async for chunk in events:
                 await _send(send, chunk)
         await _send(send, b"", is_last=True)

@@ -123,6 +123,11 @@ _PAGE = (
     _flag("count", "only how many there are: `{collection: number}`"),
 )
 _OVERWRITE = _flag("overwrite", "whether one that exists may be changed")
+_BUILD = Parameter(
+    "build",
+    {"type": "string", "enum": ["wait"]},
+    "`wait`: the code is built first, and nothing is stored if that fails",
+)
 _PHASES = _flag("phases", "adds the annotation `visp`: when each phase was reached, in microseconds")
 _WAIT = Parameter(
     "wait",
@@ -232,10 +237,12 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     actions.put_action: Operation(
         tag="Actions",
         summary="Creates or changes an action",
-        parameters=(_OVERWRITE,),
+        description="Where code has to be built, that begins when it is stored; with `build=wait` it comes before, and"
+        ' as `application/x-ndjson` the answer says how it goes on: `{"progress"}`, last `{"status", "body"}`.',
+        parameters=(_OVERWRITE, _BUILD),
         body=schemas.ActionPut,
         answers=_entity(schemas.Action, "The action as it is stored."),
-        refusals=(*_PUT, *_BOUND),
+        refusals=(*_CHARGED, *_BOUND),
     ),
     actions.invoke_action: Operation(
         tag="Actions",

@@ -124,6 +124,14 @@ def due_ms(query: Mapping[str, str], now_ms: int) -> int | None:
     return number
 
 
+def is_build_awaited(query: Mapping[str, str]) -> bool:
+    """`build=wait` of a PUT; raises `BadQuery` for any other word."""
+    word = query.get("build", "")
+    if word and word != "wait":
+        raise BadQuery("build", wording.bad_build(word[:100]))
+    return bool(word)
+
+
 def wait_s(query: Mapping[str, str], maximum_s: float) -> float | None:
     """`wait` for a record: seconds, of which no more than the longest wait are taken; raises `BadQuery`."""
     text = query.get("wait")

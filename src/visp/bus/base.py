@@ -17,6 +17,8 @@ PINGS = "pings"
 ENTITIES = "entities"
 LATER = "later"
 """What is due at a time of its own."""
+BUILDS, BUILT = "builds", "built"
+"""Code that is to be built, and what is heard of that: both stay in the shard that took the code."""
 
 
 def invoker_topic(invoker: int) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from visp.entity.activation import ActivationHead
+from visp.entity.execs import BlackboxExec, CodeExec
 from visp.entity.follow import Follow
 from visp.entity.hook import Hook
 from visp.entity.keeping import Keep
@@ -204,24 +205,56 @@ class Provide(msgspec.Struct, frozen=True, array_like=True):
     run: ActivationMessage | None = None
 
 
+class BuildMessage(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Make this code ready for its first container; large code is in the store already.
+
+    `id` is the sender's word for it. `is_heard`: somebody waits, and is told how it goes on.
+    """
+
+    id: int
+    namespace: str
+    exec: CodeExec | BlackboxExec
+    is_heard: bool
+
+
+class BuildProgress(msgspec.Struct, frozen=True, array_like=True):
+    """A line that a build's programs printed."""
+
+    id: int
+    line: str
+
+
+class BuildResult(msgspec.Struct, frozen=True, array_like=True):
+    """The code is ready; or why it is not: `refusal` is for its developer, `failure` is the platform's."""
+
+    id: int
+    refusal: str | None = None
+    failure: str | None = None
+
+
 Message = (
-    ActivationMessage | ResultAck | CompletionAck | Detached | Ping | EntityChanged | Deferred | Provide | Part | Credit
+    ActivationMessage
+    | ResultAck
+    | CompletionAck
+    | Detached
+    | Ping
+    | EntityChanged
+    | Deferred
+    | Provide
+    | Part
+    | Credit
+    | BuildMessage
+    | BuildProgress
+    | BuildResult
 )
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ActivationMessage)
 
 _KINDS: Final = (
-    ActivationMessage,
-    ResultAck,
-    CompletionAck,
-    Detached,
-    Ping,
-    EntityChanged,
-    Deferred,
-    Provide,
-    Part,
-    Credit,
+    *(ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred, Provide),
+    *(Part, Credit),
+    *(BuildMessage, BuildProgress, BuildResult),
 )
 _TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from visp.cli import artifact as artifacts
+from visp.cli import building, listing, output, pairs, saving
 from visp.cli import invoke as invoking
-from visp.cli import listing, output, pairs, saving
 from visp.cli import wait as waiting
 from visp.cli.command import ApiGroup
 from visp.cli.exits import CommandError, misuse, unable
@@ -70,6 +70,12 @@ def _made_of(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--web-secure", metavar="SECRET", help="Ask web callers for SECRET; true: make one, false: no longer."
             ),
+            click.option(
+                "--no-build-wait",
+                "is_build_left",
+                is_flag=True,
+                help="Do not wait until its code is compiled, or what it depends on is there.",
+            ),
         )
     ):
         command = option(command)
@@ -98,7 +104,7 @@ def create(session: Session, /, name: str, **given: Any) -> None:
         document = _document(session, given)
         if "exec" not in document:
             raise misuse("an action needs an ARTIFACT: a file, a .zip archive or a folder")
-        _put(session, entity, document, overwrite=False)
+        _put(session, entity, document, overwrite=False, is_awaited=not given["is_build_left"])
     output.ok(f"created action {_short(entity)}")
 
 
@@ -124,7 +130,7 @@ def update(session: Session, /, name: str, deleted: tuple[str, ...], **given: An
         gone = [*deleted, *([WEB_SECRET] if _is_off(given["web_secure"]) else [])]
         if gone:
             document["delAnnotations"] = gone
-        _put(session, entity, document, overwrite=True)
+        _put(session, entity, document, overwrite=True, is_awaited=not given["is_build_left"])
     output.ok(f"updated action {_short(entity)}")
 
 
@@ -354,8 +360,14 @@ def _is_off(secret: str | None) -> bool:
     return secret is not None and secret.lower() == "false"
 
 
-def _put(session: Session, entity: FullyQualifiedName, document: dict[str, Any], *, overwrite: bool) -> None:
-    session.client.put("actions", entity, document, overwrite=overwrite)
+def _put(
+    session: Session, entity: FullyQualifiedName, document: dict[str, Any], *, overwrite: bool, is_awaited: bool
+) -> None:
+    if is_awaited and "code" in document.get("exec", {}):
+        with building.shown() as hear:
+            session.client.put_built(entity, document, overwrite=overwrite, hear=hear)
+    else:
+        session.client.put("actions", entity, document, overwrite=overwrite)
     image = document.get("exec", {}).get("image")
     if isinstance(image, str) and artifacts.needs_engine(image):
         output.warning(

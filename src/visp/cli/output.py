@@ -117,6 +117,11 @@ def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     return True
 
 
+def plain(text: str) -> str:
+    """What standard error shows of it."""
+    return _shown(text, sys.stderr)
+
+
 def _shown(text: str, stream: TextIO) -> str:
     # What cannot be encoded (lone surrogates) is shown by its number instead of ending the command.
     text = text.encode(errors="backslashreplace").decode()

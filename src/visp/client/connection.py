@@ -30,6 +30,7 @@ ANSWER_TIMEOUT_S = 330.0
 ANSWER_LIMIT_BYTES = 256 << 20
 TRACED_BYTES = 4096
 EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -67,15 +68,21 @@ class Connection:
             self._http = None
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, more: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        more: Mapping[str, str] | None = None,
+        hear: Callable[[bytes], None] | None = None,
     ) -> Answer:
         """Sends `path` (encoded, with its query) below the API's host; `more` headers go with it.
 
-        Raises `NoConnection`, `Misused`.
+        Of an answer in lines of JSON `hear` gets each as it comes, and the answer's body is the last. Raises
+        `NoConnection`, `Misused`.
         """
         headers = self._headers(body, more or {})
         self._tell(f"> {method} {self._credentials.apihost}{path}", headers, body)
-        answer = self._exchange(method, self._prefix + path, body, headers)
+        answer = self._exchange(method, self._prefix + path, body, headers, hear)
         self._tell(f"< HTTP {answer.status}", answer.headers, answer.body)
         return answer
 
@@ -124,10 +131,17 @@ class Connection:
             headers["Content-Type"] = "application/json"
         return headers
 
-    def _exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        hear: Callable[[bytes], None] | None,
+    ) -> Answer:
         is_reused = self._is_open()
         try:
-            return self._send(method, path, body, headers)
+            return self._send(method, path, body, headers, hear)
         except ConnectionError as error:
             # The server may have closed an idle connection while the request was on its way. A POST is not sent a
             # second time: it may have been taken, and would run the action twice, unless it has a key.
@@ -137,11 +151,18 @@ class Connection:
             raise self._failed(error) from None
         self.close()
         try:
-            return self._send(method, path, body, headers)
+            return self._send(method, path, body, headers, hear)
         except (HTTPException, OSError) as error:
             raise self._failed(error) from None
 
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        hear: Callable[[bytes], None] | None,
+    ) -> Answer:
         http = self._open()
         try:
             http.request(method, path, body, headers)
@@ -149,7 +170,9 @@ class Connection:
             # A body that is too large is refused before it was read: the answer may be there all the same.
             pass
         response = http.getresponse()
-        answer = Answer(response.status, {name.lower(): text for name, text in response.getheaders()}, _read(response))
+        told = {name.lower(): text for name, text in response.getheaders()}
+        is_told = hear is not None and told.get("content-type", "").startswith(LINES)
+        answer = Answer(response.status, told, _read_lines(response, hear) if is_told and hear else _read(response))
         if response.will_close:
             self.close()
         return answer
@@ -217,6 +240,15 @@ class Connection:
         for secret in filter(None, secrets):
             text = text.replace(secret, "…")
         return text
+
+
+def _read_lines(response: HTTPResponse, hear: Callable[[bytes], None]) -> bytes:
+    """The last line; one that is longer than an answer may be comes in pieces, which are no JSON."""
+    last = b""
+    while line := response.readline(ANSWER_LIMIT_BYTES):
+        last = line
+        hear(line)
+    return last
 
 
 def _read(response: HTTPResponse) -> bytes:

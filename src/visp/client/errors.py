@@ -7,6 +7,7 @@
     ├── NoConnection       the server cannot be reached, or did not answer                            3
     ├── ApiError           the platform refused: `{"error", "code"}`                                  HTTP status − 256
     ├── ActivationFailed   the action ran and failed; carries its answer and its activation id        HTTP status − 256
+    ├── BuildFailed        the action's code could not be built; the sentence is the compiler's               1
     ├── StillRunning       a blocking invocation that was not finished in time                        202
     └── NotInTime          an activation that was waited for has no record yet                        124
 
@@ -64,6 +65,10 @@ class ApiError(ClientError):
         self.error = error
         self.code = code
         self.exit_code = exit_code(status)
+
+
+class BuildFailed(ClientError):
+    """The code could not be built, and nothing was stored."""
 
 
 class ActivationFailed(ClientError):

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from visp.client import documents
-from visp.client.connection import Answer, Connection
-from visp.client.errors import ActivationFailed, ApiError, Misused, StillRunning
+from visp.client.connection import LINES, Answer, Connection
+from visp.client.errors import ActivationFailed, ApiError, BuildFailed, Misused, StillRunning
 from visp.client.names import escape
 from visp.client.terms import AT_ONCE, Terms
 from visp.entity.names import CALLERS_NAMESPACE
@@ -68,6 +68,32 @@ class Client:
 
     def put(self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool) -> bytes:
         return self._ask("PUT", _entity(collection, name), {"overwrite": overwrite}, msgspec.json.encode(document))
+
+    def put_built(
+        self, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool, hear: Callable[[str], None]
+    ) -> bytes:
+        """Puts an action once its code is built; `hear` is told what that prints.
+
+        A server that cannot build before it stores answers as ever. Raises `BuildFailed` too.
+        """
+
+        def told(line: bytes) -> None:
+            progress = documents.text(documents.value(line), "progress")
+            if progress:
+                hear(progress)
+
+        answer = self._call(
+            "PUT",
+            _entity("actions", name),
+            {"overwrite": overwrite, "build": "wait"},
+            msgspec.json.encode(document),
+            {"Accept": f"{LINES}, application/json"},
+            told,
+        )
+        if answer.headers.get("content-type", "").startswith(LINES):
+            answer = _last(answer)
+        _check(answer)
+        return answer.body
 
     def delete(self, collection: str, name: FullyQualifiedName, *, is_forced: bool = False) -> bytes:
         return self._ask("DELETE", _entity(collection, name), {"force": True} if is_forced else {})
@@ -228,18 +254,38 @@ class Client:
         query: Query | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        hear: Callable[[bytes], None] | None = None,
     ) -> Answer:
         self._check_key()
         path = f"/api/{escape(self.credentials.apiversion)}{path}"
         if given := {key: _parameter(value) for key, value in (query or {}).items() if value is not None}:
             path += "?" + urlencode(given)
-        return self._connection.request(method, path, body, headers)
+        return self._connection.request(method, path, body, headers, hear)
 
     def _check_key(self) -> None:
         if not self.credentials.auth:
             raise Misused(
                 f"there is no key for {self.credentials.apihost}: `visp property set --auth KEY`, WHISK_AUTH or --auth"
             )
+
+
+class _Last(msgspec.Struct):
+    """The last line of an answer in lines."""
+
+    status: int
+    body: msgspec.Raw
+    build: str = ""
+
+
+def _last(answer: Answer) -> Answer:
+    """The answer that stands in the last line; raises `BuildFailed`, `ApiError` where the server ended before it."""
+    try:
+        last = msgspec.json.decode(answer.body, type=_Last)
+    except msgspec.DecodeError:
+        raise ApiError(answer.status, "the server ended before it had answered", "", None) from None
+    if last.build:
+        raise BuildFailed(documents.text(documents.value(bytes(last.body)), "error"))
+    return Answer(last.status, answer.headers, bytes(last.body))
 
 
 def _invoked(answer: Answer, *, is_blocking: bool, is_result: bool) -> Invocation:

@@ -17,7 +17,7 @@ from visp.errors import ContainerGone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from visp.container.base import ContainerSpec, Maker
+    from visp.container.base import Container, ContainerSpec, Maker
 
 READ_BYTES = 256 * 1024
 SAID_BYTES = 64 * 1024
@@ -31,19 +31,33 @@ class Ended(msgspec.Struct, frozen=True):
     is_out_of_memory: bool
 
 
+class Overdue(ContainerGone):
+    """The time is over."""
+
+
 async def run(
-    driver: Maker, spec: ContainerSpec, given: bytes | bytearray, take: Callable[[bytes], None], timeout_s: float
+    driver: Maker,
+    spec: ContainerSpec,
+    given: bytes | bytearray,
+    take: Callable[[bytes], None],
+    timeout_s: float,
+    *,
+    hear: Callable[[bytes], None] | None = None,
+    opened: Callable[[Container], None] | None = None,
 ) -> Ended:
     """Writes `given` to its standard input, which stays open; `take` gets what it writes to descriptor 3, in a thread.
 
-    What `take` raises ends the program and is raised here. Raises `ContainerGone` when the time is over.
+    `hear` gets what it prints, in the same thread; `opened` the container, once there is one. What `take` raises ends
+    the program and is raised here. Raises `Overdue`.
     """
     container = await driver.create(spec)
     is_over = threading.Event()
     try:
+        if opened is not None:
+            opened(container)
         wire = container.wire
         assert isinstance(wire, Pipes)
-        exchange = asyncio.ensure_future(asyncio.to_thread(_exchange, wire, given, take, timeout_s, is_over))
+        exchange = asyncio.ensure_future(asyncio.to_thread(_exchange, wire, given, take, hear, timeout_s, is_over))
         try:
             said = await asyncio.shield(exchange)
         except asyncio.CancelledError:  # the thread must have let go of the descriptors before they are closed
@@ -52,7 +66,7 @@ async def run(
             raise
         done, _ = await asyncio.wait([container.exited], timeout=timeout_s)
         if not done:
-            raise ContainerGone(f"no end within {timeout_s} s")
+            raise Overdue(f"no end within {timeout_s} s")
         end = container.exited.result()
         return Ended(end.status, said, end.is_out_of_memory)
     finally:
@@ -63,6 +77,7 @@ def _exchange(
     wire: Pipes,
     given: bytes | bytearray,
     take: Callable[[bytes], None],
+    hear: Callable[[bytes], None] | None,
     timeout_s: float,
     is_over: threading.Event,
 ) -> str:
@@ -76,7 +91,7 @@ def _exchange(
             selector.register(wire.stdin, selectors.EVENT_WRITE)
         while wire.replies in selector.get_map():
             if is_over.is_set() or time.monotonic() > until:
-                raise ContainerGone(f"no end within {timeout_s} s")
+                raise Overdue(f"no end within {timeout_s} s")
             for key, _ in selector.select(0.1):
                 if key.fd == wire.stdin:
                     left = _write(wire.stdin, left)
@@ -90,8 +105,11 @@ def _exchange(
                     selector.unregister(key.fd)
                 elif key.fd == wire.replies:
                     take(data)
-                elif len(said) < SAID_BYTES:
-                    said += data
+                else:
+                    if hear is not None:
+                        hear(data)
+                    if len(said) < SAID_BYTES:
+                        said += data
     return said.decode("utf-8", "replace")
 
 

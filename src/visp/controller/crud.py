@@ -27,7 +27,7 @@ from visp.errors import BadRequest, Conflict, Corrupt, Forbidden, NotFound
 from visp.store.cache import Remove, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from visp.clock import Clock
     from visp.controller.resolver import Resolver
@@ -93,8 +93,18 @@ class Crud:
 
     # ── actions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def put_action(self, identity: Identity, name: FullyQualifiedName, body: bytes, *, overwrite: bool) -> Action:
-        """Creates or updates; the stored action. Raises `RequestError`."""
+    async def put_action(
+        self,
+        identity: Identity,
+        name: FullyQualifiedName,
+        body: bytes,
+        *,
+        overwrite: bool,
+        build: Callable[[Exec], Awaitable[None]] | None = None,
+    ) -> Action:
+        """Creates or updates; the stored action. `build` comes before it is stored, if there is code. Raises
+        `RequestError`, and what `build` raises.
+        """
         put = actions.parse_put(body, self._manifest, identity.namespace)
         self._check_put_sizes(identity, put)
         check_ranges(merge_limits(None, put.limits), identity.limits.ranges)
@@ -118,6 +128,8 @@ class Crud:
         if instances is not None and instances > identity.limits.concurrent_invocations:
             raise BadRequest(wording.too_many_instances(identity.limits.concurrent_invocations))
         new = msgspec.structs.replace(new, exec=await self._store_code(new.exec))
+        if put.exec is not None and build is not None:
+            await build(new.exec)
         await self._entities.write(Write(new, None if old is None else old.revision))
         return new
 

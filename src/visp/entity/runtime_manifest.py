@@ -64,14 +64,15 @@ class Program(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Build(Program, frozen=True, kw_only=True, rename="camel"):
     """How code of a kind is built: a program below `visp.runtime`, and the toolchain that it uses.
 
-    `root` is a folder of installed runtimes that is the root file system of the build. `skips` and `needs` as in
-    `visp.runtime.base.Recipe`; `environment` is the build's; `{root}`, `{toolchain}` in it are where these lie.
+    `root` is a folder of installed runtimes that is the root file system of the build. `skips`, `needs` and `primes` as
+    in `visp.runtime.base.Recipe`; `environment` is the build's; `{root}`, `{toolchain}` in it are where these lie.
     """
 
     program: str
     root: str | None = None
     skips: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    primes: bool = False
     environment: dict[str, str] = {}
 
 

@@ -29,18 +29,18 @@ from visp.container import once
 from visp.container.base import ContainerSpec, Mount
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker import staging
-from visp.invoker.staging import Distrusted, Staging
-from visp.runtime.base import CodeRefused, Command, PreparedCode, Takes
+from visp.invoker.building import PRIME, PRIME_S, Work, has_to_build, primed_name, spec_of
+from visp.invoker.staging import Distrusted, Staging, TooMuch
+from visp.runtime.base import PRIMED, CodeRefused, Command, PreparedCode, Takes
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from visp.container.base import Maker
+    from visp.container.base import Container, Maker
     from visp.entity.execs import BlackboxExec, Code, CodeExec
-    from visp.invoker.staging import Bounds
+    from visp.invoker.building import Builds, Hear
     from visp.runtime.base import Kind, Recipe
-    from visp.settings import Build
 
 T = TypeVar("T")
 
@@ -81,7 +81,8 @@ class CodeCache:
     """Prepares code; `close` it at the end.
 
     `folder` is where containers can see it. `command` starts the unpacker; None where there is no Python for it.
-    `limits` are those of builds.
+    `builds` counts and bounds builds, `environment` gives what is laid over theirs, and `opened` is told of each one's
+    container and whose code it builds.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class CodeCache:
         driver: Maker,
         folder: Path,
         command: Command | None,
-        limits: Build,
+        builds: Builds,
+        environment: Callable[[], dict[str, str]] = dict,
+        opened: Callable[[Container, str], None] | None = None,
         kept_bytes: int = KEPT_BYTES,
         kept_folders: int = KEPT_FOLDERS,
         recent: int = RECENT,
@@ -100,7 +103,9 @@ class CodeCache:
         self._driver = driver
         self._folder = folder
         self._command = command
-        self._limits = limits
+        self._builds = builds
+        self._environment = environment
+        self._opened = opened
         self._kept_bytes = kept_bytes
         self._kept_folders = kept_folders
         self._recent_limit = recent
@@ -110,17 +115,19 @@ class CodeCache:
         self._refusals: Bounded[str] = Bounded(REMEMBERED)
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._unpackings = asyncio.Semaphore(UNPACKINGS)
-        self._builds = asyncio.Semaphore(limits.at_once)
 
     def __repr__(self) -> str:
         trees = ", ".join(f"{name[:8]}×{tree.users}" for name, tree in self._trees.items())
         return f"<CodeCache {sum(tree.disk_bytes for tree in self._trees.values())} bytes: {trees}>"
 
-    async def prepare(self, exec: CodeExec | BlackboxExec, kind: Kind) -> PreparedCode:
+    async def prepare(
+        self, exec: CodeExec | BlackboxExec, kind: Kind, namespace: str = "", hear: Hear | None = None
+    ) -> PreparedCode:
         """What a container of the kind is given: text, the folder of an archive, or of what was built of either.
 
-        Whoever keeps the folder beyond what it does at once names it by `use`. Raises `CodeRefused`, `StartFailed`, and
-        what `text_of` raises.
+        `namespace` is whose turn it is if there is something to build, `hear` is told what that prints. Whoever keeps
+        the folder beyond what it does at once names it by `use`. Raises `CodeRefused`, `StartFailed`, and what
+        `text_of` raises.
         """
         code, recipe = exec.code, kind.recipe
         if code is None:
@@ -132,7 +139,7 @@ class CodeCache:
             alone = "program" if recipe is None else "source"
         name = await self._unpacked(code, alone)
         if recipe is not None:
-            name = await self._built(name, recipe, exec.main or "main")
+            name = await self._built(name, recipe, exec.main or "main", namespace, hear)
         return PreparedCode(folder=str(self._folder / name))
 
     async def _unpacked(self, code: Code, alone: str) -> str:
@@ -149,7 +156,7 @@ class CodeCache:
             await self._once(source, partial(self._bring, code, source, alone))
         raise StartFailed("the folder of unpacked code is removed as soon as it is made")
 
-    async def _built(self, name: str, recipe: Recipe, main: str) -> str:
+    async def _built(self, name: str, recipe: Recipe, main: str, namespace: str, hear: Hear | None) -> str:
         """The name of the folder with what the recipe makes of the folder `name`; `name` if there is nothing to do."""
         built = hashlib.sha256(f"{name} {recipe.stamp} {main}".encode()).hexdigest()
         for _ in range(TRIES):
@@ -161,9 +168,10 @@ class CodeCache:
             folder = str(self._folder / name)
             self.use(folder)
             try:
-                if not await asyncio.to_thread(_has_to_build, Path(folder), recipe):
+                if not await asyncio.to_thread(has_to_build, Path(folder), recipe):
                     return name
-                await self._once(built, partial(self._build, built, folder, recipe, main))
+                with self._builds.heard(built, hear):
+                    await self._once(built, partial(self._build, built, folder, recipe, main, namespace))
             finally:
                 self.release(folder)
         raise StartFailed("the folder of built code is removed as soon as it is made")
@@ -292,33 +300,55 @@ class CodeCache:
             memory_mb=MEMORY_MB,
             mounts=tuple(Mount(host, inside) for host, inside in self._command.mounts),
         )
-        await self._take_in(name, spec, frame, staging.UNPACKED, UNPACK_S)
+        await self._take_in(name, Work(spec, staging.UNPACKED, UNPACK_S, given=frame))
 
-    async def _build(self, name: str, folder: str, recipe: Recipe, main: str) -> None:
-        command, limits = recipe.command, self._limits
-        spec = ContainerSpec(
-            id=f"build-{secrets.token_hex(8)}",
-            argv=(*command.argv, main),
-            env=command.env,
-            memory_mb=limits.memory_mb,
-            mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
-            code_folder=folder,
-            root=command.root,
-            scratch_bytes=limits.scratch_bytes,
-        )
-        async with self._builds:
-            await self._take_in(name, spec, b"", staging.Bounds(limits.bytes, limits.files), limits.timeout_s)
+    async def _build(self, name: str, folder: str, recipe: Recipe, main: str, namespace: str) -> None:
+        limits, builds = self._builds.limits, self._builds
+        hear, spec = builds.speaker(name), spec_of(recipe, limits, self._environment(), main)
+        primed = await self._primed(recipe, hear)
+        if primed is not None:
+            spec = msgspec.structs.replace(spec, mounts=(*spec.mounts, Mount(primed, PRIMED)))
+            self.use(primed)
+        try:
+            spec = msgspec.structs.replace(spec, code_folder=folder)
+            bounds = staging.Bounds(limits.bytes, limits.files)
+            async with builds.turn(namespace):
+                await self._take_in(name, Work(spec, bounds, limits.timeout_s, hear=hear, namespace=namespace))
+        finally:
+            if primed is not None:
+                self.release(primed)
+        if name in self._refusals:
+            builds.refused()
 
-    async def _take_in(
-        self, name: str, spec: ContainerSpec, given: bytes | bytearray, bounds: Bounds, timeout_s: float
-    ) -> None:
+    async def _primed(self, recipe: Recipe, hear: Callable[[bytes], None]) -> str | None:
+        """The folder of what no build need make again; None where there is none."""
+        name = primed_name(recipe)
+        if not recipe.primes or name in self._refusals:
+            return None
+        if not self._touch(name):
+            hear(b"preparing the toolchain, once for all\n")
+            await self._once(name, partial(self._prime, name, recipe))
+        return str(self._folder / name) if self._touch(name) else None
+
+    async def _prime(self, name: str, recipe: Recipe) -> None:
+        """Before the first build, whosever it is; nobody's code is in it. Builds go on without what cannot be had."""
+        limits = self._builds.limits
+        spec = spec_of(recipe, limits, self._environment(), "", PRIME)
+        try:
+            await self._take_in(name, Work(spec, staging.Bounds(limits.bytes, limits.files), PRIME_S))
+        except (CodeRefused, StartFailed) as error:
+            self._refusals.put(name, str(error))
+        if name in self._refusals:
+            log.warning("code.not_primed", reason=self._refusals.get(name))
+
+    async def _take_in(self, name: str, work: Work) -> None:
         """The folder `name`, unless another server has made it, or its refusal: what a sandbox says of it."""
         path = self._folder / name
         if await asyncio.to_thread(path.is_dir):
             size = await asyncio.to_thread(staging.measure, path)
         else:
             try:
-                size = await self._stage(path, spec, given, bounds, timeout_s)
+                size = await self._stage(path, work)
             except CodeRefused as refused:
                 if not refused.is_final:
                     raise
@@ -329,27 +359,43 @@ class CodeCache:
         self._touch(name)
         self._shrink()
 
-    async def _stage(
-        self, path: Path, spec: ContainerSpec, given: bytes | bytearray, bounds: Bounds, timeout_s: float
-    ) -> int:
+    async def _stage(self, path: Path, work: Work) -> int:
         """Fills a folder in a sandbox, and moves it to `path`; what it takes on disk."""
         try:
-            into = await asyncio.to_thread(Staging.below, self._folder, bounds)
+            into = await asyncio.to_thread(Staging.below, self._folder, work.bounds)
             try:
-                ended = await once.run(self._driver, spec, given, into.take, timeout_s)
+                ended = await once.run(
+                    self._driver,
+                    work.spec,
+                    work.given,
+                    into.take,
+                    work.timeout_s,
+                    hear=work.hear,
+                    opened=self._opener(work.namespace),
+                )
                 if not into.is_complete:
-                    raise _unfinished(ended, spec.memory_mb)
+                    raise self._builds.unfinished(ended) if work.is_build else _unfinished(ended, work.spec.memory_mb)
                 await asyncio.to_thread(into.move, path)
             finally:
                 await asyncio.to_thread(into.discard)
         except Distrusted as distrusted:
             log.error("code.distrusted", code=path.name, reason=str(distrusted))
-            raise CodeRefused(wording.CODE_UNREADABLE) from None
+            is_too_much = work.is_build and isinstance(distrusted, TooMuch)
+            sentence = wording.build_too_large(work.bounds.bytes, work.bounds.entries)
+            raise CodeRefused(sentence if is_too_much else wording.CODE_UNREADABLE) from None
         except OSError as error:
             raise StartFailed(f"code cannot be unpacked to {self._folder}: {error.strerror}", _full(error)) from None
+        except once.Overdue as overdue:
+            if work.is_build:
+                raise self._builds.overdue() from None
+            raise StartFailed(f"preparing code: {overdue}") from None
         except ContainerGone as gone:
             raise StartFailed(f"preparing code: {gone}") from None
         return into.disk_bytes
+
+    def _opener(self, namespace: str | None) -> Callable[[Container], None] | None:
+        opened = self._opened
+        return None if opened is None or namespace is None else lambda container: opened(container, namespace)
 
 
 class Bounded(Generic[T]):
@@ -364,6 +410,9 @@ class Bounded(Generic[T]):
         if value is not None:
             self._values[key] = value
         return value
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
 
     def put(self, key: str, value: T) -> None:
         self._values.pop(key, None)
@@ -400,16 +449,6 @@ def _decode(text: str, is_binary: bool) -> tuple[bytearray, str]:
     LENGTH.pack_into(frame, 0, at - LENGTH.size)
     with memoryview(frame) as view:
         return frame, hashlib.sha256(view[LENGTH.size :]).hexdigest()
-
-
-def _has_to_build(folder: Path, recipe: Recipe) -> bool:
-    """Whether the recipe has something to do: by what stands at the root."""
-    names = {entry.name: entry for entry in os.scandir(folder)}
-    for name in recipe.skips & names.keys():
-        entry = names[name]
-        if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_mode & 0o111:
-            return False
-    return not recipe.needs or not recipe.needs.isdisjoint(names)
 
 
 def _unfinished(ended: once.Ended, memory_mb: int) -> CodeRefused:

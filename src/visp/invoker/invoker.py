@@ -97,7 +97,7 @@ class Invoker:
         driver: Maker,
         connect: Callable[[Container, str, OnOutput], ActionClient],
         kind_of: Callable[[str], Kind | None],
-        prepare_code: Callable[[CodeExec | BlackboxExec, Kind], Awaitable[PreparedCode]],
+        prepare_code: Callable[[CodeExec | BlackboxExec, Kind, str], Awaitable[PreparedCode]],
         key_of: Callable[[str], Awaitable[str | None]],
         locks: Locks,
         settings: Settings,
@@ -403,7 +403,7 @@ class Invoker:
             return False
         self._admit(job.message.namespace)
         try:
-            code = await self._prepare_code(exec, self._kind(slot.kind))
+            code = await self._prepare_code(exec, self._kind(slot.kind), job.message.namespace)
         except CodeRefused as refused:
             job.init_ms = 0  # a failed initialisation that took no time
             self._end_unstarted(slot, job, failure(Status.DEVELOPER_ERROR, refused.sentence))

@@ -55,6 +55,10 @@ class Distrusted(Exception):
     """What came from the sandbox is not what its program writes."""
 
 
+class TooMuch(Distrusted):
+    """It is larger than it may be."""
+
+
 class Letter(bytes, Enum):
     FOLDER = b"D"
     FILE = b"F"
@@ -184,7 +188,7 @@ class Staging:
         if self._kinds.get(path[:-1]) is not Letter.FOLDER:
             raise Distrusted("an entry that does not lie in a folder")
         if len(self._kinds) > self._bounds.entries:
-            raise Distrusted(f"more than {self._bounds.entries} entries")
+            raise TooMuch(f"more than {self._bounds.entries} entries")
         self._kinds[path] = letter
         self.disk_bytes += BLOCK_BYTES
         return path
@@ -231,7 +235,7 @@ class Staging:
         self._total_bytes += len(piece)
         self._file_bytes += len(piece)
         if self._total_bytes > self._bounds.bytes:
-            raise Distrusted(f"more than {self._bounds.bytes} bytes")
+            raise TooMuch(f"more than {self._bounds.bytes} bytes")
         while piece:
             piece = piece[os.write(self._file, piece) :]
 

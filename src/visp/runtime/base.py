@@ -171,13 +171,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     `stamp` names everything beside the code that the result depends on: toolchain, flags, the program itself. `skips`
     are names of files; an archive that has one of them at its root is built already. `needs`: one that has none of
-    these has nothing to build (empty: it has).
+    these has nothing to build (empty: it has); `NAME#MEMBER` is a JSON file with such a member that is not empty.
+    `primes`: it can prepare, without any code, what all its builds may then read at `PRIMED`.
     """
 
     command: Command
     stamp: str
     skips: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
+    primes: bool = False
+
+
+PRIMED = "/visp/primed"
 
 
 class Takes(Enum):

@@ -2,7 +2,8 @@
 
 Runs a kind's `build.py`, which lies beside it, with `main` as the only argument. That one has `build(source, target,
 main)`, which fills the folder `target` from the folder `source`, and raises `Failed`. What the programs that it `run`s
-print goes to standard output as it comes: it is what the deployer sees of a build under way.
+print goes to standard output as it comes: it is what the deployer sees of a build under way. With `--prime` as a second
+argument there is no code: `prime(target)` prepares what later builds are shown at `/visp/primed`.
 
 The frames are those of `unpack.py`, and `?` sentence: it went wrong for reasons that another try may not have. Standard
 library only; Python 3.8 and newer. The host believes nothing of it and checks every frame again.
@@ -14,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import traceback
 
 REPLIES = 3
 CHUNK_BYTES = 64 * 1024
@@ -21,6 +23,16 @@ SENTENCE_BYTES = 4000
 SOURCE, WORK = "/action", "/tmp/build"
 TARGET = "/tmp/built"
 PROGRAM = "exec"
+PRIMED, PRIME = "/visp/primed", "--prime"
+UNREACHED = (
+    "could not connect", "couldn't connect", "could not resolve", "couldn't resolve", "could not reach",
+    "not reach host", "name resolution", "name or service not known", "no such host", "connection refused",
+    "connection reset", "connection timed out", "network is unreachable", "failed to establish a new connection",
+    "i/o timeout", "tls handshake timeout", "econnrefused", "econnreset", "enotfound", "etimedout", "eai_again",
+    "err_socket_timeout", "tunnel connection failed", "proxyconnect", "proxyerror", "failed to open tcp connection",
+    "unable to connect to",
+)  # fmt: skip
+"""What package managers say of a registry that does not answer."""
 
 
 class Failed(Exception):
@@ -50,6 +62,25 @@ def run(argv, folder, env=None, is_final=True):
         name = os.path.basename(argv[0])
         text = bytes(said).decode("utf-8", "replace").strip() or f"{name} ended with status {process.returncode}"
         raise Failed(text, is_final)
+
+
+def resolve(argv, folder, env=None):
+    """Runs a package manager. What a registry has can change, so that its failure need not be the last word."""
+    try:
+        run(argv, folder, env, is_final=False)
+    except Failed as failed:
+        said = str(failed)
+        if any(word in said.lower() for word in UNREACHED):
+            said += (
+                "\nA registry could not be reached. Try again later; an operator names another one, or a mirror, by "
+                "the setting [build] environment."
+            )
+        raise Failed(said, is_final=False) from None
+
+
+def say(text):
+    """A line that the deployer sees."""
+    os.write(1, text.encode("utf-8", "replace") + b"\n")
 
 
 def copy(source, target):
@@ -85,20 +116,26 @@ def walk(folder, path=b""):
 def main():
     with open(REPLIES, "wb", buffering=4 * CHUNK_BYTES) as replies:
 
-        def say(letter, payload=b""):
+        def reply(letter, payload=b""):
             replies.write(struct.pack(">cL", letter, len(payload)))
             replies.write(payload)
 
         try:
             os.makedirs(TARGET)
-            recipe.build(SOURCE, TARGET, sys.argv[1])
+            if PRIME in sys.argv[2:]:
+                recipe.prime(TARGET)
+            else:
+                recipe.build(SOURCE, TARGET, sys.argv[1])
             for letter, payload in walk(os.fsencode(TARGET)):
-                say(letter, payload)
+                reply(letter, payload)
         except Failed as failed:
             sentence = str(failed).encode("utf-8", "replace")
-            say(b"!" if failed.is_final else b"?", sentence[-SENTENCE_BYTES:])
+            reply(b"!" if failed.is_final else b"?", sentence[-SENTENCE_BYTES:])
+        except Exception:  # the host reads what was printed until the replies end
+            traceback.print_exc()
+            sys.exit(1)
         else:
-            say(b"E")
+            reply(b"E")
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Call
         stamp=digest.hexdigest(),
         skips=frozenset(build.skips),
         needs=frozenset(build.needs),
+        primes=build.primes,
     )
 
 

@@ -32,7 +32,7 @@ def test_create_sends_code_kind_and_everything_given(api, visp, source, tmp_path
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "ok: created action hello\n")
     [request] = api.requests
-    assert request.query == {"overwrite": "false"}
+    assert request.query == {"overwrite": "false", "build": "wait"}
     assert request.headers["authorization"].startswith("Basic ")
     assert request.headers["content-type"] == "application/json"
     assert request.body == {
@@ -46,6 +46,46 @@ def test_create_sends_code_kind_and_everything_given(api, visp, source, tmp_path
         ],
         "limits": {"timeout": 1000, "memory": 128, "logs": 1, "concurrency": 2},
     }
+
+
+def told(*lines):
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def test_a_build_is_waited_for(api, visp, source):
+    lines = told({"progress": "compiling"}, {"progress": ""}, {"status": 200, "body": {}})
+    api.answer("PUT /namespaces/_/actions/hello", body=lines, headers={"Content-Type": "application/x-ndjson"})
+    done = visp("action", "create", "hello", source)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "ok: created action hello\n", "")
+    assert "application/x-ndjson" in api.requests[0].headers["accept"]
+
+
+def test_what_the_compiler_says_is_printed(api, visp, source):
+    error = {"error": "# exec\n./exec.go:3: undefined: x", "code": "tid"}
+    lines = told({"progress": "compiling"}, {"status": 400, "body": error, "build": "failed"})
+    api.answer("PUT /namespaces/_/actions/hello", body=lines, headers={"Content-Type": "application/x-ndjson"})
+    done = visp("action", "update", "hello", source)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: Unable to update action 'hello': # exec\n./exec.go:3: undefined: x\n"
+
+
+def test_a_refusal_in_the_last_line_is_one(api, visp, source):
+    lines = told({"status": 409, "body": {"error": "resource already exists", "code": "tid7"}})
+    api.answer("PUT /namespaces/_/actions/hello", body=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert visp("action", "create", "hello", source).exit_code == 153
+
+
+def test_a_server_that_ends_before_the_last_line(api, visp, source):
+    lines = told({"progress": "compiling"})
+    api.answer("PUT /namespaces/_/actions/hello", body=lines, headers={"Content-Type": "application/x-ndjson"})
+    done = visp("action", "create", "hello", source)
+    assert (done.exit_code != 0, "ended before" in done.stderr) == (True, True)
+
+
+def test_a_build_is_left_alone(api, visp, source):
+    api.answer("PUT /namespaces/_/actions/hello", body={})
+    assert visp("action", "create", "hello", source, "--no-build-wait").exit_code == 0
+    assert api.requests[0].query == {"overwrite": "false"}
 
 
 def test_names_are_escaped_in_the_path_and_shown_as_typed(api, visp, source):

@@ -31,9 +31,10 @@ from visp.entity.execs import Code, CodeExec
 from visp.errors import StartFailed
 from visp.invoker import code as module
 from visp.invoker import staging
+from visp.invoker.building import Builds
 from visp.invoker.code import CodeCache, unpack_command
 from visp.invoker.staging import Distrusted, Staging
-from visp.runtime import unpack
+from visp.runtime import building, unpack
 from visp.runtime.base import CodeRefused, Command, PreparedCode, Recipe, Takes
 from visp.settings import Build, Settings
 from visp.settings import Container as ContainerSettings
@@ -140,13 +141,20 @@ async def make(place: Path, store: Store) -> AsyncIterator[Callable[..., CodeCac
     """Caches over one folder, as several servers would have them; closed in the end."""
     caches: list[CodeCache] = []
 
-    def made(driver: Watched, *, command: Command | None = None, **arguments: Any) -> CodeCache:
+    def made(
+        driver: Watched, *, command: Command | None = None, builds: Builds | None = None, **arguments: Any
+    ) -> CodeCache:
         folders = cells.Cells.of(settings_for(place), place)
         if command is None:
             program = folders.install("unpack.py", Path(unpack.__file__).read_bytes())
             command = unpack_command(PYTHON or sys.executable, program)
         cache = CodeCache(
-            text_of=store.text_of, driver=driver, folder=folders.code, command=command, limits=Build(), **arguments
+            text_of=store.text_of,
+            driver=driver,
+            folder=folders.code,
+            command=command,
+            builds=builds or Builds(Build()),
+            **arguments,
         )
         caches.append(cache)
         return cache
@@ -586,7 +594,7 @@ async def test_folder_that_cannot_be_written(driver: Watched, store: Store, make
 
 
 async def test_without_a_python_text_still_runs(driver: Watched, store: Store, place: Path) -> None:
-    cache = CodeCache(text_of=store.text_of, driver=driver, folder=place, command=None, limits=Build())
+    cache = CodeCache(text_of=store.text_of, driver=driver, folder=place, command=None, builds=Builds(Build()))
     assert (await prepare(cache, Code(is_binary=False, inline="x"))).text == "x"
     with pytest.raises(StartFailed, match="apt-get install"):
         await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
@@ -698,3 +706,117 @@ async def test_unpacker_that_needs_too_much_memory(
     with pytest.raises(CodeRefused) as caught:
         await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
     assert caught.value.sentence == wording.code_needs_memory(module.MEMORY_MB)
+
+
+# ── builds ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BUILDS = {
+    "counts": """
+import os
+from building import PRIMED, say
+def prime(target):
+    open(os.path.join(target, "ready"), "w").close()
+def build(source, target, main):
+    say("building " + main)
+    with open(os.path.join(target, "exec"), "w") as file:
+        file.write(open(os.path.join(source, "exec")).read() + " by " + main + str(os.path.exists(PRIMED + "/ready")))
+""",
+    "fails": """
+from building import Failed
+def build(source, target, main):
+    raise Failed("line 1: no", main == "final")
+""",
+    "primes badly": """
+import os
+from building import Failed
+def prime(target):
+    raise Failed("no")
+def build(source, target, main):
+    open(os.path.join(target, "exec"), "w").close()
+""",
+    "is large": """
+import os
+def build(source, target, main):
+    for number in range(200):
+        open(os.path.join(target, str(number)), "w").close()
+""",
+    "eats memory": "def build(source, target, main):\n    b'x' * (900 << 20)\n",
+    "sleeps": "import time\ndef build(source, target, main):\n    time.sleep(60)\n",
+    "breaks": "def build(source, target, main):\n    1 / 0\n",
+}
+
+
+def built(place: Path, name: str, *, primes: bool = False) -> Kind:
+    """A kind whose code is built as that program does."""
+    files = {"building.py": Path(building.__file__).read_text(), "build.py": BUILDS[name]}
+    mounts = []
+    for file, text in files.items():
+        path = place / f"{name.replace(' ', '-')}-{file}"
+        path.write_text(text)
+        path.chmod(0o644)
+        mounts.append((str(path), f"/visp/{file}"))
+    argv = (PYTHON or "", "-I", "-S", "-B", "/visp/building.py")
+    command = Command(argv=argv, mounts=tuple(mounts))
+    return Kind(Takes.PROGRAM, Recipe(command=command, stamp=name, primes=primes))
+
+
+def code_of(text: str, main: str = "main") -> CodeExec:
+    return CodeExec("go:1.26", Code(is_binary=False, inline=text), main)
+
+
+async def test_what_is_built_is_kept(bwrap: Watched, make: Callable[..., CodeCache], place: Path) -> None:
+    cache, kind, said = make(bwrap), built(place, "counts"), list[str]()
+    first = await cache.prepare(code_of("it"), kind, "guest", said.append)
+    second = await cache.prepare(code_of("it"), kind, "other", said.append)
+    another = await cache.prepare(code_of("it", "other"), kind)
+    assert first == second
+    assert first != another
+    assert (Path(first.folder or "") / "exec").read_text() == "it by mainFalse"
+    assert said == ["building main"]
+    assert len([id for id in bwrap.created if id.startswith("build-")]) == 2
+
+
+async def test_what_is_primed_is_seen_by_builds(bwrap: Watched, make: Callable[..., CodeCache], place: Path) -> None:
+    cache, kind = make(bwrap), built(place, "counts", primes=True)
+    for text, expected in (("one", "one by mainTrue"), ("two", "two by mainTrue")):
+        prepared = await cache.prepare(code_of(text), kind)
+        assert (Path(prepared.folder or "") / "exec").read_text() == expected
+    assert len([id for id in bwrap.created if id.startswith("build-")]) == 3
+
+
+async def test_without_what_could_not_be_primed(bwrap: Watched, make: Callable[..., CodeCache], place: Path) -> None:
+    cache, kind = make(bwrap), built(place, "primes badly", primes=True)
+    for text in ("one", "two", "three"):
+        assert (await cache.prepare(code_of(text), kind)).folder is not None
+    assert len(bwrap.created) == 3 + 3 + 1  # it is tried once
+
+
+@pytest.mark.parametrize(("main", "builds"), [("final", 1), ("passing", 2)])
+async def test_only_a_final_failure_is_remembered(
+    main: str, builds: int, bwrap: Watched, make: Callable[..., CodeCache], place: Path
+) -> None:
+    cache, kind = make(bwrap), built(place, "fails")
+    for _ in range(2):
+        with pytest.raises(CodeRefused, match="line 1: no"):
+            await cache.prepare(code_of("it", main), kind)
+    assert len([id for id in bwrap.created if id.startswith("build-")]) == builds
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("is large", r"larger than .* 20 files.*\[build\] files"),
+        ("eats memory", r"more than 256 MB.*\[build\] memory_mb"),
+        ("sleeps", r"more than 2 s.*\[build\] timeout_s"),
+        ("breaks", r"(?s)without a result.*ZeroDivisionError"),
+    ],
+)
+async def test_build_that_is_ended_says_why(
+    name: str, sentence: str, bwrap: Watched, make: Callable[..., CodeCache], place: Path
+) -> None:
+    limits = Build(memory_mb=256, timeout_s=2 if name == "sleeps" else 60, files=20)
+    cache = make(bwrap, builds=Builds(limits))
+    for _ in range(2):  # it is not tried again
+        with pytest.raises(CodeRefused, match=sentence):
+            await cache.prepare(code_of("it"), built(place, name))
+    assert len([id for id in bwrap.created if id.startswith("build-")]) == 1

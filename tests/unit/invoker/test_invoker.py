@@ -144,7 +144,7 @@ class Plane:
         container.feed = client.feed
         return client
 
-    async def _prepare(self, exec: CodeExec | BlackboxExec, kind: base.Kind) -> PreparedCode:
+    async def _prepare(self, exec: CodeExec | BlackboxExec, kind: base.Kind, namespace: str) -> PreparedCode:
         assert exec.code is not None
         return self.code(exec.code)
 

@@ -6,10 +6,17 @@ or the same with `[]interface{}` on either side; code with a `func main()` of it
 
 import os
 import re
+import time
 
-from building import PROGRAM, WORK, Failed, copy, run
+from building import PRIMED, PROGRAM, WORK, Failed, copy, resolve, run, say
 
 MODULE = "module exec\n\ngo 1.21\n"
+IMPORTED = (
+    "bufio", "bytes", "context", "crypto/sha256", "encoding/base64", "encoding/hex", "encoding/json", "errors", "fmt",
+    "io", "log", "math", "math/rand", "net/url", "os", "path/filepath", "regexp", "slices", "sort", "strconv",
+    "strings", "sync", "time", "unicode",
+)  # fmt: skip
+"""Packages of the standard library that are compiled once for all actions; those below them come with them."""
 OWN_MAIN = re.compile(rb"^func\s+main\s*\(\s*\)", re.MULTILINE)
 
 LAUNCHER = """package main
@@ -78,7 +85,17 @@ func main() {
 """
 
 
+def prime(target):
+    """A cache of the standard library, as far as it is used often."""
+    os.makedirs(WORK)
+    write(os.path.join(WORK, "go.mod"), MODULE)
+    imports = "".join('import _ "%s"\n' % name for name in IMPORTED)
+    write(os.path.join(WORK, "main.go"), "package main\n\n%s\nfunc main() {}\n" % imports)
+    compile(WORK, "/tmp/nothing", {"GOCACHE": target})
+
+
 def build(source, target, main):
+    borrow(PRIMED, os.environ["GOCACHE"])
     if os.path.isfile(os.path.join(source, PROGRAM)):
         os.makedirs(WORK)
         with open(os.path.join(source, PROGRAM), "rb") as given, open(os.path.join(WORK, "exec.go"), "wb") as file:
@@ -89,12 +106,47 @@ def build(source, target, main):
     if not os.path.isdir(folder) or not sources(folder):
         raise Failed("there is no Go source at the root of the archive, nor in its folder main")
     if not any(OWN_MAIN.search(read(path)) for path in sources(folder)):
-        with open(os.path.join(folder, "visp_launcher.go"), "w") as file:
-            file.write(LAUNCHER.replace("%s", main[:1].upper() + main[1:]))
+        write(os.path.join(folder, "visp_launcher.go"), LAUNCHER.replace("%s", main[:1].upper() + main[1:]))
     if not os.path.exists(os.path.join(WORK, "go.mod")) and not os.path.exists(os.path.join(folder, "go.mod")):
-        with open(os.path.join(folder, "go.mod"), "w") as file:
-            file.write(MODULE)
-    run([os.environ["GO"], "build", "-trimpath", "-ldflags=-s -w", "-o", os.path.join(target, PROGRAM), "."], folder)
+        write(os.path.join(folder, "go.mod"), MODULE)
+    root = next((at for at in (folder, WORK) if os.path.exists(os.path.join(at, "go.mod"))), folder)
+    if needs_modules(root):
+        has_sums = os.path.exists(os.path.join(root, "go.sum"))
+        say("resolving go.mod")
+        resolve([os.environ["GO"], "mod", "download"], root)
+        if not has_sums:
+            os.environ["GOFLAGS"] += " -mod=mod"
+    say("compiling")
+    compile(folder, os.path.join(target, PROGRAM))
+
+
+def compile(folder, program, env=None):
+    run([os.environ["GO"], "build", "-trimpath", "-ldflags=-s -w", "-o", program, "."], folder, env)
+
+
+def needs_modules(root):
+    """Whether there is something to fetch."""
+    if os.path.isdir(os.path.join(root, "vendor")):
+        return False
+    return re.search(rb"^\s*require\b", read(os.path.join(root, "go.mod")), re.MULTILINE) is not None
+
+
+def borrow(cache, own):
+    """A cache of one's own whose entries are links to those of one that cannot be written."""
+    if not os.path.isdir(cache):
+        return
+    for folder in os.listdir(cache):
+        inside = os.path.join(cache, folder)
+        if os.path.isdir(inside):
+            os.makedirs(os.path.join(own, folder))
+            for name in os.listdir(inside):
+                os.symlink(os.path.join(inside, name), os.path.join(own, folder, name))
+    write(os.path.join(own, "trim.txt"), "%d" % time.time())  # nothing in it is too old
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def sources(folder):
