@@ -16,9 +16,11 @@ import msgspec
 from visp import premises, roles
 from visp.care import data_dir_of
 from visp.container import engine, ladder, selftest
+from visp.container.egress.packets import Packets
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalDriver
 from visp.container.sandbox import SandboxDriver
+from visp.entity.network import INTERNET, Policy
 from visp.equipment import install, survey
 from visp.errors import VispError
 from visp.runtime import local, modules
@@ -49,6 +51,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings = [_system(), _data_dir(settings), _port(settings), _open_files()]
     with tempfile.TemporaryDirectory(prefix="visp-doctor-", ignore_cleanup_errors=True) as folder:
         await _walls(settings, Path(folder), findings)
+    findings.append(await _network(settings))
     findings += _kinds(settings)
     findings += _modules(settings)
     findings.append(await _images(settings))
@@ -200,6 +203,28 @@ def _limits(driver: LocalDriver) -> Finding:
         mend="run as root, or under `systemd-run --user --scope -p Delegate=yes visp start`",
         is_optional=True,
     )
+
+
+async def _network(settings: Settings) -> Finding:
+    """How actions reach the internet."""
+
+    async def policy_of(_: str) -> Policy:
+        return INTERNET
+
+    packets = Packets(settings.network, (), policy_of)
+    try:
+        can_be = packets.claim()
+        await packets.start()
+    finally:
+        await packets.close()
+    if packets.reason is None:
+        return Finding(
+            name="network", is_ok=True, says="containers send packets of their own, which the kernel filters"
+        )
+    says = f"the proxy is the only way out of containers, there is no other TCP and no UDP: {packets.reason}"
+    if not can_be:
+        return Finding(name="network", is_ok=True, says=says)
+    return Finding(name="network", is_ok=False, says=says, mend="see docs/network.md, Packets", is_optional=True)
 
 
 def _kinds(settings: Settings) -> list[Finding]:

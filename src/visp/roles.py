@@ -52,7 +52,7 @@ from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
-from visp.entity.images import Policy
+from visp.entity import images as names_of_images
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.entity.network import proxy_environment
 from visp.entity.relay import DOOR_NAME, DOOR_PORT
@@ -72,15 +72,17 @@ from visp.telemetry import log
 from visp.telemetry.metrics import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from visp.bus.base import Bus
     from visp.bus.messages import Message
     from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
+    from visp.container.egress.packets import Packets
     from visp.container.local import LocalDriver
     from visp.container.sandbox import SandboxDriver
     from visp.entity.execs import BlackboxExec, CodeExec, Exec
     from visp.entity.locking import Locks
+    from visp.entity.network import Opening, Policy
     from visp.entity.runtime_manifest import Manifest
     from visp.invoker import building
     from visp.invoker.builder import Prepare
@@ -141,6 +143,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     gated = GatedMaker(driver, url)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
+    packets = _packets(settings, driver, openings, lambda namespace: identities.policy_of(namespace))
     # while the stores are opened
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))
     async with contextlib.AsyncExitStack() as stack:
@@ -151,6 +154,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             shard.standing(settings, data_dir, number, clock, neighbours, partial(own_days, platform=settings.limits))
         )
         bus, ledger, throttle = ground.bus, ground.ledger, ground.throttle
+        if packets is not None:
+            stack.push_async_callback(packets.close)
         stack.push_async_callback(gated.end)
         stack.callback(gated.close)
         kinds, manifest = await finding
@@ -284,6 +289,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
                 locks,
                 doors,
                 metrics,
+                packets,
             )
         )
         ground.ask(invoker.has)
@@ -299,6 +305,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             proxy.measured,
         ):
             metrics.add(source)
+        if packets is not None:
+            metrics.add(packets.measured)
         if neighbours is not None:
             fleet.ask(invoker.ping)
             tasks.create_task(neighbours.tell(invoker.ping))
@@ -310,7 +318,13 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         async def boot() -> None:
             finding_engine = asyncio.ensure_future(_find_engine(settings, shard.home_dir(data_dir, number), gated))
             stack.callback(finding_engine.cancel)
-            await _prepare_containers(settings, data_dir, gated, kinds)
+            leading = None if packets is None else asyncio.ensure_future(packets.start())
+            try:
+                nameserver = None if packets is None else packets.nameserver
+                await _prepare_containers(settings, data_dir, gated, kinds, nameserver)
+            finally:
+                if leading is not None:
+                    await leading
             metrics.add(partial(ladder.families, ladder.standing(gated.driver)))
             await finding_engine
             if number == shard.FIRST:
@@ -475,7 +489,11 @@ async def _kinds(manifest: Manifest, driver: Driver) -> tuple[dict[str, LocalKin
 
 
 async def _prepare_containers(
-    settings: Settings, data_dir: Path, gated: GatedMaker, kinds: Mapping[str, LocalKind]
+    settings: Settings,
+    data_dir: Path,
+    gated: GatedMaker,
+    kinds: Mapping[str, LocalKind],
+    nameserver: str | None = None,
 ) -> None:
     """The driver's check, what an earlier server left, and the self-test; raises `StartFailed`.
 
@@ -484,7 +502,7 @@ async def _prepare_containers(
     refused: list[str] = []
     while True:
         try:
-            return await _prepare_driver(settings, data_dir, gated.driver, kinds)
+            return await _prepare_driver(settings, data_dir, gated.driver, kinds, nameserver)
         except StartFailed as error:
             refused.append(str(error))
             name = gated.driver.name
@@ -497,10 +515,14 @@ async def _prepare_containers(
         gated.driver = make_driver(msgspec.structs.replace(settings, driver=following), data_dir)
 
 
-async def _prepare_driver(settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind]) -> None:
+async def _prepare_driver(
+    settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind], nameserver: str | None
+) -> None:
     from visp.container.sandbox import SandboxDriver
 
     began_s = time.monotonic()
+    if isinstance(driver, SandboxDriver) and driver.has_doors:
+        driver.nameserver = nameserver
     await driver.start()
     left = await driver.reap()
     if left:
@@ -572,6 +594,23 @@ async def _test_sandbox(
     await selftest.check(driver, data_dir, python)
 
 
+def _packets(
+    settings: Settings, driver: Driver, openings: Sequence[Opening], policy_of: Callable[[str], Awaitable[Policy]]
+) -> Packets | None:
+    """What leads containers out beside the proxy; None where they have no network of their own."""
+    if not driver.has_doors:
+        return None
+    from visp.container.egress.packets import Packets
+
+    packets = Packets(settings.network, openings, policy_of)
+    packets.claim()
+    return packets
+
+
+async def _lead_nowhere(*_: object) -> dict[str, str]:
+    return {}
+
+
 @contextlib.asynccontextmanager
 async def _invoker(
     number: int,
@@ -588,6 +627,7 @@ async def _invoker(
     locks: Locks,
     doors: Doors,
     metrics: Registry,
+    packets: Packets | None,
 ) -> AsyncIterator[Invoker]:
     from visp.container.local import LocalDriver
     from visp.invoker import building
@@ -624,8 +664,9 @@ async def _invoker(
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
                 api_host=f"http://{DOOR_NAME}:{DOOR_PORT}",
-                network_env=proxy_environment,
+                network_env=dict if packets is None else packets.environment,
                 open_doors=doors.open,
+                lead_out=_lead_nowhere if packets is None else packets.lead_out,
                 clock=clock,
                 admit=gated.admit,
             )
@@ -666,7 +707,7 @@ def _kind_of(
 ) -> Callable[[str], Kind | None]:
     """The kinds of this machine, then, while there is an engine, those that run as images."""
     docker = settings.docker
-    policy = Policy(
+    policy = names_of_images.Policy(
         runtimes_registry=docker.runtimes_registry,
         user_images_registry=docker.user_images_registry,
         local_prefix=docker.local_image_prefix if docker.bypass_pull_for_local_images else None,

@@ -288,6 +288,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "192.168.1.5:5432 guest bob`"
         ),
     ] = ""
+    packets: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(
+            description="whether containers send packets of their own, where this server is root and may filter them; "
+            "else the proxy is their only way; on: even beside a firewall that drops what it does not know"
+        ),
+    ] = "auto"
     connections: Annotated[
         Positive, Meta(description="connections that lead out of one container at once, through the proxy")
     ] = 64

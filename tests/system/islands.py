@@ -48,6 +48,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.answer(("%s %s" % (self.path, self.headers["host"])).encode())
 
     def do_POST(self):
@@ -65,7 +71,7 @@ class Servers(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 def names(port):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("0.0.0.0", port))
+    sock.bind(("198.51.100.7", port))
     known = {"good.test": "198.51.100.7", "inner.test": "127.0.0.1", "private.test": "10.77.0.5"}
     while True:
         query, sender = sock.recvfrom(1500)
@@ -124,6 +130,7 @@ def island() -> Iterator[None]:
             path = Path(folder) / name
             path.write_text(content)
             _check(libc.mount(str(path).encode(), f"/etc/{name}".encode(), None, BIND, None))
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("0")  # that is the island's own
         stack.enter_context(_internet())
         yield
 

@@ -60,6 +60,8 @@ BARE: dict[str, object] = {
 class SandboxDriver(LocalDriver):
     """A driver whose containers the escape probe must not leave."""
 
+    nameserver: str | None = None
+    """Whom containers ask what names mean, where they send packets of their own; set before `start`."""
     packages: ClassVar[Mapping[str, str]]
     """Programs of the host that it starts → what brings them."""
     must_be: ClassVar[Mapping[str, object]] = BARE
@@ -130,7 +132,10 @@ class SandboxDriver(LocalDriver):
     def view(self, root: str | None = None, scratch_bytes: int | None = None) -> tuple[str, ...]:
         """bubblewrap's words for what every container sees, but its code and programs."""
         system = SYSTEM if root is None else ("--ro-bind", root, "/", *KERNEL)
-        shared = ("--ro-bind-try", str(self.runtimes), RUNTIMES, "--ro-bind", str(self._hosts), "/etc/hosts")
+        shared = ["--ro-bind-try", str(self.runtimes), RUNTIMES, "--ro-bind", str(self._hosts), "/etc/hosts"]
+        if self.nameserver is not None:
+            resolver = self.cells.install("resolv.conf", f"nameserver {self.nameserver}\n".encode())
+            shared += ("--ro-bind", str(resolver), "/etc/resolv.conf")
         own = ("--size", str(scratch_bytes or self.settings.container.file_bytes), "--tmpfs", "/tmp")
         return (*system, *shared, *own, "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm")
 

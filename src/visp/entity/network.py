@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Place = tuple[Network, int | None]
+"""A network, and a port of its addresses; None: any."""
 
 NETWORK = "network"
 """The annotation of an action, and the limit of a namespace."""
@@ -246,6 +248,34 @@ def _is_covered(one: Target, other: Target) -> bool:
     if isinstance(one.host, str):
         return one.host == other.host or _contains(other.host, one.host.removeprefix("*"))
     return isinstance(other.host, type(one.host)) and one.host.subnet_of(other.host)  # type: ignore[arg-type]
+
+
+def networks_of(policies: Iterable[Policy]) -> tuple[Place, ...] | None:
+    """Where packets may go that all the policies permit, names left out; None: everywhere."""
+    common: tuple[Place, ...] | None = None
+    for policy in policies:
+        if policy.targets is not None:
+            places = tuple((target.host, target.port) for target in policy.targets if not isinstance(target.host, str))
+            common = places if common is None else shared(common, places)
+    return common
+
+
+def shared(some: Iterable[Place], others: Sequence[Place]) -> tuple[Place, ...]:
+    """Where both lead: of two networks one lies within the other, or nothing in both."""
+    return tuple(
+        (one if one.prefixlen >= other.prefixlen else other, port or other_port)
+        for one, port in some
+        for other, other_port in others
+        if isinstance(other, type(one)) and one.overlaps(other)
+        if port is None or other_port is None or port == other_port
+    )
+
+
+def names_of(policies: Iterable[Policy], name: str) -> bool:
+    """Whether all the policies permit to ask what a name means."""
+    return all(
+        policy.targets is None or any(_contains(target.host, name) for target in policy.targets) for policy in policies
+    )
 
 
 def meant(address: Address) -> Address:

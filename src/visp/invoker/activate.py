@@ -6,6 +6,7 @@ both wires.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,8 @@ from visp.entity.parameters import init_keys, is_truthy
 from visp.entity.version import INITIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from visp.bus.messages import ActivationMessage
     from visp.entity.action import Action
     from visp.entity.limits import AnswerLimits
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from visp.invoker.streams import Stream
     from visp.runtime.base import PreparedCode, Reply
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,7 +72,13 @@ def argument(action: Action, content: bytes, init: tuple[str, ...] = ()) -> byte
 
 
 def init_body(
-    job: Job, code: PreparedCode, code_at: str, deadline_ms: int, api_key: str | None, concurrency: int = 1
+    job: Job,
+    code: PreparedCode,
+    code_at: str,
+    deadline_ms: int,
+    api_key: str | None,
+    concurrency: int = 1,
+    network: Mapping[str, str] = EMPTY,
 ) -> bytes:
     """The `/init` body, one line: code as text, or the folder where it lies inside; how many at once, if several."""
     action, message = job.action, job.message
@@ -79,6 +89,7 @@ def init_body(
         "__OW_ACTIVATION_ID": message.id,
         "__OW_TRANSACTION_ID": message.transid,
         "__OW_DEADLINE": str(deadline_ms),
+        **network,
     }
     if api_key is not None:
         environment["__OW_API_KEY"] = api_key

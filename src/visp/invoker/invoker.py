@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     OpenDoors = Callable[
         [Sequence[socket.socket], asyncio.Future[Any], Callable[[], str | None], Callable[[], Policy]], None
     ]
+    LeadOut = Callable[[Sequence[socket.socket], asyncio.Future[Any], str, Policy], Awaitable[dict[str, str]]]
 
 PING_S = 1.0
 TIMER_S = 0.001
@@ -107,6 +108,7 @@ class Invoker:
         api_host: str,
         network_env: Callable[[], dict[str, str]],
         open_doors: OpenDoors,
+        lead_out: LeadOut,
         clock: Clock,
         admit: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -128,6 +130,7 @@ class Invoker:
         self._api_host = api_host
         self._network_env = network_env
         self._open_doors = open_doors
+        self._lead_out = lead_out
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._tasks = asyncio.TaskGroup()
@@ -419,9 +422,12 @@ class Invoker:
             api_key = await self._key_of(job.message.namespace_uuid)
         slot.policy = own_policy(action.annotations)
         slot.run_suffix = activate.run_suffix(action, job.message.namespace, api_key)
+        container = slot.container
+        assert container is not None
+        network = await self._lead_out(container.doors, container.exited, job.message.namespace, slot.policy)
         if job.is_accepted and not await self._mark_started(slot, job):
             return False
-        return await self._send_init(slot, job, code, api_key)
+        return await self._send_init(slot, job, code, api_key, network)
 
     async def _mark_started(self, slot: Slot, job: Job) -> bool:
         synced: asyncio.Future[Exception | None] = self._loop.create_future()
@@ -432,7 +438,9 @@ class Invoker:
             self._not_marked(job, error)
         return error is None
 
-    async def _send_init(self, slot: Slot, job: Job, code: PreparedCode, api_key: str | None) -> bool:
+    async def _send_init(
+        self, slot: Slot, job: Job, code: PreparedCode, api_key: str | None, network: dict[str, str]
+    ) -> bool:
         """Sends the init line and waits for its answer. False when it failed."""
         assert slot.client is not None
         assert slot.container is not None
@@ -449,7 +457,7 @@ class Invoker:
         job.start_ms, job.start_s = clock.now_ms(), clock.monotonic_s()
         job.has_begun = True
         deadline_ms = job.start_ms + limit_ms
-        body = activate.init_body(job, code, slot.container.code_at, deadline_ms, api_key, slot.concurrency)
+        body = activate.init_body(job, code, slot.container.code_at, deadline_ms, api_key, slot.concurrency, network)
         slot.client.init(body, settle)
         try:
             async with asyncio.timeout(limit_ms / 1000 + TIMER_S):

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import ipaddress
 import json
+import shutil
 import socket
+import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tests.unit.runtime.test_launchers import Launcher
 
 from visp.container.egress.proxy import Proxy
 from visp.container.egress.surroundings import parse_routes, parse_routes6
@@ -18,6 +26,7 @@ from visp.settings import Network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
 HOME = ipaddress.ip_address("127.0.0.1")
 ELSEWHERE = ipaddress.ip_address("127.0.0.2")
@@ -189,6 +198,65 @@ async def test_connections_end_with_their_container() -> None:
             assert await reader.read() == b""
             writer.close()
             assert here.proxy.open == 0
+
+
+NODE = """
+const https = require('https')
+const get = (url) => new Promise((resolve) => https.get(url, (answer) => {
+  let body = ''
+  answer.on('data', (piece) => { body += piece })
+  answer.on('end', () => resolve([answer.statusCode, body]))
+}).on('error', (error) => resolve([0, error.message])))
+const ask = (url) => fetch(url).then(
+  async (answer) => [answer.status, await answer.text()],
+  (error) => [0, error.cause.message])
+const main = async ({ urls }) => ({ get: await Promise.all(urls.map(get)), ask: await Promise.all(urls.map(ask)) })
+"""
+
+
+@pytest.mark.slow  # starts Node, and makes a key
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed: apt-get install nodejs")
+async def test_node_s_launcher_leads_tls_through_it(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+        await writer.drain()
+        writer.close()
+
+    async with world() as here, await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certified(tmp_path)) as service:
+        port = service.sockets[0].getsockname()[1]
+        env = {"HTTPS_PROXY": f"http://127.0.0.1:{here.port}", "NODE_TLS_REJECT_UNAUTHORIZED": "0"}
+        launcher = Launcher()
+        init = {"value": {"name": "x", "main": "main", "binary": False, "code": NODE, "env": env}}
+        assert json.loads(await asyncio.to_thread(launcher.ask, init))["ok"] is True
+        urls = [f"https://home.test:{port}/", f"https://away.test:{port}/"]
+        got = json.loads(await asyncio.to_thread(launcher.ask, {"value": {"urls": urls}}))
+        await asyncio.to_thread(launcher.end)
+        expected = [[200, "hi"], [0, f"'away.test:{port}' has no address."]]
+        assert got == {"get": expected, "ask": expected}
+
+
+def certified(folder: Path) -> ssl.SSLContext:
+    """For `home.test`, by nobody."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "home.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "both.pem").write_bytes(secret + made.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "both.pem")
+    return context
 
 
 def test_networks_without_a_router_are_those_of_neighbours() -> None:

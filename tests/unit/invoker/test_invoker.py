@@ -131,6 +131,7 @@ class Plane:
             api_host="http://api",
             network_env=dict,
             open_doors=lambda *_: None,
+            lead_out=self._lead_out,
             clock=clock,
         )
 
@@ -147,6 +148,9 @@ class Plane:
     async def _prepare(self, exec: CodeExec | BlackboxExec, kind: base.Kind, namespace: str) -> PreparedCode:
         assert exec.code is not None
         return self.code(exec.code)
+
+    async def _lead_out(self, *_: object) -> dict[str, str]:
+        return {}
 
     async def _key_of(self, namespace_uuid: str) -> str:
         return f"{namespace_uuid}:key"
