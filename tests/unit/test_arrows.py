@@ -19,8 +19,6 @@ COMPOSITION = (
     "neighbours",
     "doctor",
     "equipment",
-    "equipment_swift",
-    "equipment_rust",
     "care",
     "moving",
     "openwhisk",

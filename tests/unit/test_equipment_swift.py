@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from visp import equipment_rust, equipment_swift, premises
-from visp.equipment import InstallError
-from visp.settings import Runtimes, Settings
+from visp import premises
+from visp.equipment import rust as equipment_rust
+from visp.equipment import swift as equipment_swift
+from visp.equipment.fetching import InstallError
+from visp.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -33,28 +35,11 @@ def test_libraries_that_are_linked() -> None:
     assert equipment_swift.linked_in(said) == ["/lib/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]
 
 
-def test_everyone_reads_and_nobody_becomes_another(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir(mode=0o700)
-    (tmp_path / "a/su").touch()
-    (tmp_path / "a/su").chmod(0o6755)
-    (tmp_path / "secret").touch(mode=0o600)
-    (tmp_path / "link").symlink_to("/nowhere")
-    equipment_swift.open_to_all(tmp_path)
-    assert [oct((tmp_path / name).stat().st_mode & 0o7777) for name in ("a", "a/su", "secret")] == [
-        "0o755",
-        "0o555",
-        "0o444",
-    ]
-
-
-def test_what_is_missing_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(equipment_swift.os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", str(tmp_path))
-    home = tmp_path / "runtimes"
-    (home / "swift-6.0").mkdir(parents=True)
     with pytest.raises(InstallError, match="apt-get install debootstrap bubblewrap"):
-        equipment_swift.install_swift(Settings(runtimes=Runtimes(folder=str(home))), print)
-    assert [path.name for path in home.iterdir()] == ["swift-6.0"]
+        equipment_swift.fill(tmp_path, print)
 
 
 def test_only_root_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

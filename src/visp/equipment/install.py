@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visp import premises
 from visp.container.bwrap import NAMESPACES
 from visp.container.view import RUNTIMES, SYSTEM
-from visp.equipment import fetching
+from visp.equipment import fetching, rust
 from visp.equipment.fetching import InstallError
 from visp.equipment.sources import Debian, source_of
 from visp.equipment.survey import place_of
@@ -39,6 +40,16 @@ def install(settings: Settings, kind: Kind, say: Say, tree: Path | None = None) 
 
     A server may run meanwhile, and offers the kind from its next start. Raises `InstallError`.
     """
+    where = _install(settings, kind, say, tree)
+    if kind.family == rust.FAMILY:
+        home = runtimes_folder(settings)
+        found = rust.compilers(premises.read_manifest(settings).kinds(), home)
+        with _place(settings, rust.FOLDER) as draft:
+            rust.fill(draft, home, found, say)
+    return where
+
+
+def _install(settings: Settings, kind: Kind, say: Say, tree: Path | None) -> str:
     source, place = source_of(kind), place_of(kind)
     if tree is None and isinstance(source, Debian):
         say(f"… {source.names}")

@@ -12,6 +12,7 @@ import msgspec
 
 from visp.equipment import fetching
 from visp.equipment.fetching import InstallError
+from visp.equipment.swift import SwiftRoot
 from visp.runtime import local
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Debian(msgspec.Struct, frozen=True, kw_only=True):
         fetching.run([apt, *words], Path("/"), say, env={"DEBIAN_FRONTEND": "noninteractive"})
 
 
-Source = Npm | Pip | GoToolchain | Debian
+Source = Npm | Pip | GoToolchain | Debian | SwiftRoot
 
 
 def _node(version: str, x64: str, arm64: str) -> Npm:
@@ -214,7 +215,8 @@ SOURCES: dict[str, Source] = {
     "php": Debian(packages=("php-cli",)),
     "ruby": Debian(packages=("ruby",)),
     "java": Debian(packages=("openjdk-17-jdk-headless", "libgson-java")),
-    "rust": Debian(packages=("rustc", "cargo")),
+    "rust:1.63": Debian(packages=("rustc", "cargo", "gcc", "libc6-dev")),
+    "swift": SwiftRoot(),
 }
 """By kind, or by family where one source serves all of it. A kind that is not here comes by --from, if at all."""
 

@@ -12,6 +12,7 @@ from building import PROGRAM, WORK, Failed, copy, run
 ACTION, LAUNCHER = os.path.join(WORK, "actions"), os.path.join(WORK, "launcher")
 NAME = re.compile(r"(r#)?[A-Za-z_][A-Za-z0-9_]*\Z")
 
+NO_CODE = "Missing main/no code to execute."
 ONE_FILE = """[package]
 name = "actions"
 version = "0.1.0"
@@ -153,6 +154,8 @@ def prepare(source, main):
     os.makedirs(LAUNCHER)
     os.makedirs(os.environ["CARGO_HOME"], exist_ok=True)
     if os.path.isfile(os.path.join(source, PROGRAM)):
+        if not read(os.path.join(source, PROGRAM)).strip():
+            raise Failed(NO_CODE)
         os.makedirs(os.path.join(ACTION, "src"))
         write(os.path.join(ACTION, "src/lib.rs"), read(os.path.join(source, PROGRAM)))
         write(os.path.join(ACTION, "Cargo.toml"), ONE_FILE.encode())

@@ -20,6 +20,7 @@ COMPILER = ("-I", OURS, "-module-cache-path", MODULES, "-no-toolchain-stdlib-rpa
 NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 HELPER = re.compile(rb"\bWhisk\s*\.")
 MAIN = "main.swift"
+NO_CODE = "Missing main/no code to execute."
 MAIN_FOLDERS = ("Sources/Action", "Sources", "")
 """Where a package may have its `main.swift`."""
 PRODUCT = "Action"
@@ -31,6 +32,8 @@ def build(source, target, main):
     copy(os.path.join(OURS, "modules"), MODULES)
     if os.path.isfile(os.path.join(source, PROGRAM)):
         os.makedirs(WORK)
+        if not read(os.path.join(source, PROGRAM)).strip():
+            raise Failed(NO_CODE)
         shutil.copyfile(os.path.join(source, PROGRAM), os.path.join(WORK, MAIN))
         made = compile_files(main)
     else:

@@ -8,18 +8,16 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visp import premises
 from visp.container.bwrap import NAMESPACES
 from visp.container.view import RUNTIMES, SYSTEM
-from visp.equipment.fetching import InstallError
-from visp.equipment_swift import SAID_LINES, open_to_all
+from visp.equipment import fetching
+from visp.equipment.fetching import SAID_LINES, InstallError
 from visp.runtime import local
-from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from visp.settings import Settings
+    from visp.entity.runtime_manifest import Kind
 
     Say = Callable[[str], None]
 
@@ -31,45 +29,26 @@ UID = 65534
 """Who compiles where root installs: crates bring programs that run while they are compiled."""
 
 
-def install_crates(settings: Settings, say: Say) -> None:
-    """Fetches them, and compiles them by each Rust that is here; again after another Rust has come.
-
-    What was there stays until all of it is there. Raises `InstallError` and `CannotStart`.
-    """
-    home = runtimes_folder(settings)
+def compilers(kinds: Iterable[Kind], home: Path) -> dict[str, str]:
+    """Each Rust that is here for one of the kinds, as containers see it, by its version."""
     found = {}
-    for kind in premises.read_manifest(settings).runtimes.get(FAMILY, ()):
-        program = None if kind.local is None or kind.local.build is None else local.find_program(kind.local.build, home)
-        if program is not None:
-            found[kind.kind.partition(":")[2]] = program
-    if not found:
-        raise InstallError("there is no Rust here that a kind asks for: apt-get install rustc cargo")
-    draft, old = home / f".{FOLDER}.new", home / f".{FOLDER}.old"
-    try:
-        for path in (draft, old):
-            shutil.rmtree(path, ignore_errors=True)
-        draft.mkdir(mode=0o755)
-        try:
-            fill(draft, home, found, say)
-            if (home / FOLDER).exists():
-                (home / FOLDER).rename(old)
-            draft.rename(home / FOLDER)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise InstallError(f"{home} cannot be written: {error.strerror or error}") from None
+    for kind in kinds:
+        if kind.family == FAMILY and kind.local is not None and kind.local.build is not None:
+            program = local.find_program(kind.local.build, home)
+            if program is not None:
+                found[kind.kind.partition(":")[2]] = program
+    return found
 
 
-def fill(draft: Path, home: Path, compilers: dict[str, str], say: Say) -> None:
-    """Makes it in an empty folder, for compilers by their version, as containers see them. Raises `InstallError`."""
+def fill(draft: Path, home: Path, found: dict[str, str], say: Say) -> None:
+    """Fetches them into an empty folder, and compiles them by each of the compilers. Raises `InstallError`."""
     if shutil.which("cc", path=local.SEARCHED) is None or shutil.which("bwrap", path=local.SEARCHED) is None:
         raise InstallError("crates are compiled by what is not here: apt-get install gcc libc6-dev bubblewrap")
     source = draft / "source"
     source.mkdir()
     (source / "lib.rs").touch()
     (source / "Cargo.toml").write_bytes(local.read_program(MANIFEST))
-    newest = list(compilers.values())[-1]
+    newest = list(found.values())[-1]
     say("… cargo fetches crates")
     cargo = str(Path(local.on_host(newest, home)).with_name("cargo"))
     _run([cargo, "vendor", "--quiet", str(draft / "vendor")], source, dict(os.environ))
@@ -79,11 +58,11 @@ def fill(draft: Path, home: Path, compilers: dict[str, str], say: Say) -> None:
         '[source.crates-io]\nreplace-with = "installed"\n\n'
         f'[source.installed]\ndirectory = "{RUNTIMES}/{FOLDER}/vendor"\n'
     )
-    open_to_all(draft)
-    for version, program in compilers.items():
+    fetching.open_to_all(draft)
+    for version, program in found.items():
         say(f"… crates are compiled by Rust {version}")
         _compile(draft, home, version, program)
-    open_to_all(draft)
+    fetching.open_to_all(draft)
 
 
 def _compile(draft: Path, home: Path, version: str, program: str) -> None:

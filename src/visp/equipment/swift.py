@@ -6,18 +6,17 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from visp.equipment import fetching
 from visp.equipment.fetching import InstallError
 from visp.runtime import local
-from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from visp.settings import Settings
 
     Say = Callable[[str], None]
     """Is told what is done, a line each."""
@@ -32,8 +31,6 @@ NEEDED = {"debootstrap": "debootstrap", "bwrap": "bubblewrap", "unshare": "util-
 APT_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 MIRROR = re.compile(r"^(?:URIs:|deb(?: +\[[^]]*\])?) +(https?://\S*/debian/?)(?=\s|$)", re.MULTILINE)
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-STEP_S = 1800.0
-SAID_LINES = 3
 
 TOOLCHAIN = "usr/libexec/swift"
 SUPERFLUOUS = (
@@ -57,28 +54,16 @@ HELLO = "import Foundation\nfunc main(args: Any) -> Any { print(Date()); return 
 MODES = ("5", "6")
 
 
-def install_swift(settings: Settings, say: Say) -> None:
-    """Installs it anew; what was there stays until all of it is there. Raises `InstallError`.
+class SwiftRoot(msgspec.Struct, frozen=True, kw_only=True):
+    """The toolchain in its root, and beside it what programs are linked with; 600 MB to fetch, 2 GB of disk."""
 
-    Some minutes, 600 MB to fetch, 2 GB of disk. A server that runs offers the kinds from its next start.
-    """
-    home = runtimes_folder(settings)
-    draft, old = home / f".{FOLDER}.new", home / f".{FOLDER}.old"
-    try:
-        home.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for path in (draft, old):
-            shutil.rmtree(path, ignore_errors=True)
-        draft.mkdir(mode=0o755)
-        try:
-            fill(draft, say)
-            if (home / FOLDER).exists():
-                (home / FOLDER).rename(old)
-            draft.rename(home / FOLDER)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise InstallError(f"{home} cannot be written: {error.strerror or error}") from None
+    @property
+    def names(self) -> str:
+        return f"swiftlang of Debian {SUITE}, in a root file system of its own"
+
+    def fill(self, draft: Path, say: Say) -> None:
+        """Raises `InstallError`."""
+        fill(draft, say)
 
 
 def fill(draft: Path, say: Say) -> None:
@@ -93,18 +78,18 @@ def fill(draft: Path, say: Say) -> None:
         raise InstallError("Swift's toolchain comes from Debian, and apt's sources here name no mirror of Debian")
     root = draft / "root"
     say(f"… Debian {SUITE} from {mirror}")
-    _alone(["debootstrap", "--variant=minbase", SUITE, str(root), mirror])
+    _alone(["debootstrap", "--variant=minbase", SUITE, str(root), mirror], draft, say)
     say(f"… {', '.join(PACKAGES)}")
     shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
-    apt = ["chroot", str(root), "apt-get", "-q", "-y", *_proxies()]
-    _alone([*apt, "update"])
-    _alone([*apt, "install", "--no-install-recommends", *PACKAGES])
+    apt = ["chroot", str(root), "apt-get", "-q", "-y", *_proxies(draft, say)]
+    _alone([*apt, "update"], draft, say)
+    _alone([*apt, "install", "--no-install-recommends", *PACKAGES], draft, say)
     _slim(root)
     say("… what actions are linked with")
-    prepare(draft)
+    prepare(draft, say)
 
 
-def prepare(draft: Path) -> None:
+def prepare(draft: Path, say: Say) -> None:
     """What is ours, beside a root with the toolchain; raises `InstallError` when that one cannot compile a hello."""
     root, work = draft / "root", draft / "work"
     ours = root / OURS
@@ -114,20 +99,20 @@ def prepare(draft: Path) -> None:
     work.mkdir()
     for name in (MODULE, HELPER):
         (ours / name).write_bytes(local.read_program(f"swift/{name}"))
-    libraries = _copy_libraries(root, draft / "lib")
+    libraries = _copy_libraries(root, draft / "lib", say)
     modules = ("-module-cache-path", "/tmp/swift-modules", "-I", f"/{OURS}")
     compiler = ["swiftc", "-O", "-wmo", *modules]
     module = ["-swift-version", "5", "-parse-as-library", "-module-name", Path(MODULE).stem, f"/{OURS}/{MODULE}"]
-    _inside(root, work, [*compiler, *module, "-emit-module", "-c", "-o", f"/{OURS}/{Path(MODULE).stem}.o"])
+    _inside(root, work, [*compiler, *module, "-emit-module", "-c", "-o", f"/{OURS}/{Path(MODULE).stem}.o"], say)
     (work / "main.swift").write_text(f"{HELLO}import VispAction\nVispAction.run(main)\n")
     for mode in MODES:  # the modules of C that Foundation consists of are compiled now, and not by every build
         options = ["-swift-version", mode, "-module-name", "Action", "/tmp/main.swift"]
-        _inside(root, work, [*compiler, *options, f"/{OURS}/{Path(MODULE).stem}.o", "-o", "/tmp/hello"])
+        _inside(root, work, [*compiler, *options, f"/{OURS}/{Path(MODULE).stem}.o", "-o", "/tmp/hello"], say)
     shutil.copytree(work / "swift-modules", ours / "modules")
-    version = _inside(root, work, ["swift", "--version"]).splitlines()[0]
+    version = _inside(root, work, ["swift", "--version"], say).splitlines()[0]
     shutil.rmtree(work)
     _write_program(draft / "bin", version, [*ours.glob("*.swift"), *libraries])
-    open_to_all(draft)
+    fetching.open_to_all(draft)
 
 
 def mirror_in(sources: Iterable[str]) -> str | None:
@@ -138,16 +123,6 @@ def mirror_in(sources: Iterable[str]) -> str | None:
 def linked_in(said: str) -> list[str]:
     """Paths of libraries in what `ldd` prints."""
     return LINKED.findall(said)
-
-
-def open_to_all(folder: Path) -> None:
-    """Everyone can read what is below, and nobody write, nor become its owner: modes 0755, 0444 and 0555."""
-    folder.chmod(0o755)
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            open_to_all(folder / entry.name)
-        elif entry.is_file(follow_symlinks=False):
-            (folder / entry.name).chmod(0o555 if entry.stat().st_mode & 0o100 else 0o444)
 
 
 def _slim(root: Path) -> None:
@@ -164,14 +139,14 @@ def _slim(root: Path) -> None:
         (root / name).touch()
 
 
-def _copy_libraries(root: Path, lib: Path) -> list[Path]:
+def _copy_libraries(root: Path, lib: Path, say: Say) -> list[Path]:
     """The libraries that a program can be linked with, and all that they need of the root: loader and libc too."""
     shutil.rmtree(lib, ignore_errors=True)
     lib.mkdir()
     swift = [f"/{LIBRARIES}/{path.name}" for path in (root / LIBRARIES).glob("*.so") if not UNSHIPPED.search(path.name)]
-    needed = [path for path in linked_in(_inside(root, None, ["ldd", *swift])) if "/host/libSwift" not in path]
+    needed = [path for path in linked_in(_inside(root, None, ["ldd", *swift], say)) if "/host/libSwift" not in path]
     named = sorted({os.path.normpath(path) for path in (*swift, *needed)})
-    found = _inside(root, None, ["readlink", "-e", *named]).split()
+    found = _inside(root, None, ["readlink", "-e", *named], say).split()
     for name, path in zip(named, found, strict=True):
         shutil.copyfile(root / path[1:], lib / Path(name).name)
         (lib / Path(name).name).chmod((root / path[1:]).stat().st_mode)
@@ -193,42 +168,27 @@ def _write_program(folder: Path, version: str, files: Sequence[Path]) -> None:
 # ── programs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _alone(argv: list[str]) -> str:
+def _alone(argv: list[str], folder: Path, say: Say) -> None:
     """Runs what mounts in namespaces of its own: whatever it does there, or leaves, ends with it."""
     spaces = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-    return _run([*spaces, *argv])
+    _run([*spaces, *argv], folder, say)
 
 
-def _inside(root: Path, work: Path | None, argv: list[str]) -> str:
+def _inside(root: Path, work: Path | None, argv: list[str], say: Say) -> str:
     """Runs a program of the root in it, without a network; `work` is its `/tmp`. Swift finds its parts by `/proc`."""
     view = ["--bind", str(root), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
     view += [] if work is None else ["--bind", str(work), "/tmp"]
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--die-with-parent", "--chdir", "/tmp"]
-    return _run(["bwrap", *view, *spaces, "--", *argv])
+    return _run(["bwrap", *view, *spaces, "--", *argv], root, say)
 
 
-def _proxies() -> list[str]:
+def _proxies(folder: Path, say: Say) -> list[str]:
     """What apt here is told of proxies, for the one inside."""
-    said = _run(["apt-config", "dump", "--format", "%f=%v%n", "Acquire::http::Proxy", "Acquire::https::Proxy"])
+    names = ("Acquire::http::Proxy", "Acquire::https::Proxy")
+    said = _run(["apt-config", "dump", "--format", "%f=%v%n", *names], folder, say)
     return [word for line in said.splitlines() if not line.endswith("=") for word in ("-o", line)]
 
 
-def _run(argv: list[str]) -> str:
-    """What it prints; `InstallError` with its last words when it fails."""
-    env = {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/tmp",
-        "LANG": "C.UTF-8",
-        "DEBIAN_FRONTEND": "noninteractive",
-    }
-    env |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
-    try:
-        done = subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=STEP_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise InstallError(f"{argv[0]} was not done within {STEP_S:.0f} s: nothing was installed") from None
-    if done.returncode != 0:
-        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise InstallError(f"{' '.join(argv[:12])} failed, nothing was installed: {'; '.join(lines[-SAID_LINES:])}")
-    return done.stdout
+def _run(argv: list[str], folder: Path, say: Say) -> str:
+    """What it prints; raises `InstallError`."""
+    return fetching.run(argv, folder, say, env={"PATH": PATH, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"})
