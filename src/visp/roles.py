@@ -632,6 +632,7 @@ async def _invoker(
     from visp.container.local import LocalDriver
     from visp.invoker import building
     from visp.invoker.builder import Builder
+    from visp.invoker.compiled import Compiled
     from visp.invoker.holding import HoldingMaker
     from visp.invoker.invoker import Invoker
 
@@ -643,9 +644,9 @@ async def _invoker(
             code = await _code_cache(entities, driver, gated, kinds, settings, builds, doors)
             stack.push_async_callback(code.close)
             metrics.add(builds.measured)
-            prepare_code, maker = code.prepare, HoldingMaker(gated, code)
+            prepare_code, maker, compiled = code.prepare, HoldingMaker(gated, code), Compiled(code)
         else:  # images unpack by themselves
-            prepare_code, maker = _as_it_is(entities), gated
+            prepare_code, maker, compiled = _as_it_is(entities), gated, None
         stack.push_async_callback(Builder(bus=bus, kind_of=kinds.get, prepare=prepare_code).close)
         yield await stack.enter_async_context(
             Invoker(
@@ -663,6 +664,7 @@ async def _invoker(
                 wanted=wanted_cells(manifest, kinds, settings),
                 memory_mb=premises.memory_budget_mb(settings),
                 starts_limit=premises.starts_at_once(settings),
+                compiled=compiled,
                 api_host=f"http://{DOOR_NAME}:{DOOR_PORT}",
                 network_env=dict if packets is None else packets.environment,
                 open_doors=doors.open,

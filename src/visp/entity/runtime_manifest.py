@@ -83,8 +83,9 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     and launcher, or around it where one has `{launcher}`; `{heap_mb}` becomes three quarters of the container's memory.
     `environment` is laid over what every container has. `takes` is how it is given code (`visp.runtime.base.Takes`),
     `concurrent` whether a launcher runs several activations at once, `rests` whether it gives memory back when it is
-    told that a pause is near, `build` how code becomes what runs. `reserveMb` is memory that the program asks for and
-    does not use: it counts where a limit is on what was asked for.
+    told that a pause is near, `keeps_compiled` whether it gives away what it compiled, `build` how code becomes what
+    runs. `reserveMb` is memory that the program asks for and does not use: it counts where a limit is on what was asked
+    for.
     """
 
     launcher: str
@@ -93,6 +94,7 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     takes: Literal["tree", "program"] = "tree"
     concurrent: bool = False
     rests: bool = False
+    keeps_compiled: bool = False
     reserve_mb: int = 0
     build: Build | None = None
 

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import struct
 from contextlib import suppress
 from functools import partial
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from visp.container.base import Container, Maker
     from visp.entity.execs import BlackboxExec, Code, CodeExec
     from visp.invoker.building import Builds, Hear
+    from visp.invoker.staging import Bounds
     from visp.runtime.base import Kind, Recipe
 
 T = TypeVar("T")
@@ -55,6 +57,9 @@ REMEMBERED = 20_000
 RECENT = 16
 """Folders that stay for a while without `use`: more than starts that are under way at once."""
 TRIES = 3
+
+COMPILED = ".visp-compiled"
+"""The launcher of Node.js knows it too."""
 
 BOOT = ".boot"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -175,6 +180,30 @@ class CodeCache:
             finally:
                 self.release(folder)
         raise StartFailed("the folder of built code is removed as soon as it is made")
+
+    def compiled(self, folder: str, owner: str) -> str:
+        """The same code with what was compiled of it for this owner; `folder` where nothing was."""
+        name = _compiled_name(folder, owner)
+        return str(self._folder / name) if self._touch(name) else folder
+
+    def is_compiled(self, folder: str) -> bool:
+        """Whether it holds what was compiled already."""
+        return (Path(folder) / COMPILED).exists()
+
+    async def keep_compiled(self, folder: str, owner: str, frames: bytes, bounds: Bounds) -> None:
+        """From now on `compiled` gives the owner this code with the tree that the frames are, in its folder `COMPILED`.
+
+        Raises `Distrusted`, `CodeRefused`, `StartFailed` and `OSError`.
+        """
+        name = _compiled_name(folder, owner)
+        self.use(folder)
+        try:
+            size = await asyncio.to_thread(_join, self._folder, Path(folder), frames, bounds, self._folder / name)
+        finally:
+            self.release(folder)
+        self._trees.setdefault(name, Tree(size))
+        self._touch(name)
+        self._shrink()
 
     def use(self, folder: str) -> None:
         """A container is given this folder, which stays until as many calls of `release`. Raises `StartFailed`."""
@@ -396,6 +425,27 @@ class CodeCache:
     def _opener(self, namespace: str | None) -> Callable[[Container], None] | None:
         opened = self._opened
         return None if opened is None or namespace is None else lambda container: opened(container, namespace)
+
+
+def _compiled_name(folder: str, owner: str) -> str:
+    return hashlib.sha256(f"{Path(folder).name} compiled for {owner}".encode()).hexdigest()
+
+
+def _join(below: Path, code: Path, frames: bytes, bounds: Bounds, to: Path) -> int:
+    """A tree of the code's files and, in a folder of its own, what the frames say; what it takes on disk."""
+    compiled, whole = Staging.below(below, bounds), Staging.below(below)
+    try:
+        compiled.take(frames)
+        if not compiled.is_complete:
+            raise Distrusted("it has no end")
+        shutil.copytree(code, whole.path, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+        compiled.move(whole.path / COMPILED)
+        size = staging.measure(whole.path)
+        whole.move(to)
+        return size
+    finally:
+        compiled.discard()
+        whole.discard()
 
 
 class Bounded(Generic[T]):

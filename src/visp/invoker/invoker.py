@@ -46,7 +46,7 @@ from visp.invoker.pool import TRIES, Pool
 from visp.invoker.provision import Provision
 from visp.invoker.slot import WORKING, Key, Slot, State
 from visp.invoker.streams import Stream
-from visp.runtime.base import CONCURRENT, IMPORTED, STREAMS, CodeRefused, Gone, Reply, imported
+from visp.runtime.base import CONCURRENT, IMPORTED, STREAMS, CodeRefused, Gone, PreparedCode, Reply, imported
 from visp.store.base import Work
 from visp.telemetry import log
 
@@ -62,8 +62,9 @@ if TYPE_CHECKING:
     from visp.entity.execs import BlackboxExec, CodeExec
     from visp.entity.locking import Locks
     from visp.entity.network import Policy
+    from visp.invoker.compiled import Compiled
     from visp.invoker.prewarm import Wanted
-    from visp.runtime.base import ActionClient, Kind, OnOutput, PreparedCode
+    from visp.runtime.base import ActionClient, Kind, OnOutput
     from visp.settings import Settings
     from visp.store.base import Ledger
     from visp.store.cache import EntityCache
@@ -105,6 +106,7 @@ class Invoker:
         wanted: tuple[Wanted, ...],
         memory_mb: int,
         starts_limit: int,
+        compiled: Compiled | None,
         api_host: str,
         network_env: Callable[[], dict[str, str]],
         open_doors: OpenDoors,
@@ -127,6 +129,7 @@ class Invoker:
         self._wanted = wanted
         self._memory_mb = memory_mb
         self._starts_limit = starts_limit
+        self._compiled = compiled
         self._api_host = api_host
         self._network_env = network_env
         self._open_doors = open_doors
@@ -411,6 +414,9 @@ class Invoker:
             job.init_ms = 0  # a failed initialisation that took no time
             self._end_unstarted(slot, job, failure(Status.DEVELOPER_ERROR, refused.sentence))
             return False
+        if code.folder is not None and self._compiled is not None:
+            code = PreparedCode(folder=self._compiled.of(code.folder, job.key))
+        slot.folder = code.folder
         if slot.container is None:
             await self._create(slot, code.folder)
             job.created_s = self._clock.monotonic_s()
@@ -673,11 +679,31 @@ class Invoker:
             return
         logs = slot.logs.end(outcome, job.printed)
         job.logs_s = self._clock.monotonic_s()
-        if outcome.is_kept and not is_init:
+        if outcome.is_kept and not is_init and self._is_collected(slot, job):
+            self._tasks.create_task(self._collect(slot, job, service_s))
+        elif outcome.is_kept and not is_init:
             self.pool.finished(slot, job, service_s)
         else:
             self.pool.failed(slot, job)
         self._record(job, outcome, logs, duration_ms, is_timeout=is_timeout)
+
+    def _is_collected(self, slot: Slot, job: Job) -> bool:
+        """Whether what the container compiled is asked for now."""
+        if self._compiled is None or job.init_ms is None or slot.concurrency > 1:
+            return False
+        kind = self._kind_of(slot.kind)
+        return kind is not None and kind.keeps_compiled and self._compiled.wants(slot, job.init_ms)
+
+    async def _collect(self, slot: Slot, job: Job, service_s: float | None) -> None:
+        """The run is answered; until this is over the container is not free."""
+        assert self._compiled is not None
+        job.run_s = None  # the deadline is over
+        has_answered = await self._compiled.collect(slot)
+        if has_answered and slot.client is not None:
+            slot.client.drain()
+            self.pool.finished(slot, job, service_s)
+        else:
+            self.pool.failed(slot, job)
 
     async def _end_logs(
         self, slot: Slot, job: Job, outcome: Outcome, service_s: float | None, phases: Phases, *, may_serve: bool

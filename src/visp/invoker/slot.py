@@ -102,6 +102,7 @@ class Slot:
         "client",
         "concurrency",
         "container",
+        "folder",
         "id",
         "idle_since_s",
         "jobs",
@@ -144,6 +145,8 @@ class Slot:
         """Why it is DRAINING."""
         self.charged_until_s = 0.0
         """Up to when its memory is on its namespace's account."""
+        self.folder: str | None = None
+        """The host folder of the code that it was given, if that is one."""
         self.container: Container | None = None
         self.client: ActionClient | None = None
         self.lanes: Lanes | None = None

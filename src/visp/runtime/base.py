@@ -220,6 +220,11 @@ class Kind(Protocol):
         ...
 
     @property
+    def keeps_compiled(self) -> bool:
+        """Whether its launcher answers `{"collect": <offset>}` by `{"compiled": <base64>}`, empty at the end."""
+        ...
+
+    @property
     def is_sentinelled(self) -> bool:
         """Of an image: whether the end of each activation's output is marked, and so waited for."""
         ...

@@ -26,6 +26,7 @@ class ImageKind(msgspec.Struct, frozen=True, kw_only=True):
     recipe: None = None
     is_concurrent: bool = False
     rests: bool = False
+    keeps_compiled: bool = False
 
     def command(self, memory_mb: int) -> Command:
         """Its own, whatever the memory."""

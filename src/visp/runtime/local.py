@@ -68,6 +68,10 @@ class LocalKind(msgspec.Struct, frozen=True):
         return self.runtime.rests
 
     @property
+    def keeps_compiled(self) -> bool:
+        return self.runtime.keeps_compiled
+
+    @property
     def is_sentinelled(self) -> bool:
         return True
 

@@ -175,7 +175,7 @@ def stagings(place: Path) -> list[str]:
 class Kind:
     """A kind of this machine."""
 
-    is_concurrent = rests = False
+    is_concurrent = rests = keeps_compiled = False
 
     def __init__(self, takes: Takes = Takes.TREE, recipe: Recipe | None = None) -> None:
         self.takes = takes

@@ -86,7 +86,7 @@ class Kind:
 
     takes = Takes.TREE
     recipe = None
-    rests = False
+    rests = keeps_compiled = False
 
     def __init__(self, *, is_concurrent: bool = False) -> None:
         self.is_concurrent = is_concurrent
@@ -128,6 +128,7 @@ class Plane:
             wanted=(Wanted(Cell(KIND, 256), cells),),
             memory_mb=memory_mb,
             starts_limit=4,
+            compiled=None,
             api_host="http://api",
             network_env=dict,
             open_doors=lambda *_: None,

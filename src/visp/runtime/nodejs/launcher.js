@@ -5,7 +5,8 @@
 // A reply is what the kind's official image answers: a plain line for 200, a line that begins with "!" for an error status.
 // If init's value has "concurrency", up to so many runs come at once: init's answer says "concurrent", and each reply to a run
 // begins with "@<activation_id> ".
-// The line {"rest":true} says that nothing is under way and a pause is near; it has no answer.
+// The line {"rest":true} says that nothing is under way and a pause is near; it has no answer. {"collect":<offset>} asks for what was
+// compiled, piece by piece: {"compiled":<base64>}, empty at the end.
 // Standard output and error are the logs, written before the reply. A result that comes in parts, and what several runs at
 // once need, are of extras.js.
 'use strict'
@@ -147,6 +148,7 @@ async function loadFolder (folder, main) {
   if (!hasManifest && !entries.some((name) => fs.existsSync(path.join(folder, name)))) {
     throw 'Zipped actions must contain either package.json or index.js at the root.' // eslint-disable-line no-throw-literal
   }
+  keepCompiled(folder)
   process.chdir(folder)
   const require = createRequire(path.join(folder, 'index.js'))
   let module
@@ -159,6 +161,17 @@ async function loadFolder (folder, main) {
   }
   const found = member(module, main) || (module.default && member(module.default, main))
   return found || (main === 'main' ? module.default : undefined)
+}
+
+// Where Node can, what it compiles is kept: what an earlier container of the same action did is there already, or is given away.
+let compiled = null // the folder that is being filled
+
+function keepCompiled (folder) {
+  const { enableCompileCache, flushCompileCache } = require('node:module')
+  if (IS_BUN || flushCompileCache === undefined) return
+  const kept = path.join(folder, '.visp-compiled')
+  if (!fs.existsSync(kept)) compiled = '/tmp/.visp-compiled'
+  enableCompileCache(compiled || kept)
 }
 
 function member (object, names) {
@@ -400,6 +413,8 @@ function take (line) {
   if (!hasInit) {
     hasInit = true
     init(message.value)
+  } else if (message.collect !== undefined) {
+    write(JSON.stringify({ compiled: compiled === null ? '' : extras().collect(compiled, message.collect) }))
   } else if (message.rest === true) {
     rest()
   } else if (isInit(message)) {
