@@ -69,8 +69,10 @@ function writeAll (descriptor, bytes) {
   }
 }
 
+const writeReply = (bytes) => writeAll(REPLIES, bytes)
+
 function write (text) {
-  writeAll(REPLIES, Buffer.from(text + '\n'))
+  writeReply(Buffer.from(text + '\n'))
   readOn()
 }
 
@@ -98,7 +100,7 @@ async function init (value) {
   for (const [name, text] of Object.entries(value.env || {})) process.env[name] = text
   if (process.env.HTTPS_PROXY && !knowsProxies) lead()
   const main = value.main || 'main'
-  if (value.concurrency > 1) several = new (extras().Several)(writeAll)
+  if (value.concurrency > 1) several = new (extras().Several)(writeReply)
   try {
     if (value.folder) {
       action = await loadFolder(value.folder, main)
@@ -348,7 +350,7 @@ async function passOn (result, own) {
   if (own !== null) return own.passOn(result)
   goOn = null
   listen() // lines of credit come before the reply
-  streaming = new (extras().Run)('', writeAll)
+  streaming = new (extras().Run)('', writeReply)
   try {
     await streaming.passOn(result)
   } finally {
