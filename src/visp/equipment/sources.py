@@ -13,7 +13,7 @@ import msgspec
 from visp.equipment import fetching
 from visp.equipment.fetching import InstallError
 from visp.equipment.swift import SwiftRoot
-from visp.runtime import local
+from visp.runtime import local, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ class Pip(msgspec.Struct, frozen=True, kw_only=True):
         python = next(filter(None, (shutil.which(name, path=local.SEARCHED) for name in PYTHONS)), None)
         if python is None or not os.path.realpath(python).startswith(local.VISIBLE + "/"):
             raise InstallError("it runs in a Python that containers see, and none is here: apt-get install python3")
-        version = local.version_of(python).rpartition(" ")[2]
+        version = versions.version_of(python).rpartition(" ")[2]
         (draft / "bin").mkdir()
         (draft / "bin" / "python").symlink_to(python)
         (draft / "pyvenv.cfg").write_text(f"home = {os.path.dirname(python)}\nversion = {version}\n")

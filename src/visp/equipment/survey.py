@@ -12,7 +12,7 @@ from visp import premises
 from visp.entity.runtime_manifest import Program
 from visp.equipment.sources import Debian, GoToolchain, Npm, source_of
 from visp.errors import Malformed, VispError
-from visp.runtime import local, modules
+from visp.runtime import local, modules, versions
 from visp.settings import runtimes_fault, runtimes_folder
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def equipped(kind: Kind, home: Path) -> Equipped:
     """`home` is the folder of installed runtimes."""
     program, version, origin = program_of(kind, home), None, None
     if program is not None and kind.local is not None:
-        said = local.version_of(local.on_host(program, home), local.asked(program_asked(kind.local), home))
+        said = versions.version_of(local.on_host(program, home), local.asked(program_asked(kind.local), home))
         version = version_in(said)
         origin = "visp" if program.startswith(local.HOME_INSIDE + "/") else "system"
     return Equipped(

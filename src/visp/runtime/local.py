@@ -5,11 +5,9 @@ A kind's name agrees with what runs: its program must report the version that th
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
@@ -20,6 +18,7 @@ import msgspec
 from visp.entity.execs import BLACKBOX
 from visp.entity.runtime_manifest import LocalRuntime
 from visp.runtime.base import Command, Recipe, Takes
+from visp.runtime.versions import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,6 @@ VISIBLE = "/usr"
 HOME = "{runtimes}"
 HOME_INSIDE = "/opt/visp"
 """Where containers see the folder of installed runtimes."""
-VERSION_S = 5.0
 HEAP_SHARE = 0.75
 NATIVE, SKELETON = "native:1", "skeleton"
 """Any program, and the word by which its launcher obeys the contract of OpenWhisk's image for them."""
@@ -217,25 +215,6 @@ def asked(program: Program, home: Path) -> tuple[str, ...]:
 def on_host(program: str, home: Path) -> str:
     """Where what a container sees as `program` lies."""
     return program.replace(HOME_INSIDE, str(home)) if program.startswith(HOME_INSIDE + "/") else program
-
-
-def version_of(program: str, ask: tuple[str, ...] = ("--version",)) -> str:
-    """What a program, by its path on the host, says of its version; empty where it says nothing."""
-    try:
-        found = os.stat(program)
-    except OSError:
-        return ""
-    return _ask(program, ask, (found.st_ino, found.st_size, found.st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=256)
-def _ask(program: str, ask: tuple[str, ...], _as_it_is: tuple[int, ...]) -> str:
-    """Once for each state of the file."""
-    try:
-        asked = subprocess.run([program, *ask], capture_output=True, text=True, timeout=VERSION_S, env={}, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return (asked.stdout or asked.stderr).strip()
 
 
 def read_program(name: str) -> bytes:

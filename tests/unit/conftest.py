@@ -1,0 +1,20 @@
+"""Unit tests leave nothing in the memory of versions that servers of this user share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from visp.runtime import versions
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where they are remembered meanwhile."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "ROOT_CACHE", folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
