@@ -54,6 +54,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings.append(await _network(settings))
     findings += _kinds(settings)
     findings += _modules(settings)
+    findings += _resolvers(settings)
     findings.append(await _images(settings))
     return findings
 
@@ -296,3 +297,29 @@ def _modules(settings: Settings) -> list[Finding]:
             is_optional=True,
         )
     ]
+
+
+def _resolvers(settings: Settings) -> list[Finding]:
+    """What brings the packages that actions name: archives that have theirs, or need none, do without."""
+    try:
+        manifest = premises.read_manifest(settings)
+    except VispError:  # it is told already
+        return []
+    home, out = survey.home_of(settings), []
+    for family, resolver in survey.RESOLVERS.items():
+        entries = manifest.runtimes.get(family, ())
+        kinds = tuple(kind for kind in entries if survey.program_of(kind, home) and not kind.deprecated)
+        if not kinds:
+            continue
+        program = survey.resolver_here(family, kinds, home)
+        says = f"resolved by {program}" if program else f"not resolved: {resolver.program} is not here"
+        out.append(
+            Finding(
+                name=f"packages {family}",
+                is_ok=program is not None,
+                says=f"{resolver.file} of an archive is {says}",
+                mend=resolver.mend,
+                is_optional=True,
+            )
+        )
+    return out

@@ -32,6 +32,6 @@ def _needs(program: str, package: str) -> Callable[[], str | None]:
 DRIVERS = (
     Driver("fork", _needs("bwrap", "bubblewrap"), lambda kind: kind.startswith("python:"), is_common=True),
     Driver("bwrap", _needs("bwrap", "bubblewrap"), is_common=True),
-    # nothing is built there: a build has its paths inside a sandbox
-    Driver("process", lambda: None, lambda kind: not kind.startswith("java:"), settings={"trust_all_code": "true"}),
+    # Swift is built in a root file system of its own
+    Driver("process", lambda: None, lambda kind: not kind.startswith("swift:"), settings={"trust_all_code": "true"}),
 )

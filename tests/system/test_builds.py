@@ -17,12 +17,14 @@ import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from tests.system.compiled import is_here
 from tests.system.conftest import Api, has_sandbox
 from tests.system.places import Place, opened
 
@@ -361,6 +363,60 @@ IMPORT = 'main\n\nimport "github.com/google/uuid"\n'
 UUID = (HELLO % "x").replace('"x"', "uuid.Nil.String()[:4]").replace("main\n", IMPORT, 1)
 
 
+POM = """<project><modelVersion>4.0.0</modelVersion><groupId>it</groupId><artifactId>it</artifactId><version>1</version>
+<dependencies><dependency>
+<groupId>org.apache.commons</groupId><artifactId>commons-text</artifactId><version>1.12.0</version>
+</dependency></dependencies></project>
+"""
+JAVA = """import com.google.gson.JsonObject;
+import org.apache.commons.text.WordUtils;
+public class Main {
+  public static JsonObject main(JsonObject args) {
+    JsonObject out = new JsonObject();
+    out.addProperty("said", WordUtils.capitalize("word"));
+    return out;
+  }
+}
+"""
+CARGO = (
+    '[package]\nname = "actions"\nversion = "0.1.0"\nedition = "2018"\n[dependencies]\nserde_json = "1"\nhex = "0.4"\n'
+)
+RUST = """use serde_json::{json, Error, Value};
+pub fn main(_args: Value) -> Result<Value, Error> {
+    Ok(json!({ "said": hex::encode("a") }))
+}
+"""
+IS_NUMBER = zipped(
+    index__js="const is = require('is-number'); exports.main = () => ({ said: String(is(5)) })",
+    package__json='{"name": "it", "main": "index.js", "dependencies": {"is-number": "7.0.0"}}',
+)
+
+
+PACKAGERS = {"java:17": ("mvn", "maven"), "ruby:3.1": ("bundle", "ruby-bundler")}
+REGISTRIES = {"ruby:3.1": "rubygems.org"}
+"""Those that are not everywhere."""
+
+
+def answers(host: str) -> bool:
+    try:
+        with closing(http.client.HTTPSConnection(host, timeout=10)) as connection:
+            connection.request("HEAD", "/")
+            return connection.getresponse().status < 500
+    except OSError:
+        return False
+
+
+@pytest.mark.all
+@needs_go
+@pytest.mark.parametrize("driver", ["process", "landlock"])
+def test_drivers_that_mount_nothing_build(driver: str) -> None:
+    with running.running({"driver": driver, "trust_all_code": "true"}) as server:
+        api = Api(server.url)
+        status, body, _ = put(api, "go", "go:1.26", HELLO % driver)
+        assert status == 200, body
+        assert api.run("go") == {"said": driver}
+
+
 @pytest.mark.all
 @pytest.mark.parametrize(
     ("kind", "code", "result"),
@@ -372,11 +428,27 @@ UUID = (HELLO % "x").replace('"x"', "uuid.Nil.String()[:4]").replace("main\n", I
         ),
         (
             "nodejs:20",
+            IS_NUMBER,
+            "true",
+        ),
+        ("bun:1", IS_NUMBER, "true"),
+        (
+            "deno:2",
             zipped(
-                index__js="const is = require('is-number'); exports.main = () => ({ said: String(is(5)) })",
-                package__json='{"name": "it", "main": "index.js", "dependencies": {"is-number": "7.0.0"}}',
+                main__ts="import is from 'is-number'\nexport default () => ({ said: String(is(5)) })\n",
+                deno__json='{"imports": {"is-number": "npm:is-number@7.0.0"}}',
             ),
             "true",
+        ),
+        ("java:17", zipped(pom__xml=POM, src___main___java___Main__java=JAVA), "Word"),
+        ("rust:1.95", zipped(Cargo__toml=CARGO, src___lib__rs=RUST), "61"),
+        (
+            "ruby:3.1",
+            zipped(
+                main__rb='require "rainbow"\n\ndef main(args)\n  { said: Rainbow("x").to_s }\nend\n',
+                Gemfile='source "https://rubygems.org"\ngem "rainbow", "3.1.1"\n',
+            ),
+            "x",
         ),
         (
             "go:1.26",
@@ -387,13 +459,21 @@ UUID = (HELLO % "x").replace('"x"', "uuid.Nil.String()[:4]").replace("main\n", I
             "0000",
         ),
     ],
-    ids=["python", "nodejs", "go"],
+    ids=lambda value: value if ":" in value else "",
 )
 def test_real_registries(kind: str, code: str, result: str) -> None:
     """Those of the world, or what the machine's own settings make of them."""
+    if not is_here(kind):
+        pytest.skip(f"{kind} is not here: visp runtime install {kind}")
+    program, package = PACKAGERS.get(kind, ("sh", ""))
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not here: apt-get install {package}")
+    host = REGISTRIES.get(kind)
+    if host is not None and not answers(host):
+        pytest.skip(f"{host} does not answer here: open the network to it")
     variables = {"build.environment": "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt"}
     with running.running(variables) as server:
         api = Api(server.url)
-        status, body, _ = put(api, "real", kind, code)
+        status, body, _ = put(api, "real", kind, code, **({"main": "Main"} if kind == "java:17" else {}))
         assert status == 200, body
         assert api.run("real") == {"said": result}

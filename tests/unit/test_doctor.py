@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from visp import doctor, settings
+from visp.equipment import survey
 from visp.runtime import local, modules
 
 
@@ -39,6 +40,18 @@ async def test_whatever_is_missing_has_a_mend(tmp_path: Path, monkeypatch: pytes
     assert str(found["sandbox"].mend).startswith("apt-get install bubblewrap")
     assert "apt-get install" in str(found["kinds python"].mend)
     assert all(finding.mend for finding in found.values() if not finding.is_ok)
+
+
+async def test_what_resolves_packages_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"driver": "process"}  # not allowed, which saves the sandbox
+    here = {"python": "pip", "nodejs": None}
+    monkeypatch.setattr(survey, "program_of", lambda kind, home: kind.family if kind.family in here else None)
+    monkeypatch.setattr(survey, "resolver_here", lambda family, kinds, home: here[family])
+    found = await named(tmp_path, **flags)
+    assert (found["packages python"].is_ok, "by pip" in found["packages python"].says) == (True, True)
+    missing = found["packages nodejs"]
+    assert (missing.is_ok, missing.is_optional, missing.mend) == (False, True, "apt-get install npm")
+    assert "packages ruby" not in found
 
 
 async def test_a_port_that_another_program_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

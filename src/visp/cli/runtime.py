@@ -57,10 +57,11 @@ def list_(config: str | None, others: tuple[str, ...], as_json: bool, **named: A
 Examples:
   visp runtime install nodejs:22 deno
   visp runtime install nodejs
+  visp runtime install runsc
   visp runtime install python:3.13 --from /opt/python3.13
 """,
 )
-@click.argument("kinds", nargs=-1, required=True, metavar="KIND...")
+@click.argument("names", nargs=-1, required=True, metavar="KIND...")
 @click.option(
     "--from",
     "tree",
@@ -73,7 +74,7 @@ Examples:
 def install(
     ctx: click.Context,
     /,
-    kinds: tuple[str, ...],
+    names: tuple[str, ...],
     tree: Path | None,
     config: str | None,
     others: tuple[str, ...],
@@ -82,22 +83,37 @@ def install(
     """Install what runs kinds, where it is not here: programs, toolchains, and the modules of OpenWhisk's images.
 
     It goes into the folder of runtimes, which every container sees; packages of the system are installed as such, by
-    root. A server that runs offers what is new from its next start. The exit status is 1 when a kind cannot run then.
+    root. A server that runs offers what is new from its next start. `runsc` is no kind but gVisor, for --driver runsc.
+    The exit status is 1 when a kind cannot run then.
     """
-    from visp.equipment import survey
+    from visp.equipment import sources, survey
 
     settings = load(config, others, named).settings
+    programs = [name for name in dict.fromkeys(names) if name in sources.PROGRAMS]
     try:
-        found = survey.find_kinds(settings, kinds)
+        found = survey.find_kinds(settings, tuple(name for name in names if name not in programs))
     except survey.UnknownKind as error:
         raise misuse(str(error)) from None
-    if tree is not None and len(found) != 1:
+    if tree is not None and (len(found) != 1 or programs):
         raise misuse("--from is for one kind")
+    brought = [name for name in programs if _bring_program(settings, name)]
     running = [kind for kind in found if _bring(settings, kind, tree)]
     _bring_modules(settings, running)
     if running:
         output.note("a server that runs offers what is new from its next start (visp start --takeover)")
-    ctx.exit(0 if running == found else 1)
+    ctx.exit(0 if (brought, running) == (programs, found) else 1)
+
+
+def _bring_program(settings: Settings, name: str) -> bool:
+    """Whether it is here now; it is compiled anew each time, for it does not tell which version it is."""
+    from visp.equipment import fetching, install
+
+    try:
+        output.ok(f"installed {name}: {install.install_program(settings, name, output.note)}")
+    except fetching.InstallError as error:
+        output.error(f"{name}: {error}")
+        return False
+    return True
 
 
 def _bring(settings: Settings, kind: Kind, tree: Path | None) -> bool:

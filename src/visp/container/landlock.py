@@ -23,7 +23,7 @@ from visp.container.local import Launch
 from visp.container.nsjail import assignments
 from visp.container.sandbox import SEARCHED, SandboxDriver
 from visp.container.template import limits_of
-from visp.container.view import ENVIRONMENT, RUNTIMES, Bind, on_host, seen
+from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING, Bind, on_host, seen
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -149,7 +149,8 @@ class LandlockDriver(SandboxDriver):
             raise StartFailed("driver landlock has no root file system but the host's")
         programs = self._programs
         scratch = str(self.cells.make_scratch(place.name, place.uid))
-        mounts = (*spec.mounts, Mount(str(self.runtimes), RUNTIMES), Mount(str(place.code), "/action"))
+        own = (Mount(str(self.runtimes), RUNTIMES), Mount(str(place.code), "/action"), Mount(scratch, WORKING))
+        mounts = (*spec.mounts, *own)
         env = ENVIRONMENT | {name: on_host(value, mounts) for name, value in spec.env.items()}
         env |= {"HOME": scratch, "TMPDIR": scratch, "PWD": scratch, watch.MARK: place.name}
         argv = [on_host(word, mounts) for word in spec.argv]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 READ_BYTES = 256 * 1024
 SAID_BYTES = 64 * 1024
+LAST_S = 1.0
+"""So long its last words are waited for, once its reply channel is closed: what it has left behind may never end."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -81,15 +83,17 @@ def _exchange(
     timeout_s: float,
     is_over: threading.Event,
 ) -> str:
-    """Until the program has closed its reply channel; what it printed."""
+    """Until the program has closed its reply channel and, soon after, its others; what it printed."""
     until = time.monotonic() + timeout_s
+    last = float("inf")
     said, left = bytearray(), memoryview(given)
     with selectors.DefaultSelector() as selector:
-        for descriptor in (wire.replies, wire.stdout, wire.stderr):
+        outputs = {wire.replies, wire.stdout, wire.stderr}
+        for descriptor in outputs:
             selector.register(descriptor, selectors.EVENT_READ)
         if left:
             selector.register(wire.stdin, selectors.EVENT_WRITE)
-        while wire.replies in selector.get_map():
+        while not outputs.isdisjoint(selector.get_map()) and time.monotonic() < last:
             if is_over.is_set() or time.monotonic() > until:
                 raise Overdue(f"no end within {timeout_s} s")
             for key, _ in selector.select(0.1):
@@ -103,6 +107,8 @@ def _exchange(
                     continue
                 if not data:
                     selector.unregister(key.fd)
+                    if key.fd == wire.replies:
+                        last = time.monotonic() + LAST_S
                 elif key.fd == wire.replies:
                     take(data)
                 else:

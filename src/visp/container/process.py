@@ -12,7 +12,7 @@ from visp.container import watch
 from visp.container.base import Mount
 from visp.container.cgroup import joined
 from visp.container.local import Launch, LocalDriver
-from visp.container.view import ENVIRONMENT, RUNTIMES, on_host
+from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING, on_host
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -48,8 +48,14 @@ class ProcessDriver(LocalDriver):
 
     def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         assert self._setpriv is not None
-        mounts = (*spec.mounts, Mount(str(self.runtimes), RUNTIMES))
+        if spec.root is not None:
+            raise StartFailed("driver process has no root file system but the host's")
+        mounts, own = [*spec.mounts, Mount(str(self.runtimes), RUNTIMES), Mount(str(place.code), "/action")], {}
+        if spec.scratch_bytes is not None:  # a build: what it leaves is gone with it
+            scratch = str(self.cells.make_scratch(place.name, place.uid))
+            mounts.append(Mount(scratch, WORKING))
+            own = {"HOME": scratch, "TMPDIR": scratch}
         argv = [self._setpriv, "--pdeathsig", "KILL", *(on_host(word, mounts) for word in spec.argv)]
-        env = {name: on_host(value, mounts) for name, value in spec.env.items()}
+        env = {name: on_host(value, mounts) for name, value in spec.env.items()} | own
         argv = joined(SHELL, place.group_files, argv)
         return Launch(argv, ENVIRONMENT | env | {watch.MARK: place.name}, {})

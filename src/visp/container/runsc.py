@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
@@ -24,17 +21,15 @@ from visp.errors import StartFailed
 from visp.settings import runtimes_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from visp.container.base import ContainerSpec
     from visp.container.local import Place
     from visp.settings import Settings
 
-FAMILY = "runsc"
-MODULE = "gvisor.dev/gvisor/runsc@v0.0.0-20260905035102-160fafc42237"
-"""Of the branch that the Go tool can build."""
-BUILD_S = 3600.0
-GO = ("/usr/local/go/bin", "/usr/lib/go/bin", *SEARCHED.split(":"))
+FOLDER, PROGRAM = "runsc", "runsc"
+"""Of the runtimes, and in it."""
 OVERHEAD_MB = 96
 """Of the kernel and what serves its files, in the container's groups."""
 OVERHEAD_PROCESSES = 512
@@ -142,39 +137,8 @@ def _lay_out(rootfs: Path, view: Sequence[Seen]) -> None:
 
 def find(settings: Settings) -> str:
     """The program; raises `StartFailed` where there is none."""
-    installed = runtimes_folder(settings) / FAMILY / "runsc"
-    program = str(installed) if os.access(installed, os.X_OK) else shutil.which("runsc", path=SEARCHED)
+    installed = runtimes_folder(settings) / FOLDER / PROGRAM
+    program = str(installed) if os.access(installed, os.X_OK) else shutil.which(PROGRAM, path=SEARCHED)
     if program is None:
         raise StartFailed("driver runsc needs what is not installed: visp runtime install runsc")
     return program
-
-
-def install_runsc(settings: Settings, say: Callable[[str], None]) -> Path:
-    """Builds gVisor with the Go tool into the folder of runtimes, which takes minutes; `say` is told what happens.
-
-    Raises `StartFailed` with the tool's last words. Blocks.
-    """
-    go = shutil.which("go", path=":".join((*(str(path) for path in _installed_go(settings)), *GO)))
-    if go is None:
-        raise StartFailed("gVisor is built by Go: visp runtime install go:1.25, or apt-get install golang")
-    folder = runtimes_folder(settings) / FAMILY
-    folder.mkdir(parents=True, exist_ok=True)
-    say(f"building {MODULE} by {go}")
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as draft:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("VISP_")}
-        env |= {"GOBIN": draft, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-        done = subprocess.run(
-            [go, "install", "-ldflags=-s -w", MODULE],
-            env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_S, check=False,
-        )  # fmt: skip
-        program = Path(draft) / "runsc"
-        if done.returncode != 0 or not program.exists():
-            raise StartFailed(f"gVisor could not be built: {done.stderr.strip()[-2000:]}")
-        program.chmod(0o755)
-        os.replace(program, folder / "runsc")
-    say(f"gVisor lies in {folder}")
-    return folder / "runsc"
-
-
-def _installed_go(settings: Settings) -> list[Path]:
-    return sorted(runtimes_folder(settings).glob("go*/bin"))

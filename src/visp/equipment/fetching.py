@@ -58,10 +58,16 @@ def pip(folder: Path, requirements: Path, say: Callable[[str], None]) -> None:
     run([sys.executable, *PIP, "--only-binary=:all:", "--target", str(folder), "-r", str(requirements)], folder, say)
 
 
-def run(argv: Sequence[str], folder: Path, say: Callable[[str], None], env: dict[str, str] | None = None) -> str:
+def run(
+    argv: Sequence[str],
+    folder: Path,
+    say: Callable[[str], None],
+    env: dict[str, str] | None = None,
+    timeout_s: float = FETCH_S,
+) -> str:
     """What a program prints; raises `InstallError` with its last words when it fails."""
     try:
-        return _run(argv, folder, say, os.environ | (env or {}))
+        return _run(argv, folder, say, os.environ | (env or {}), timeout_s)
     except _Failed as failed:
         words = "; ".join(_lines(str(failed))[-SAID_LINES:]) or "it did not say why"
         name = os.path.basename(argv[0])
@@ -70,7 +76,9 @@ def run(argv: Sequence[str], folder: Path, say: Callable[[str], None], env: dict
         raise InstallError(f"{name} failed, nothing was installed: {words}") from None
 
 
-def _run(argv: Sequence[str], folder: Path, say: Callable[[str], None], env: dict[str, str]) -> str:
+def _run(
+    argv: Sequence[str], folder: Path, say: Callable[[str], None], env: dict[str, str], timeout_s: float = FETCH_S
+) -> str:
     name, began_s = os.path.basename(argv[0]), time.monotonic()
     try:
         process = subprocess.Popen(
@@ -86,9 +94,9 @@ def _run(argv: Sequence[str], folder: Path, say: Callable[[str], None], env: dic
                     break
                 except subprocess.TimeoutExpired:
                     took_s = time.monotonic() - began_s
-                    if took_s > FETCH_S:
+                    if took_s > timeout_s:
                         raise InstallError(
-                            f"{name} was not done within {FETCH_S:.0f} s: nothing was installed"
+                            f"{name} was not done within {timeout_s:.0f} s: nothing was installed"
                         ) from None
                     say(f"… still at it ({took_s:.0f} s)")
         finally:

@@ -15,7 +15,7 @@ from visp.container.bwrap import NAMESPACES
 from visp.container.view import RUNTIMES, SYSTEM
 from visp.equipment import fetching, rust
 from visp.equipment.fetching import InstallError
-from visp.equipment.sources import Debian, source_of
+from visp.equipment.sources import PROGRAMS, Debian, source_of
 from visp.equipment.survey import place_of
 from visp.runtime import local, modules
 from visp.settings import runtimes_fault, runtimes_folder
@@ -72,6 +72,19 @@ def _install(settings: Settings, kind: Kind, say: Say, tree: Path | None) -> str
         fetching.open_to_all(draft)
         _try(draft, place, kind)
     return str(runtimes_folder(settings) / place.folder)
+
+
+def install_program(settings: Settings, name: str, say: Say) -> Path:
+    """Brings one of `PROGRAMS`; where it is. Raises as `install`."""
+    source, home = PROGRAMS[name], runtimes_folder(settings)
+    with _place(settings, name) as draft:
+        say(f"… {source.names}")
+        source.fill(draft, say, home)
+        said = _told([str(draft / name), "--version"])
+        if name not in said:
+            raise InstallError(f"{name} does not run: it says '{said[-300:]}'; nothing was installed")
+        fetching.open_to_all(draft)
+    return home / name / name
 
 
 def modules_in_words() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.container import runsc
 from visp.equipment import fetching
 from visp.equipment.fetching import InstallError
 from visp.equipment.swift import SwiftRoot
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
 GO_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+GO_PLACES = ("/usr/local/go/bin", "/usr/lib/go/bin")
+COMPILE_S = 3600.0
 PYTHONS = ("python3.11", "python3.13", "python3.12", "python3")
 
 
@@ -119,6 +122,32 @@ class GoToolchain(msgspec.Struct, frozen=True, kw_only=True):
         else:
             raise InstallError(f"go said that it was done, and {self.version} is not there: nothing was installed")
         shutil.rmtree(modules, ignore_errors=True)
+
+
+class GoProgram(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that `go` compiles of a module, which takes minutes: its checksums are checked by it."""
+
+    module: str
+    version: str
+
+    @property
+    def names(self) -> str:
+        return f"go compiles {self.module} {self.version}"
+
+    def fill(self, draft: Path, say: Say, home: Path) -> None:
+        """`home` is the folder of runtimes: one of its toolchains will do."""
+        places = (*sorted(map(str, home.glob("go-*/bin")), reverse=True), *GO_PLACES)
+        go = shutil.which("go") or shutil.which("go", path=":".join(places))
+        if go is None:
+            raise InstallError(
+                "go compiles it, and there is none: apt-get install golang-go, or visp runtime install go --from FOLDER"
+            )
+        work = draft / ".go"
+        env = {"GOBIN": str(draft), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-modcacherw"}
+        env |= {"GOPATH": str(work / "path"), "GOCACHE": str(work / "cache"), "GOWORK": "off"}
+        argv = [go, "install", "-trimpath", "-ldflags=-s -w", f"{self.module}@{self.version}"]
+        fetching.run(argv, draft, say, env, COMPILE_S)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,6 +248,12 @@ SOURCES: dict[str, Source] = {
     "swift": SwiftRoot(),
 }
 """By kind, or by family where one source serves all of it. A kind that is not here comes by --from, if at all."""
+
+
+PROGRAMS: dict[str, GoProgram] = {
+    runsc.FOLDER: GoProgram(module="gvisor.dev/gvisor/runsc", version="v0.0.0-20260905035102-160fafc42237"),
+}
+"""What is no kind's, by the folder and name of the program; gVisor is of the branch that the Go tool can build."""
 
 
 def source_of(kind: Kind) -> Source | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,35 @@ def is_outdated(kind: Kind, home: Path) -> bool:
     return source.version.removeprefix("go") != here.version
 
 
+class Resolver(msgspec.Struct, frozen=True):
+    """What brings the packages that actions of a family name: in which file they do, and what brings the program."""
+
+    file: str
+    program: str
+    mend: str
+
+
+RESOLVERS = {
+    "python": Resolver("requirements.txt", "pip", "apt-get install python3-pip"),
+    "nodejs": Resolver("package.json", "npm", "apt-get install npm"),
+    "php": Resolver("composer.json", "composer", "apt-get install composer"),
+    "ruby": Resolver("Gemfile", "bundle", "apt-get install ruby-bundler"),
+    "java": Resolver("pom.xml", "mvn", "apt-get install maven"),
+}
+"""By family. Others resolve by their own toolchain."""
+
+
+def resolver_here(family: str, kinds: tuple[Kind, ...], home: Path) -> str | None:
+    """The program that resolves for this family here, as builds find it; None where there is none."""
+    if family != "python":
+        return shutil.which(RESOLVERS[family].program, path=local.SEARCHED)
+    if (home / "uv" / "bin" / "uv").is_file():
+        return "uv"
+    pythons = {local.on_host(program, home) for kind in kinds if (program := program_of(kind, home)) is not None}
+    has_pip = any(local.version_of(python, ("-m", "pip", "--version")).startswith("pip ") for python in pythons)
+    return "pip" if has_pip else None
+
+
 def has_modules(kind: Kind) -> bool:
     """Whether there are modules to install for it."""
     return kind.family == modules.FAMILY and kind.local is not None
@@ -109,16 +139,29 @@ def state_of(home: Path) -> str:
 
 
 def find_kinds(settings: Settings, names: tuple[str, ...]) -> list[Kind]:
-    """Each once; a family's name alone stands for its default. Raises `UnknownKind` and `CannotStart`."""
-    manifest = premises.read_manifest(settings)
+    """Each once; a family's name alone stands for its default, or where no program runs that for the `chosen`.
+
+    Raises `UnknownKind` and `CannotStart`.
+    """
+    manifest, home = premises.read_manifest(settings), home_of(settings)
     found = {}
     for name in names:
         try:
             kind = manifest.resolve(f"{name}:default" if name in manifest.runtimes else name)
+            if name in manifest.runtimes and kind.local is None:
+                kind = chosen(manifest.runtimes[name], home) or kind
         except Malformed:
             raise UnknownKind(f"no kind is called '{name}': see visp runtime list") from None
         found[kind.kind] = kind
     return list(found.values())
+
+
+def chosen(kinds: tuple[Kind, ...], home: Path) -> Kind | None:
+    """Of those that programs run: the newest that is here, else that something brings, else of all."""
+    local_ones = [kind for kind in kinds if kind.local is not None and not kind.deprecated]
+    here = [kind for kind in local_ones if program_of(kind, home) is not None]
+    brought = [kind for kind in local_ones if source_of(kind) is not None]
+    return max(here or brought or local_ones, key=lambda kind: local.version_key(kind.kind), default=None)
 
 
 def mend_of(kind: Kind) -> str:

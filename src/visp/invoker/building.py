@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 import hashlib
 import os
 import secrets
@@ -18,7 +19,7 @@ import msgspec
 from visp import wording
 from visp.container.base import ContainerSpec, Mount
 from visp.invoker.staging import Bounds
-from visp.runtime.base import CodeRefused
+from visp.runtime.base import PRIMED, CodeRefused
 from visp.telemetry import log
 from visp.telemetry.metrics import Family, Histogram
 
@@ -35,6 +36,7 @@ BUILDS = "visp_builds_total"
 SECONDS = "visp_build_seconds"
 UNDER_WAY = "visp_builds_under_way"
 
+CODE = "/action"
 LINE_LETTERS = 1000
 PRIME, PRIME_S = "--prime", 900.0
 """The word that tells a recipe to prepare, and how long that may take."""
@@ -211,12 +213,12 @@ class Builds:
         ]
 
 
-def spec_of(recipe: Recipe, limits: Build, environment: dict[str, str], *arguments: str) -> ContainerSpec:
-    """The sandbox of a build; `environment` is laid over the recipe's."""
+def spec_of(recipe: Recipe, limits: Build, environment: dict[str, str], main: str, *words: str) -> ContainerSpec:
+    """The sandbox of a build; `environment` is laid over the recipe's, `words` come last."""
     command = recipe.command
     return ContainerSpec(
         id=f"build-{secrets.token_hex(8)}",
-        argv=(*command.argv, *arguments),
+        argv=(*command.argv, CODE, PRIMED, main, *words),
         env=command.env | environment,
         memory_mb=limits.memory_mb,
         mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
@@ -241,7 +243,11 @@ def has_to_build(folder: Path, recipe: Recipe) -> bool:
 
 
 def _is_there(names: dict[str, os.DirEntry[str]], need: str) -> bool:
-    """A file, or one member of a JSON file that is not empty."""
+    """A file, by its name or a pattern; a folder; or one member of a JSON file that is not empty."""
+    if need.endswith("/"):
+        return need[:-1] in names and names[need[:-1]].is_dir(follow_symlinks=False)
+    if "*" in need:
+        return any(_is_there(names, name) for name in fnmatch.filter(names, need) if "*" not in name)
     name, _, member = need.partition("#")
     if name not in names or not names[name].is_file(follow_symlinks=False):
         return False

@@ -171,7 +171,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     `stamp` names everything beside the code that the result depends on: toolchain, flags, the program itself. `skips`
     are names of files; an archive that has one of them at its root is built already. `needs`: one that has none of
-    these has nothing to build (empty: it has); `NAME#MEMBER` is a JSON file with such a member that is not empty.
+    these has nothing to build (empty: it has); `NAME/` is a folder, `NAME#MEMBER` a JSON file with such a member that
+    is not empty, and `*` is any text.
     `primes`: it can prepare, without any code, what all its builds may then read at `PRIMED`.
     """
 

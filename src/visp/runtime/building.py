@@ -1,9 +1,10 @@
-"""Builds an action's code inside a sandbox: the code lies at `/action`, what runs goes to descriptor 3 as a tree.
+"""Builds an action's code inside a sandbox: what comes of it goes to descriptor 3 as a tree.
 
-Runs a kind's `build.py`, which lies beside it, with `main` as the only argument. That one has `build(source, target,
-main)`, which fills the folder `target` from the folder `source`, and raises `Failed`. What the programs that it `run`s
-print goes to standard output as it comes: it is what the deployer sees of a build under way. With `--prime` as a second
-argument there is no code: `prime(target)` prepares what later builds are shown at `/visp/primed`.
+Its arguments are a kind's `build.py`, the folder of the code, the one of what is primed, and `main`: paths, so that
+drivers which mount nothing can say where these lie in truth. `build.py` has `build(source, target, main)`, which fills
+the folder `target` from the folder `source`, and raises `Failed`. What the programs that it `run`s print goes to
+standard output as it comes: it is what the deployer sees of a build under way. With `--prime` as a last argument there
+is no code: `prime(target)` prepares what later builds are shown. All that is written is below `TMP`.
 
 The frames are those of `unpack.py`, and `?` sentence: it went wrong for reasons that another try may not have. Standard
 library only; Python 3.8 and newer. The host believes nothing of it and checks every frame again.
@@ -20,19 +21,25 @@ import traceback
 REPLIES = 3
 CHUNK_BYTES = 64 * 1024
 SENTENCE_BYTES = 4000
-SOURCE, WORK = "/action", "/tmp/build"
-TARGET = "/tmp/built"
+TMP = os.environ.get("TMPDIR", "/tmp")
+WORK, TARGET = os.path.join(TMP, "build"), os.path.join(TMP, "built")
 PROGRAM = "exec"
 PRIMED, PRIME = "/visp/primed", "--prime"
+"""Where what was primed is seen, and the word that asks for it."""
 UNREACHED = (
     "could not connect", "couldn't connect", "could not resolve", "couldn't resolve", "could not reach",
     "not reach host", "name resolution", "name or service not known", "no such host", "connection refused",
     "connection reset", "connection timed out", "network is unreachable", "failed to establish a new connection",
     "i/o timeout", "tls handshake timeout", "econnrefused", "econnreset", "enotfound", "etimedout", "eai_again",
     "err_socket_timeout", "tunnel connection failed", "proxyconnect", "proxyerror", "failed to open tcp connection",
-    "unable to connect to",
+    "unable to connect to", "unknown host", "connectionrefused", "failed to connect", "dns error",
+    "error sending request", "bad gateway", "gateway timeout",
 )  # fmt: skip
 """What package managers say of a registry that does not answer."""
+AGAIN = (
+    "A registry could not be reached. Try again later; an operator names another one, or a mirror, by the setting "
+    "[build] environment."
+)
 
 
 class Failed(Exception):
@@ -45,23 +52,27 @@ class Failed(Exception):
 
 def run(argv, folder, env=None, is_final=True):
     """Runs a program whose failure is the build's; its last words are then the sentence."""
-    process = subprocess.Popen(
+    said = bytearray()
+    with subprocess.Popen(
         argv,
         cwd=folder,
         env={**os.environ, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )
-    said = bytearray()
-    for line in process.stdout:
-        os.write(1, line)
-        said += line
-        del said[: -2 * SENTENCE_BYTES]
-    if process.wait() != 0:
+    ) as process:
+        for line in process.stdout:
+            os.write(1, line)
+            said += line
+            del said[: -2 * SENTENCE_BYTES]
+    if process.returncode != 0:
         name = os.path.basename(argv[0])
         text = bytes(said).decode("utf-8", "replace").strip() or f"{name} ended with status {process.returncode}"
         raise Failed(text, is_final)
+
+
+class Unreached(Failed):
+    """A registry did not answer."""
 
 
 def resolve(argv, folder, env=None):
@@ -70,12 +81,9 @@ def resolve(argv, folder, env=None):
         run(argv, folder, env, is_final=False)
     except Failed as failed:
         said = str(failed)
-        if any(word in said.lower() for word in UNREACHED):
-            said += (
-                "\nA registry could not be reached. Try again later; an operator names another one, or a mirror, by "
-                "the setting [build] environment."
-            )
-        raise Failed(said, is_final=False) from None
+        if not any(word in said.lower() for word in UNREACHED):
+            raise
+        raise Unreached(f"{said}\n{AGAIN}", is_final=False) from None
 
 
 def say(text):
@@ -113,7 +121,7 @@ def walk(folder, path=b""):
                     yield b"B", chunk
 
 
-def main():
+def main(recipe, source, name, is_priming):
     with open(REPLIES, "wb", buffering=4 * CHUNK_BYTES) as replies:
 
         def reply(letter, payload=b""):
@@ -122,10 +130,10 @@ def main():
 
         try:
             os.makedirs(TARGET)
-            if PRIME in sys.argv[2:]:
+            if is_priming:
                 recipe.prime(TARGET)
             else:
-                recipe.build(SOURCE, TARGET, sys.argv[1])
+                recipe.build(source, TARGET, name)
             for letter, payload in walk(os.fsencode(TARGET)):
                 reply(letter, payload)
         except Failed as failed:
@@ -140,7 +148,8 @@ def main():
 
 if __name__ == "__main__":
     sys.modules["building"] = sys.modules["__main__"]
-    spec = importlib.util.spec_from_file_location("recipe", os.path.join(os.path.dirname(__file__), "build.py"))
+    program, source, PRIMED, name = sys.argv[1:5]
+    spec = importlib.util.spec_from_file_location("recipe", program)
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    main()
+    main(recipe, source, name, PRIME in sys.argv[5:])

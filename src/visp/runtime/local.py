@@ -136,7 +136,8 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path], home: Path) 
 
 def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Callable[[str, bytes], Path]) -> Recipe:
     """What builds code for a kind whose toolchain is here."""
-    files = {f"{_INSIDE}/{BUILDING}": read_program(BUILDING), f"{_INSIDE}/build.py": read_program(build.program)}
+    builder, program = f"{_INSIDE}/{BUILDING}", f"{_INSIDE}/build.py"
+    files = {builder: read_program(BUILDING), program: read_program(build.program)}
     root = None if build.root is None else str(home / build.root)
     words = {"{toolchain}": toolchain, HOME: HOME_INSIDE}
     env = {name: _filled(value, words) for name, value in build.environment.items()}
@@ -144,7 +145,7 @@ def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Call
     digest.update(version_of(on_host(toolchain, home), build.ask).encode())
     return Recipe(
         command=Command(
-            argv=(python if root is None else "/usr/bin/python3", "-I", "-S", "-B", f"{_INSIDE}/{BUILDING}"),
+            argv=(python if root is None else "/usr/bin/python3", "-I", "-S", "-B", builder, program),
             env=env,
             mounts=tuple(
                 (str(install(f"{digest.hexdigest()[:8]}-{Path(inside).name}", content)), inside)
@@ -233,10 +234,11 @@ def offer(manifest: Manifest, installed: frozenset[str]) -> Manifest:
         if not runnable or any(kind.default for kind in runnable):
             runtimes[family] = entries
             continue
-        newest = max(runnable, key=lambda kind: _version_key(kind.kind))
+        newest = max(runnable, key=lambda kind: version_key(kind.kind))
         runtimes[family] = tuple(msgspec.structs.replace(kind, default=kind is newest) for kind in entries)
     return msgspec.structs.replace(manifest, runtimes=runtimes)
 
 
-def _version_key(kind: str) -> tuple[int, ...]:
+def version_key(kind: str) -> tuple[int, ...]:
+    """By it names of a family's kinds are in the order of their versions."""
     return tuple(int(part) for part in kind.partition(":")[2].split(".") if part.isdigit())

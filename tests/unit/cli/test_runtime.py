@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from visp import settings
-from visp.equipment import fetching
+from visp.container import runsc
+from visp.equipment import fetching, survey
 from visp.runtime import local, modules
 
 NPM = """#!/bin/sh
@@ -197,6 +198,37 @@ def test_packages_of_the_system(runtime, tmp_path: Path, monkeypatch: pytest.Mon
         assert done.exit_code == 1
         assert "root installs it: apt-get install php-cli" in done.stderr
         assert not (tmp_path / "seen").exists()
+
+
+def test_family_stands_for_a_kind_that_can_be_brought(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "SEARCHED", str(tmp_path))
+    given = settings.Settings(runtimes=settings.Runtimes(folder=str(home)))
+    names = ("rust", "go", "php", "ruby", "java", "swift", "nodejs", "dotnet")
+    kinds = {kind.family: kind.kind for kind in survey.find_kinds(given, names)}
+    assert (kinds["rust"], kinds["go"], kinds["php"]) == ("rust:1.63", "go:1.26", "php:8.2")
+    assert (kinds["swift"], kinds["nodejs"], kinds["dotnet"]) == ("swift:5.3", "nodejs:20", "dotnet:3.1")
+    rustc = home / "rust-1.95" / "bin" / "rustc"
+    rustc.parent.mkdir(parents=True)
+    rustc.write_text("#!/bin/sh\necho rustc 1.95.0\n")
+    rustc.chmod(0o755)
+    assert [kind.kind for kind in survey.find_kinds(given, ("rust",))] == ["rust:1.95"]
+
+
+def test_program_that_go_compiles(runtime, bin: Path, tmp_path: Path, home: Path):
+    (bin / "go").write_text(
+        '#!/bin/sh\necho "$@" > "$SEEN"; printf "#!/bin/sh\\necho runsc version 1\\n" > "$GOBIN/runsc"\n'
+        'chmod 755 "$GOBIN/runsc"; mkdir -p "$GOPATH/pkg"; exit $STATUS\n'
+    )
+    done = runtime("install", "runsc", STATUS="1")
+    assert (done.exit_code, "go failed, nothing was installed" in done.stderr) == (1, True)
+    assert os.listdir(home) == []
+    done = runtime("install", "runsc")
+    assert done.exit_code == 0, done.stderr
+    assert "gvisor.dev/gvisor/runsc@v0.0.0-" in (tmp_path / "seen").read_text()
+    assert f"installed runsc: {home}/runsc/runsc" in done.stdout
+    assert os.listdir(home / "runsc") == ["runsc"]
+    assert runsc.find(settings.Settings(runtimes=settings.Runtimes(folder=str(home)))) == f"{home}/runsc/runsc"
+    assert runtime("install", "runsc", "--from", str(tmp_path)).exit_code == 2
 
 
 # ── copies ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -134,6 +134,15 @@ def test_member_of_a_json_file(content: str, expected: bool, tmp_path: Path) -> 
 
 def test_what_there_is_to_build(tmp_path: Path) -> None:
     assert has_to_build(tmp_path, recipe())
+    sources = recipe("src/", "*.java")
+    for name in ("src", "a.java"):
+        assert not has_to_build(tmp_path, sources)
+        (tmp_path / name).touch()  # a file `src` is none of sources
+    assert has_to_build(tmp_path, sources)
+    (tmp_path / "a.java").unlink()
+    (tmp_path / "src").unlink()
+    (tmp_path / "src").mkdir()
+    assert has_to_build(tmp_path, sources)
     needs = recipe("requirements.txt", skips=("virtualenv",))
     assert not has_to_build(tmp_path, needs)
     (tmp_path / "requirements.txt").mkdir()

@@ -743,6 +743,15 @@ def build(source, target, main):
     "eats memory": "def build(source, target, main):\n    b'x' * (900 << 20)\n",
     "sleeps": "import time\ndef build(source, target, main):\n    time.sleep(60)\n",
     "breaks": "def build(source, target, main):\n    1 / 0\n",
+    "says last": """
+import os, sys, time
+def build(source, target, main):
+    os.close(3)
+    sys.stdout.close()
+    time.sleep(0.2)
+    os.write(2, b"last words")
+    os._exit(1)
+""",
 }
 
 
@@ -755,7 +764,7 @@ def built(place: Path, name: str, *, primes: bool = False) -> Kind:
         path.write_text(text)
         path.chmod(0o644)
         mounts.append((str(path), f"/visp/{file}"))
-    argv = (PYTHON or "", "-I", "-S", "-B", "/visp/building.py")
+    argv = (PYTHON or "", "-I", "-S", "-B", "/visp/building.py", "/visp/build.py")
     command = Command(argv=argv, mounts=tuple(mounts))
     return Kind(Takes.PROGRAM, Recipe(command=command, stamp=name, primes=primes))
 
@@ -784,6 +793,16 @@ async def test_what_is_primed_is_seen_by_builds(bwrap: Watched, make: Callable[.
     assert len([id for id in bwrap.created if id.startswith("build-")]) == 3
 
 
+async def test_driver_that_mounts_nothing_builds_several_at_once(
+    driver: Watched, make: Callable[..., CodeCache], place: Path
+) -> None:
+    cache, kind = make(driver), built(place, "counts", primes=True)
+    prepared = await asyncio.gather(*(cache.prepare(code_of(text), kind) for text in ("one", "two", "three")))
+    read = [(Path(each.folder or "") / "exec").read_text() for each in prepared]
+    assert read == ["one by mainTrue", "two by mainTrue", "three by mainTrue"]
+    assert [list(folder.iterdir()) for folder in (place / "cells").rglob("scratch")] == [[]]  # nothing is left of them
+
+
 async def test_without_what_could_not_be_primed(bwrap: Watched, make: Callable[..., CodeCache], place: Path) -> None:
     cache, kind = make(bwrap), built(place, "primes badly", primes=True)
     for text in ("one", "two", "three"):
@@ -809,6 +828,7 @@ async def test_only_a_final_failure_is_remembered(
         ("eats memory", r"more than 256 MB.*\[build\] memory_mb"),
         ("sleeps", r"more than 2 s.*\[build\] timeout_s"),
         ("breaks", r"(?s)without a result.*ZeroDivisionError"),
+        ("says last", r"(?s)without a result.*last words"),
     ],
 )
 async def test_build_that_is_ended_says_why(

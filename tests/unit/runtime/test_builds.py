@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -79,6 +80,62 @@ def test_main_is_never_more_than_a_name(main: str, place: Path) -> None:
         assert "is no name of a function" in text
 
 
+def test_registry_that_does_not_answer_is_told(place: Path) -> None:
+    for said, told in (("error: no matching package", False), ("dns error: failed to look up", True)):
+        with pytest.raises(building.Failed) as caught:
+            building.resolve(["/bin/sh", "-c", f"echo '{said}'; exit 1"], place)
+        assert isinstance(caught.value, building.Unreached) is told
+        assert ("could not be reached" in str(caught.value)) is told
+        assert not caught.value.is_final
+
+
+# ── Node.js ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def nodejs(place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Its registry does not answer, and the kind has the module `uuid`."""
+    module = recipe("nodejs")
+
+    def resolve(argv: list[str], folder: str, env: dict[str, str]) -> None:
+        fill(Path(folder), {"node_modules/half/index.js": ""})
+        raise building.Unreached("no registry", is_final=False)
+
+    monkeypatch.setattr(module, "resolve", resolve)
+    monkeypatch.setenv("BUN", "/usr/bin/bun")
+    monkeypatch.setenv("MODULES", str(place / "modules"))
+    fill(place, {"modules/uuid/package.json": "{}", "package.json": "{}"})
+    return module
+
+
+def test_modules_of_the_kind_stand_in_for_a_registry(nodejs: Any, place: Path) -> None:
+    fill(place / "source", {"package.json": '{"dependencies": {"uuid": "^9"}}', "index.js": ""})
+    nodejs.build(str(place / "source"), str(place / TARGET), "main")
+    assert sorted(path.name for path in (place / TARGET).iterdir()) == ["index.js", "package.json"]
+
+
+@pytest.mark.parametrize("name", ["left-pad", "..", "", "../modules/uuid"])
+def test_modules_that_the_kind_has_not_need_a_registry(nodejs: Any, place: Path, name: str) -> None:
+    fill(place / "source", {"package.json": json.dumps({"dependencies": {"uuid": "^9", name: "1"}})})
+    with pytest.raises(building.Failed, match="no registry"):
+        nodejs.build(str(place / "source"), str(place / TARGET), "main")
+
+
+# ── Java ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("place")
+def test_maven_is_told_of_proxy_and_mirror() -> None:
+    java = recipe("java")
+    assert "<proxy>" not in java.settings_of({})
+    variables = {"HTTPS_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "localhost,127.0.0.1"}
+    told = java.settings_of({**variables, "MAVEN_MIRROR_URL": "https://m.example/a?b&c"})
+    assert "<protocol>https</protocol><host>127.0.0.1</host><port>3128</port>" in told
+    assert "<nonProxyHosts>localhost|127.0.0.1</nonProxyHosts>" in told
+    assert "<url>https://m.example/a?b&amp;c</url>" in told
+    assert "<protocol>http</protocol>" not in told
+
+
 # ── Swift ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -115,6 +172,19 @@ def test_main_file_is_found_before_other_sources(swift: Any, place: Path) -> Non
 def test_sources_leave_out_package_and_tests(swift: Any, place: Path) -> None:
     fill(place / "work", {"a.swift": "", "Package.swift": "", "Tests/t.swift": "", "Sources/b.swift": "", "c.txt": ""})
     assert swift.sources(str(place / "work")) == ["a.swift", "Sources/b.swift"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_remote"),
+    [
+        ('.package(url: "https://git.example/a", from: "1.0.0")', True),
+        ('.package(\n  name: "a",\n  url: "https://git.example/a", from: "1.0.0")', True),
+        ('.package(path: "a")', False),
+        ('.product(name: "a", package: "b")', False),
+    ],
+)
+def test_package_that_git_has_to_bring(swift: Any, text: str, is_remote: bool) -> None:
+    assert bool(swift.REMOTE.search(text.encode())) is is_remote
 
 
 def test_archive_without_swift_is_refused(swift: Any, place: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import time
 
-from building import PRIMED, PROGRAM, WORK, Failed, copy, resolve, run, say
+from building import PRIMED, PROGRAM, TMP, WORK, Failed, copy, resolve, run, say
 
 MODULE = "module exec\n\ngo 1.21\n"
 IMPORTED = (
@@ -91,7 +91,7 @@ def prime(target):
     write(os.path.join(WORK, "go.mod"), MODULE)
     imports = "".join('import _ "%s"\n' % name for name in IMPORTED)
     write(os.path.join(WORK, "main.go"), "package main\n\n%s\nfunc main() {}\n" % imports)
-    compile(WORK, "/tmp/nothing", {"GOCACHE": target})
+    compile(WORK, os.path.join(TMP, "nothing"), {"GOCACHE": target})
 
 
 def build(source, target, main):

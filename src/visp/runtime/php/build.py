@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from building import Failed, copy, resolve, say
+from building import TMP, Failed, copy, resolve, say
 
 COMPOSER = ("/usr/bin/composer", "/usr/local/bin/composer")
 OPTIONS = ("--no-dev", "--no-scripts", "--no-plugins", "--no-interaction", "--no-progress", "--no-ansi")
@@ -20,6 +20,6 @@ def build(source, target, main):
     folder = subprocess.check_output([php, "-n", "-r", "echo ini_get('extension_dir');"], text=True)
     found = [name for name in EXTENSIONS if os.path.exists(os.path.join(folder, name + ".so"))]
     say("resolving composer.json")
-    env = {"COMPOSER_HOME": "/tmp/composer", "COMPOSER_ALLOW_SUPERUSER": "1"}
+    env = {"COMPOSER_HOME": os.path.join(TMP, "composer"), "COMPOSER_ALLOW_SUPERUSER": "1"}
     loaded = [word for name in found for word in ("-d", "extension=" + name)]
     resolve([php, "-n", *loaded, composer, "install", *OPTIONS], target, env)

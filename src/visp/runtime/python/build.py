@@ -9,7 +9,6 @@ import subprocess
 from building import Failed, copy, resolve, say
 
 FILE = "requirements.txt"
-UV = "/opt/visp/uv/bin/uv"
 
 
 def build(source, target, main):
@@ -22,8 +21,8 @@ def build(source, target, main):
     say("resolving " + FILE)
     wheels = [] if os.environ.get("VISP_FROM_SOURCE") else ["--only-binary", ":all:"]
     given = ["--target", site, *wheels, "-r", FILE]
-    if os.path.exists(UV):
-        resolve([UV, "pip", "install", "--python", python, "--no-cache", *given], target)
+    if os.path.exists(os.environ["UV"]):
+        resolve([os.environ["UV"], "pip", "install", "--python", python, "--no-cache", *given], target)
     else:
         if subprocess.call([python, "-I", "-c", "import pip"], stderr=subprocess.DEVNULL) != 0:
             raise Failed("pip is not installed on the server: apt-get install python3-pip", False)

@@ -7,7 +7,7 @@ writes, whose error can be displayed. What `crates.toml` names is there without 
 import os
 import re
 
-from building import PROGRAM, WORK, Failed, copy, run
+from building import PROGRAM, WORK, Failed, copy, resolve, run, say
 
 ACTION, LAUNCHER = os.path.join(WORK, "actions"), os.path.join(WORK, "launcher")
 NAME = re.compile(r"(r#)?[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -140,7 +140,8 @@ def build(source, target, main):
         run([cargo, "fetch", "--quiet", "--offline", "--manifest-path", manifest], ACTION, env)
     except Failed:  # it names others: all of them come over the network
         os.remove(offline)
-        run([cargo, "fetch", "--manifest-path", manifest], ACTION, env, is_final=False)
+        say("resolving Cargo.toml")
+        resolve([cargo, "fetch", "--manifest-path", manifest], ACTION, env)
     argv = [cargo, "build", "--release", "--offline", "--manifest-path", manifest]
     made = os.path.join(WORK, "target")
     if os.path.isdir(os.environ["COMPILED"]):

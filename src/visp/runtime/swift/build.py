@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 
-from building import PROGRAM, WORK, Failed, copy, run
+from building import PROGRAM, TMP, WORK, Failed, copy, resolve, run, say
 
 OURS = "/usr/lib/visp"
 """Where the installer puts our module, and what the compiler keeps of the modules of C that Foundation consists of."""
-MODULES = "/tmp/swift-modules"
+MODULES = os.path.join(TMP, "swift-modules")
 """Compiled modules name each other by this path."""
 OBJECT = os.path.join(OURS, "VispAction.o")
 COMPILER = ("-I", OURS, "-module-cache-path", MODULES, "-no-toolchain-stdlib-rpath")
@@ -24,6 +24,8 @@ NO_CODE = "Missing main/no code to execute."
 MAIN_FOLDERS = ("Sources/Action", "Sources", "")
 """Where a package may have its `main.swift`."""
 PRODUCT = "Action"
+REMOTE = re.compile(rb"\.package\s*\([^)]*\b(url|id)\s*:")
+"""What git, or a registry, has to bring."""
 
 
 def build(source, target, main):
@@ -57,8 +59,12 @@ def compile_files(main):
 def build_package(main):
     folder = main_folder(MAIN_FOLDERS)
     call(main, os.path.join(WORK, folder) if folder else WORK, folder)
-    argv = ["swift", "build", "-c", "release", "--disable-sandbox", "--product", PRODUCT]
-    argv += [word for name in ("cache", "config", "security") for word in (f"--{name}-path", f"/tmp/swiftpm/{name}")]
+    folders = ("cache", "config", "security")
+    own = [word for name in folders for word in (f"--{name}-path", os.path.join(TMP, "swiftpm", name))]
+    if REMOTE.search(read(os.path.join(WORK, "Package.swift"))):
+        say("resolving Package.swift")
+        resolve(["swift", "package", *own, "--disable-sandbox", "resolve"], WORK)
+    argv = ["swift", "build", "-c", "release", "--disable-sandbox", "--product", PRODUCT, *own]
     run([*argv, *each("-Xswiftc", COMPILER), *each("-Xlinker", [*linker(), OBJECT])], WORK)
     made = os.path.join(WORK, ".build", "release", PRODUCT)
     if not os.path.isfile(made):
