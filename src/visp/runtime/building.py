@@ -33,7 +33,7 @@ UNREACHED = (
     "i/o timeout", "tls handshake timeout", "econnrefused", "econnreset", "enotfound", "etimedout", "eai_again",
     "err_socket_timeout", "tunnel connection failed", "proxyconnect", "proxyerror", "failed to open tcp connection",
     "unable to connect to", "unknown host", "connectionrefused", "failed to connect", "dns error",
-    "error sending request", "bad gateway", "gateway timeout",
+    "error sending request", "bad gateway", "bad+gateway", "gateway timeout",
 )  # fmt: skip
 """What package managers say of a registry that does not answer."""
 AGAIN = (
