@@ -122,7 +122,7 @@ def resolver_here(family: str, kinds: tuple[Kind, ...], home: Path) -> str | Non
     if (home / "uv" / "bin" / "uv").is_file():
         return "uv"
     pythons = {local.on_host(program, home) for kind in kinds if (program := program_of(kind, home)) is not None}
-    has_pip = any(local.version_of(python, ("-m", "pip", "--version")).startswith("pip ") for python in pythons)
+    has_pip = any(versions.version_of(python, ("-m", "pip", "--version")).startswith("pip ") for python in pythons)
     return "pip" if has_pip else None
 
 
