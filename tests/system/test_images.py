@@ -27,6 +27,8 @@ NOWHERE = "127.0.0.1:1"
 INIT_EXITED = "The action did not initialize and exited unexpectedly."
 RUN_EXITED = "The action did not produce a valid response and exited unexpectedly."
 APPLICATION, DEVELOPER = "application error", "action developer error"
+ANSWER = b'HTTP/1.1 200 OK\\r\\n%sContent-Length: 12\\r\\n\\r\\n{"error":{}}'
+"""With further headers; what the test makes of it is text of a program."""
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
 pytestmark = pytest.mark.skipif(not has_sandbox(), reason="bubblewrap is not installed: apt-get install bubblewrap")
 
@@ -170,7 +172,20 @@ def test_code_that_does_not_initialize_has_its_log(api: Api) -> None:
         ),
         (b'HTTP/1.1 200 OK\\r\\nContent-Length: 12\\r\\n\\r\\n{"error":{}}', APPLICATION, {}),
         (b'HTTP/1.1 502 Bad\\r\\nContent-Length: 12\\r\\n\\r\\n{"error":{}}', DEVELOPER, {}),
+        (b"HTTP/1.1 100 Continue\\r\\n\\r\\n" * 3 + ANSWER % b"", APPLICATION, {}),
+        (b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n" + ANSWER % b"", DEVELOPER, RUN_EXITED),
+        (ANSWER % (b"X-Header: value\\r\\n" * 300), APPLICATION, {}),
+        (ANSWER % (b"X-Header: value\\r\\n" * 5000), DEVELOPER, RUN_EXITED),
+        (ANSWER % b"X-Header: a\\r\\nX-OpenWhisk-Activation-Id: b\\r\\n", APPLICATION, {}),
+        (ANSWER % b"Content-Length: 3\\r\\n", DEVELOPER, RUN_EXITED),
+        (ANSWER % b"" * 2, DEVELOPER, RUN_EXITED),
+        (
+            b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello",
+            DEVELOPER,
+            "The action did not produce a valid JSON or JSON Array response: hello",
+        ),
     ],
+    ids=range(16),
 )
 def test_answers_that_break_the_contract(api: Api, response: bytes, status: str, error: Any) -> None:
     record = outcome(api, f'def main(args): return b"""{response.decode()}"""')

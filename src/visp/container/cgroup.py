@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Group:
     """One container's groups. Methods write small files of the kernel and do not wait."""
 
-    def __init__(self, folders: dict[str, Path]) -> None:
+    def __init__(self, folders: dict[str, Path], late: deque[Path]) -> None:
+        """`late` is where it leaves folders that cannot be removed in time."""
         self._folders = folders
+        self._late = late
         self._v2 = folders.get("unified")
 
     @property
@@ -96,7 +99,8 @@ class Group:
         return False
 
     def remove(self) -> None:
-        """Kills what is left and removes the groups; blocks up to a second."""
+        """Kills what is left and removes the groups; blocks up to a second. What takes longer goes with a later one."""
+        _sweep(self._late)
         until = time.monotonic() + GONE_S
         left = [folder for folder in self._folders.values() if not _is_removed(folder)]
         while left and time.monotonic() < until:
@@ -105,6 +109,7 @@ class Group:
                     self.kill()
             time.sleep(EMPTY_CHECK_S)
             left = [folder for folder in left if not _is_removed(folder)]
+        self._late.extend(left)
 
     def _pids(self) -> list[int]:
         out: set[int] = set()
@@ -119,6 +124,7 @@ class Cgroups:
 
     def __init__(self, parents: dict[str, Path]) -> None:
         self._parents = parents
+        self._late: deque[Path] = deque()
 
     @classmethod
     def find(cls, name: str) -> Cgroups:
@@ -156,13 +162,13 @@ class Cgroups:
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
             folders[hierarchy] = folder
-        return Group(folders) if folders else None
+        return Group(folders, self._late) if folders else None
 
     def reap(self) -> int:
         """Ends and removes what an earlier server left; how many groups."""
         names = {entry.name for parent in self._parents.values() for entry in parent.iterdir() if entry.is_dir()}
         for name in names:
-            Group({hierarchy: parent / name for hierarchy, parent in self._parents.items()}).remove()
+            Group({hierarchy: parent / name for hierarchy, parent in self._parents.items()}, self._late).remove()
         return len(names)
 
     @property
@@ -242,6 +248,15 @@ def _set(file: Path, value: str) -> None:
             os.write(descriptor, value.encode())
         finally:
             os.close(descriptor)
+
+
+def _sweep(late: deque[Path]) -> None:
+    """Removes what can be removed by now, in whichever thread: who frees a full /tmp takes long to die."""
+    for _ in range(len(late)):
+        with contextlib.suppress(IndexError):
+            folder = late.popleft()
+            if not _is_removed(folder):
+                late.append(folder)
 
 
 def _is_removed(folder: Path) -> bool:

@@ -53,6 +53,8 @@ UP_AND_RUNNING, SET_FLAGS, OWNER_OF = 0x41, 0x8914, 0xB701
 DOOR_BACKLOG = 16
 CLONE3, MOUNT_SETATTR = 435, 442
 """Numbers that all machines share."""
+INODE_BYTES = 1024
+"""As `view.py` has it: a folder that can be written holds one file for so many bytes of its size."""
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 NODES = ("null", "zero", "full", "random", "urandom", "tty")
 COVERED = ("sys", "sysrq-trigger", "irq", "bus")
@@ -329,8 +331,8 @@ def furnishes(plan):
         elif option == "--dev":
             yield mounting("devpts", f"{target}/pts", "devpts", NO_SUID | NO_EXEC, "newinstance,ptmxmode=0666,mode=620")
         elif option == "--tmpfs":
-            size = f",size={size}" if size else ""
-            yield mounting("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, f"mode=0755{size}")
+            bounds = f",size={size},nr_inodes={int(size) // INODE_BYTES}" if size else ""
+            yield mounting("tmpfs", target, "tmpfs", NO_SUID | NO_DEVICES, f"mode=0755{bounds}")
         elif is_of_cell(option, operands):
             yield from binding(operands[0], target)
 

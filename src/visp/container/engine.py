@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from visp.container.view import Scratch
 from visp.entity.relay import DOOR_NAME
 from visp.settings import SettingsError
 
@@ -35,7 +36,7 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 folders to another user, and step down to one. All else is dropped, and nothing can be gained."""
 NOBODY = "65534:65534"
 HARDENED_PROCESSES = 64
-HARDENED_TMP_BYTES = 64 * MIB
+HARDENED_TMP = Scratch("/tmp", 64 * MIB)
 
 
 def host_of(settings: Settings) -> str:
@@ -76,7 +77,7 @@ def creation(
         "RestartPolicy": {"Name": "no"},
         "Privileged": False,
         "ReadonlyRootfs": docker.hardened,
-        "Tmpfs": {"/tmp": f"size={HARDENED_TMP_BYTES},mode=1777"} if docker.hardened else {},
+        "Tmpfs": {"/tmp": ",".join((*HARDENED_TMP.bounds, "mode=1777"))} if docker.hardened else {},
     }
     if docker.runtime:
         host["Runtime"] = docker.runtime

@@ -107,7 +107,7 @@ def _mounting(view: Iterable[Seen]) -> Iterator[str]:
         elif isinstance(one, Bind):
             yield from ("--bindmount_ro", f"{_plain(one.host)}:{one.inside}")
         else:
-            yield from ("--mount", f"none:{one.inside}:tmpfs:size={one.size_bytes}")
+            yield from ("--mount", f"none:{one.inside}:tmpfs:{','.join(one.bounds)}")
 
 
 def _plain(path: str) -> str:

@@ -29,6 +29,8 @@ HOST = (
 KERNEL = ("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
 SYSTEM = (*HOST, *KERNEL)
 
+INODE_BYTES = 1024
+"""What can be written holds one file, folder or link for so many bytes of its size."""
 OPERANDS = {"--ro-bind": 2, "--ro-bind-try": 2, "--bind": 2, "--symlink": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
 OWN_OF_A_SYSTEM = ("proc", "dev", "sys", "tmp", "run")
 """What of another root file system is not shown: each driver makes these by itself, or they are not there."""
@@ -53,6 +55,11 @@ class Scratch(msgspec.Struct, frozen=True):
 
     inside: str
     size_bytes: int
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Options of its tmpfs: else the kernel counts files by the host's memory, whatever the size is."""
+        return f"size={self.size_bytes}", f"nr_inodes={self.size_bytes // INODE_BYTES}"
 
 
 Seen = Bind | Link | Scratch

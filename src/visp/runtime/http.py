@@ -43,8 +43,10 @@ class ResponseReader:
         while self._length < 0:
             self._head += data
             end = self._head.find(b"\r\n\r\n")
+            if (len(self._head) if end < 0 else end) > HEAD_LIMIT_BYTES:
+                return Gone()
             if end < 0:
-                return Gone() if len(self._head) > HEAD_LIMIT_BYTES else None
+                return None
             data = bytes(self._head[end + 4 :])
             if not self._parse_head(bytes(self._head[:end])):
                 return Gone()

