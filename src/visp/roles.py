@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from visp.bus.messages import Message
     from visp.container.base import Container, ContainerSpec, Driver, Maker, Template
     from visp.container.egress.packets import Packets
+    from visp.container.fork import ForkDriver
     from visp.container.local import LocalDriver
     from visp.container.sandbox import SandboxDriver
     from visp.entity.execs import BlackboxExec, CodeExec, Exec
@@ -581,10 +582,10 @@ async def _test_sandbox(
             "apt-get install python3.11"
         )
     if isinstance(driver, ForkDriver):
-        templates = templates_of(kinds)
+        templates = templates_of(kinds)[:1]  # the others when they are first asked for: starts are to be quick
         try:
             await selftest.check(driver, data_dir, python, templates)
-            driver.warm(templates, commands_of(kinds))
+            driver.warm(templates, commands_of(kinds), partial(_prove, driver, python))
             return
         except StartFailed as error:
             if settings.driver != "auto":
@@ -592,6 +593,20 @@ async def _test_sandbox(
             log.warning("driver.no_templates", reason=str(error))
             await driver.give_up_templates()
     await selftest.check(driver, data_dir, python)
+
+
+async def _prove(driver: ForkDriver, python: str, template: Template) -> bool:
+    """Whether the escape probe is refused everything in a child of this template, too."""
+    from visp.container import selftest
+    from visp.container.fork import OnTrial
+
+    try:
+        holes = await selftest.run(driver, python, selftest.PROBE.read_bytes(), template, OnTrial(driver))
+    except StartFailed as error:
+        holes = [str(error)]
+    if holes:
+        log.error("driver.template_refused", python=template.argv[0], reason="; ".join(holes))
+    return not holes
 
 
 def _packets(

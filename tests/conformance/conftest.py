@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conformance import kinds
 from tests.conformance.drivers import DRIVERS, Driver
 from tests.conformance.kinds import KINDS, Kind
 from tests.system.conftest import Api
@@ -17,11 +24,16 @@ from visp.client import running
 
 TIMEOUT_MS = 60_000
 """Of every action that is to end by itself."""
+INSTALL_S = 900.0
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+PYTHONS = frozenset({"python:3.10", "python:3.12", "python:3.13"})
+INSTALLED = PYTHONS | {"nodejs:18", "nodejs:22", "nodejs:24", "bun:1", "deno:2", "wasm:1"}
+"""Kinds that the tests install where a machine has them not."""
 BUILT_S, EVERY_S = 240.0, 0.5
 
 PAIRS = [
     pytest.param(
-        (driver, kind),
+        (driver, driver.row(kind)),
         id=f"{driver.name}-{kind.name}",
         marks=[] if driver.is_common and kind.is_common else [pytest.mark.all],
     )
@@ -75,29 +87,77 @@ class Place:
 
 
 class Servers:
-    """One for each driver, when it is first asked for."""
+    """One for each driver, when it is first asked for. `home` is the folder of installed runtimes."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
+    def __init__(self, stack: contextlib.ExitStack, home: Path) -> None:
+        self.home = home
         self._stack = stack
         self._urls: dict[str, str] = {}
 
     def of(self, driver: Driver) -> str:
         if driver.name not in self._urls:
-            settings = {"driver": driver.name, **driver.settings}
+            placed = self._stack.enter_context(driver.place())
+            settings = {"driver": driver.name, "runtimes.folder": self.home, **driver.settings, **placed}
             self._urls[driver.name] = self._stack.enter_context(running.running(settings)).url
         return self._urls[driver.name]
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """What this machine has; where kinds are missing that `visp` can install, a copy with these."""
+    here = kinds.runtimes_here()
+    asked = {kind.name for item in request.session.items if (kind := _kind_of(item)) is not None}
+    missing = sorted(asked & INSTALLED - kinds.installed(here))
+    if not missing:
+        yield here
+        return
+    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "runtimes"
+        if here.is_dir():
+            shutil.copytree(here, folder, symlinks=True, copy_function=_link)
+        for kind in missing:
+            _install(kind, folder)
+        yield folder
+
+
+def _kind_of(item: pytest.Item) -> Kind | None:
+    pair = (
+        item.callspec.params.get("place") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    return None if pair is None else pair[1]
+
+
+def _link(source: str, target: str) -> str:
+    """Also what would take gigabytes."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        return str(shutil.copy2(source, target, follow_symlinks=False))
+    return target
+
+
+def _install(kind: str, folder: Path) -> None:
+    """As users do; who is not there after that is skipped."""
+    argv = [sys.executable, "-m", "visp", "runtime", "install", kind, "--set", f"runtimes.folder={folder}"]
+    if kind in PYTHONS:
+        here = sorted(PYENV.glob(f"{kind.partition(':')[2]}.*"))
+        if not here:
+            return
+        argv += ["--from", str(here[-1])]
+    subprocess.run(argv, check=False, timeout=INSTALL_S)
+
+
+@pytest.fixture(scope="session")
+def servers(home: Path) -> Iterator[Servers]:
     with contextlib.ExitStack() as stack:
-        yield Servers(stack)
+        yield Servers(stack, home)
 
 
 @pytest.fixture(params=PAIRS)
 def place(request: pytest.FixtureRequest, servers: Servers) -> Place:
     driver, kind = request.param
-    reason = driver.missing() or kind.missing()
+    reason = driver.missing() or kind.missing(servers.home)
     if reason is not None:
         pytest.skip(reason)
     return Place(driver, kind, Api(servers.of(driver)))

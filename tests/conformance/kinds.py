@@ -17,6 +17,8 @@ compiled once for all tests:
 An array as argument → the same, backwards (typed languages: another program). With `main` as `other` says →
 `{"by": "other"}`.
 
+What a kind of programs that are compiled elsewhere is given is compiled by the tests.
+
 `package` is a folder to be zipped: → `{"beside": "imported", "data": "read", "is_here": true}` by code and a file
 beside it, and by looking into the working directory.
 """
@@ -27,9 +29,12 @@ import base64
 import functools
 import io
 import os
+import shutil
+import subprocess
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +42,7 @@ import pytest
 
 from visp.premises import read_manifest
 from visp.runtime import local
-from visp.settings import Settings, runtimes_folder
+from visp.settings import load, runtimes_folder
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
@@ -78,11 +83,12 @@ class Library:
 @dataclass(frozen=True)
 class Kind:
     """`install` says how a machine gets it. `is_common`: every machine that tests has it. `is_own`: the action's
-    program speaks on the wire itself.
+    program speaks on the wire itself. `is_by_image`: nothing of it is on this machine.
 
-    `everything` is the name of its program, `arrays` that of one for arrays, where types keep them apart. `timeout_ms`
-    is enough to start it and to let it run out. `eaten`: any of these endings is right. What is None does not exist for
-    this kind.
+    `everything` is the name of its program, in the folder that `programs` names in place of its family's; `compile` is
+    given its path, where the kind takes no source. `arrays` is the name of a program for arrays, where types keep them
+    apart. `timeout_ms` is enough to start it and to let it run out. `in_order`: its lines of both streams are logged as
+    they were written. `eaten`: any of these endings is right. What is None does not exist for this kind.
     """
 
     name: str
@@ -91,52 +97,63 @@ class Kind:
     thrown: Ending
     number: Ending | None
     nothing: Ending
-    died: str
+    died: str | None
     broken: tuple[str, Ending]
     eaten: tuple[Ending, ...]
     is_common: bool = False
     is_own: bool = False
+    is_by_image: bool = False
     image: str | None = None
+    programs: str | None = None
+    compile: Callable[[Path], str] | None = None
     main: str | None = None
     other: str | None = "other"
     absent: tuple[str, Ending] | None = None
     arrays: str | None = None
     counts: bool = True
+    in_order: bool = True
     memory_mb: int = 256
     timeout_ms: int = 1000
-    package: dict[str, Any] = field(default_factory=lambda: {"beside": "imported", "data": "read", "is_here": True})
+    package: dict[str, Any] | None = field(
+        default_factory=lambda: {"beside": "imported", "data": "read", "is_here": True}
+    )
     package_main: str | None = None
     library: Library | None = None
     empty: Ending | None = field(default_factory=lambda: fails(MISSING))
 
     @property
     def folder(self) -> Path:
-        return PROGRAMS / ("skeleton" if self.image else self.name.partition(":")[0])
+        return PROGRAMS / (self.programs or self.name.partition(":")[0])
 
     @property
     def code(self) -> str:
-        return (self.folder / self.everything).read_text()
+        program = self.folder / self.everything
+        return program.read_text() if self.compile is None else self.compile(program)
 
     @property
     def code_for_arrays(self) -> str:
-        return (self.folder / (self.arrays or self.everything)).read_text()
+        return self.code if self.arrays is None else (self.folder / self.arrays).read_text()
 
     def exec(self, code: str, main: str | None = None) -> dict[str, Any]:
         """What of an action says how it runs."""
         exec = {"kind": self.name, "code": code} | ({} if self.image is None else {"image": self.image})
         return exec | ({} if main is None and self.main is None else {"main": main or self.main})
 
-    def missing(self) -> str | None:
-        """Why it cannot run here, and what mends that."""
-        return None if self.name in installed() else f"{self.name} is not here: {self.install}"
+    def missing(self, home: Path) -> str | None:
+        """Why it cannot run here, and what mends that; `home` is the folder of installed runtimes."""
+        return None if self.is_by_image or self.name in installed(home) else f"{self.name} is not here: {self.install}"
 
 
 @functools.cache
-def installed() -> frozenset[str]:
+def installed(home: Path) -> frozenset[str]:
     """What a server of this machine offers without images."""
-    settings = Settings()
-    found = local.find(read_manifest(settings), lambda name, _: Path("/nowhere") / name, runtimes_folder(settings))
-    return frozenset(found)
+    manifest = read_manifest(load(environ=os.environ).settings)
+    return frozenset(local.find(manifest, lambda name, _: Path("/nowhere") / name, home))
+
+
+def runtimes_here() -> Path:
+    """What is installed on this machine, as its servers find it."""
+    return runtimes_folder(load(environ=os.environ).settings)
 
 
 def zipped(files: Files) -> str:
@@ -199,6 +216,25 @@ def _java_library() -> Files:
 # ── the kinds ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@functools.cache
+def _wasm(program: Path) -> str:
+    """By Go, which the machine of tests has."""
+    go = shutil.which("go", path="/usr/local/go/bin:/usr/bin")
+    if go is None:
+        pytest.skip("modules of WebAssembly are compiled by Go: install it in /usr/local/go")
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder) / "everything.wasm"
+        argv = [go, "build", "-trimpath", "-ldflags=-s -w", "-o", str(module), str(program)]
+        env = os.environ | {
+            "GOOS": "wasip1",
+            "GOARCH": "wasm",
+            "GOCACHE": f"{folder}/cache",
+            "GOFLAGS": "-buildvcs=false",
+        }
+        subprocess.run(argv, check=True, capture_output=True, env=env)
+        return base64.b64encode(module.read_bytes()).decode()
+
+
 def _nodejs(version: int, *, is_common: bool = False) -> Kind:
     return Kind(
         f"nodejs:{version}",
@@ -235,7 +271,54 @@ def _python(version: str, *, is_common: bool = False) -> Kind:
 
 KINDS = (
     _nodejs(20, is_common=True),
+    _nodejs(18),
+    _nodejs(22),
+    _nodejs(24),
+    replace(
+        _nodejs(20),
+        name="bun:1",
+        install="visp runtime install bun",
+        programs="nodejs",
+        is_common=False,
+        nothing=fails(NOT_A_DICTIONARY),
+        died=EXITED,
+        broken=("function main () { return ] }", fails("Initialization has failed due to: BuildMessage: Unexpected ]")),
+    ),
     _python("3.11", is_common=True),
+    replace(_python("3.10"), library=None),  # Python-Markdown's expressions are of 3.11
+    _python("3.12"),
+    _python("3.13"),
+    Kind(
+        "deno:2",
+        "visp runtime install deno",
+        "everything.ts",
+        thrown=Ending(APPLICATION, {"error": "boom"}, logged="boom"),
+        number=fails(NOT_A_DICTIONARY),
+        nothing=fails(NOT_A_DICTIONARY),
+        died=EXITED,
+        broken=("export function main () { return ] }", fails(NO_BINARY, "Expression expected")),
+        absent=("nope", fails(NO_BINARY, "a function 'nope'")),
+        eaten=(fails(OUT_OF_MEMORY), fails(EXITED), Ending(APPLICATION, said="llocation failed")),
+        timeout_ms=5000,
+    ),
+    Kind(
+        "wasm:1",
+        "visp runtime install wasm",
+        "everything.go",
+        compile=_wasm,
+        other=None,
+        counts=False,
+        in_order=False,
+        thrown=fails(NOT_A_DICTIONARY, "panic: boom"),
+        number=fails(NOT_A_DICTIONARY),
+        nothing=fails(NOT_A_DICTIONARY),
+        died=None,
+        broken=("(module (nothing))", fails(NO_BINARY, "nothing")),
+        absent=("nope", fails(NO_BINARY, "the module exports no function 'nope'")),
+        eaten=(fails(OUT_OF_MEMORY), fails(NOT_A_DICTIONARY, "out of memory"), fails("An error has occurred")),
+        timeout_ms=20_000,
+        package=None,
+    ),
     Kind(
         "native:1",
         "a system Python (apt-get install python3)",
@@ -256,6 +339,7 @@ KINDS = (
         "everything",
         is_common=True,
         image="openwhisk/dockerskeleton",
+        programs="skeleton",
         thrown=fails(NOT_A_DICTIONARY, "ValueError: boom"),
         number=fails(NOT_A_DICTIONARY),
         nothing=fails(NOT_A_DICTIONARY),

@@ -51,7 +51,7 @@ def at(servers: Servers) -> Callable[[str], Place]:
     def place(name: str) -> Place:
         driver = next(driver for driver in DRIVERS if driver.name == "bwrap")
         kind = next(kind for kind in KINDS if kind.name == name)
-        reason = driver.missing() or kind.missing()
+        reason = driver.missing() or kind.missing(servers.home)
         if reason is not None:
             pytest.skip(reason)
         return Place(driver, kind, Api(servers.of(driver)))

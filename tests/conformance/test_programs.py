@@ -135,7 +135,7 @@ def test_logs_of_both_streams_stand_in_their_order(place: Place) -> None:
     record = place.ask({"do": "logs"})
     assert record["response"]["result"] == {}
     assert (lines(record, "stdout"), lines(record, "stderr")) == (["out 1", "out 2"], ["err 1", "err 2"])
-    assert lines(record)[0] == "out 1", "what was written first stands first"
+    assert not place.kind.in_order or lines(record)[0] == "out 1", "what was written first stands first"
 
 
 def test_large_argument_and_result(place: Place) -> None:
@@ -163,6 +163,8 @@ def test_main_that_is_not_there(place: Place) -> None:
 
 
 def test_archive_runs_where_it_lies(place: Place) -> None:
+    if place.kind.package is None:
+        pytest.skip("its programs see no files")
     place.action(zipped(tree(place.kind.folder / "package")), place.kind.package_main)
     assert place.run({}) == place.kind.package
 
@@ -189,6 +191,8 @@ def test_code_that_is_empty(place: Place) -> None:
 
 
 def test_program_that_is_killed(place: Place) -> None:
+    if place.kind.died is None:
+        pytest.skip("its programs cannot")
     record = place.ask({"do": "die"})
     assert_ends(record, Ending(DEVELOPER, {"error": place.kind.died}))
     assert place.run({"do": "hello", "name": "again"}) == {"greeting": "Hello, again!"}

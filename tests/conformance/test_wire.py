@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.conformance.conftest import Place
+from tests.conformance.conftest import Place, Servers
 
 from visp import premises, roles
 from visp.container.base import ContainerSpec, Mount, Pipes
@@ -22,7 +22,7 @@ from visp.invoker.code import CodeCache, unpack_command
 from visp.runtime import local
 from visp.runtime.base import Gone, Reply
 from visp.runtime.client import PipeClient
-from visp.settings import Container, Settings
+from visp.settings import Container, Runtimes, Settings
 
 RESULT_BYTES = 1 << 20
 WITHIN_S = 60.0
@@ -46,10 +46,13 @@ def body(value: Any) -> bytes:
     return msgspec.json.encode({"value": value, "activation_id": "1", "deadline": "1"})
 
 
-async def test_a_second_init_changes_nothing(place: Place, folder: Path) -> None:
+async def test_a_second_init_changes_nothing(place: Place, servers: Servers, folder: Path) -> None:
     """Where the launcher is visp's own it says so; a program of the action's takes it for a run."""
     settings = Settings(
-        driver=place.driver.name, trust_all_code=True, container=Container(cells_dir=str(folder / "cells"), blanks=0)
+        driver=place.driver.name,
+        trust_all_code=True,
+        container=Container(cells_dir=str(folder / "cells"), blanks=0),
+        runtimes=Runtimes(folder=str(servers.home)),
     )
     driver = roles.make_driver(settings, folder / "data")
     if not isinstance(driver, LocalDriver):
@@ -68,7 +71,7 @@ async def test_a_second_init_changes_nothing(place: Place, folder: Path) -> None
     )
     await driver.start()
     try:
-        code = Code(is_binary=False, inline=place.kind.code)
+        code = Code(is_binary=place.kind.compile is not None, inline=place.kind.code)
         exec = BlackboxExec("i", code) if place.kind.image else CodeExec(place.kind.name, code, place.kind.main)
         prepared = await cache.prepare(exec, kind)
         command = kind.command(place.kind.memory_mb)
@@ -80,6 +83,7 @@ async def test_a_second_init_changes_nothing(place: Place, folder: Path) -> None
                 memory_mb=place.kind.memory_mb,
                 mounts=tuple(Mount(host, inside) for host, inside in command.mounts),
                 code_folder=prepared.folder,
+                reserve_mb=command.reserve_mb,
             )
         )
         assert isinstance(container.wire, Pipes)

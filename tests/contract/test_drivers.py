@@ -1044,6 +1044,30 @@ async def test_template_with_imports_serves_once_it_is_up(folder: Path) -> None:
 
 
 @needs_python
+@pytest.mark.parametrize("holds", [True, False])
+async def test_template_that_was_not_started_with_the_driver_is_tried_first(folder: Path, holds: bool) -> None:
+    """Bubblewrap serves until then, and ever after where it has holes."""
+    code = "import gc\ndef main(args): return {'forked': gc.get_freeze_count() > 0}"
+    tried = []
+
+    async def prove(template: Template) -> bool:
+        container = await fork.OnTrial(driver).create(spec("p1", template=template))
+        await container.destroy()
+        tried.append(template)
+        return holds
+
+    driver = ForkDriver(settings_in(folder, blanks=1), folder / "data")
+    async with started(driver):
+        held = template_in(driver)
+        driver.warm([msgspec.structs.replace(held, argv=(held.argv[0], "-B", *held.argv[1:]))], prove=prove)
+        assert await answered(driver, code) == {"forked": False}
+        await until(lambda: tried == [held], "it is not tried")
+        for id in ("c2", "c3"):
+            assert await answered(driver, code, id) == {"forked": holds}
+        assert tried == [held]
+
+
+@needs_python
 async def test_cells_kept_ready_are_taken_and_leave_nothing(folder: Path) -> None:
     driver = Forking(settings_in(folder, blanks=2), folder / "data")
     async with started(driver):

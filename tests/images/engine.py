@@ -26,7 +26,10 @@ for module in list(sys.modules.values()):
             print(name)
 """
 PROXY = "visp-test/proxy"
-MODES = ("serve", "exits", "silent", "unmarked")
+MODES = ("serve", "skeleton", "exits", "silent", "unmarked")
+SHELL = ("/usr/bin/dash", "/usr/bin/cat")
+NAMES = {"bin/sh": "/usr/bin/dash", "usr/bin/python3": PYTHON}
+"""By which programs of the skeleton's are run."""
 UP_WITHIN_S = 30.0
 ENGINE = "VISP_DOCKER_HOST"
 """A variable that names an engine to use in place of one of the tests' own."""
@@ -112,12 +115,14 @@ def _daemon(folder: Path) -> Iterator[Engine]:
 
 def _make_images(engine: Engine, folder: Path) -> None:
     tar = folder / "image.tar"
-    files = {PYTHON, *subprocess.check_output([PYTHON, "-I", "-c", LOADED], text=True).split()}
+    files = {PYTHON, *SHELL, *subprocess.check_output([PYTHON, "-I", "-c", LOADED], text=True).split()}
     for file in [file for file in files if not file.endswith((".py", ".pyc"))]:
         files |= {word for word in subprocess.check_output(["ldd", file], text=True).split() if word.startswith("/")}
     with tarfile.open(tar, "w") as archive:
         for file in sorted(files):
             archive.add(os.path.realpath(file), file.lstrip("/"))
+        for name, file in NAMES.items():
+            archive.add(os.path.realpath(file), name)
         archive.add(HERE / "proxy.py", "proxy.py")
         for name, mode in (("tmp", 0o1777), ("theirs", 0o755)):
             entry = tarfile.TarInfo(name)

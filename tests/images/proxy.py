@@ -1,14 +1,16 @@
 """The process of an image for tests: OpenWhisk's contract for Python code, and the ways to break it.
 
-`proxy.py MODE`: `serve`; `exits` at once; `silent` never listens; `unmarked` writes no sentinels. Of the standard
-library alone.
+`proxy.py MODE`: `serve`; `skeleton` runs a program for each call, whose last line is the result; `exits` at once;
+`silent` never listens; `unmarked` writes no sentinels. Of the standard library alone.
 """
 
 import base64
 import io
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import zipfile
@@ -32,8 +34,18 @@ def init(value):
     if code is None:
         main = echo
         return 200, {"ok": True}
+    if not code.strip():
+        return 403, {"error": "Missing main/no code to execute."}
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    if MODE == "skeleton":
+        main = program(value, folder)
+        return 200, {"ok": True}
     if value.get("binary"):
-        code = zipfile.ZipFile(io.BytesIO(base64.b64decode(code))).read("__main__.py").decode()
+        unpack(code, folder)
+        sys.path.insert(0, folder)
+        with open("__main__.py") as file:
+            code = file.read()
     scope = {"__name__": "__main__"}
     try:
         exec(compile(code, "action", "exec"), scope)
@@ -45,6 +57,29 @@ def init(value):
     return 200, {"ok": True}
 
 
+def unpack(code, folder):
+    zipfile.ZipFile(io.BytesIO(base64.b64decode(code))).extractall(folder)
+
+
+def program(value, folder):
+    path = os.path.join(folder, "exec")
+    if value.get("binary"):
+        unpack(value["code"], folder)
+    else:
+        with open(path, "w") as file:
+            file.write(value["code"])
+    os.chmod(path, 0o755)
+
+    def call(argument):
+        done = subprocess.run([path], input=json.dumps(argument).encode(), capture_output=True)
+        before, _, last = done.stdout.rstrip(b"\n").rpartition(b"\n")
+        sys.stdout.write(before.decode() + "\n" * bool(before))
+        sys.stderr.write(done.stderr.decode())
+        return json.loads(last or "null")
+
+    return call
+
+
 def run(body):
     for name, value in body.items():
         if name != "value":
@@ -53,6 +88,8 @@ def run(body):
         answer = main(body["value"])
     except BaseException as error:
         traceback.print_exc()
+        if MODE == "skeleton":
+            return 502, {"error": "The action did not return a dictionary or array."}
         return 200, {"error": str(error)}
     finally:
         end_logs()

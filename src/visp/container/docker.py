@@ -371,7 +371,11 @@ class DockerContainer:
             return Exit(KILLED.status, is_out_of_memory=True)
         try:
             async with asyncio.timeout(STATUS_S):
-                return _exit_of((await self._handle.wait())["StatusCode"])
+                ended = _exit_of((await self._handle.wait())["StatusCode"])
+                if ended.status != KILLED.status:
+                    return ended
+                state = (await self._handle.show())["State"]  # the group may have been gone before it was read
+                return msgspec.structs.replace(ended, is_out_of_memory=bool(state["OOMKilled"]))
         except (TimeoutError, aiodocker.DockerError, aiohttp.ClientError, OSError):
             return KILLED
 

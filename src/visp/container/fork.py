@@ -22,7 +22,7 @@ from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from visp.container import base
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from visp.container.cgroup import Group
     from visp.container.template import Blank
     from visp.settings import Settings
+
+    Prove = Callable[[base.Template], Awaitable[bool]]
 
 NAMESPACES = {
     "--unshare-user": 0x10000000,
@@ -47,6 +49,16 @@ PROGRAMS = "/visp"
 """Only below it can a cell show programs of its own."""
 
 
+class OnTrial:
+    """The driver, to whoever tries a template out."""
+
+    has_templates = True
+
+    def __init__(self, driver: ForkDriver) -> None:
+        self.name = driver.name
+        self.create = driver.create_on_trial
+
+
 class ForkDriver(BwrapDriver):
     """Containers by templates, and by bubblewrap."""
 
@@ -56,6 +68,10 @@ class ForkDriver(BwrapDriver):
         self._common: base.Template | None = None
         """The one whose cells serve what has no template."""
         self._others: Sequence[base.Template] = ()
+        self._prove: Prove | None = None
+        self._sound: set[base.Template] = set()
+        self._trials: dict[base.Template, asyncio.Task[None]] = {}
+        """Of templates that were not started with the driver."""
         self._variants: dict[base.Template, float] = {}
         """Templates that load imports of their own, and when each was used; the one used last comes last."""
         self._leaving: set[asyncio.Task[None]] = set()
@@ -77,13 +93,22 @@ class ForkDriver(BwrapDriver):
         self._forks, self.name = False, "bwrap"
         await self._end_templates()
 
-    def warm(self, templates: Sequence[base.Template], commands: Sequence[base.Template] = ()) -> None:
+    def warm(
+        self,
+        templates: Sequence[base.Template],
+        commands: Sequence[base.Template] = (),
+        prove: Prove | None = None,
+    ) -> None:
         """Begins to start these, and to make the cells that are kept ready.
 
-        `commands` are what the first of them can become too: `program` is then the launcher's file itself.
+        `commands` are what the first of them can become too: `program` is then the launcher's file itself. Any other
+        template is tried when it is first asked for: bubblewrap serves until `prove` says that it holds, and ever after
+        where it does not. Without `prove` each is taken as it is.
         """
         self._common = next(iter(templates), None)
         self._others = commands
+        self._prove = prove
+        self._sound.update(templates)
         for template in templates:
             self._pool_of(template).fill()
 
@@ -93,9 +118,29 @@ class ForkDriver(BwrapDriver):
 
     async def create(self, spec: ContainerSpec) -> LocalContainer:
         template = spec.template or self._common
-        if template is None or not self._can_fork(spec):
+        if template is None or not self._can_fork(spec) or not self._holds(template):
             return await super().create(spec)
-        template = self._at_hand(template)
+        return await self._fork(spec, self._at_hand(template))
+
+    async def create_on_trial(self, spec: ContainerSpec) -> LocalContainer:
+        """By the template of `spec`, whatever is known of it."""
+        assert spec.template is not None
+        return await self._fork(spec, spec.template)
+
+    def _holds(self, wanted: base.Template) -> bool:
+        """Whether it was found to; who asks first begins a trial."""
+        plain = msgspec.structs.replace(wanted, imports=()) if wanted.imports else wanted
+        if self._prove is None or plain in self._sound:
+            return True
+        if plain not in self._trials:
+            self._trials[plain] = asyncio.ensure_future(self._put_on_trial(plain, self._prove))
+        return False
+
+    async def _put_on_trial(self, template: base.Template, prove: Prove) -> None:
+        if await prove(template):
+            self._sound.add(template)
+
+    async def _fork(self, spec: ContainerSpec, template: base.Template) -> LocalContainer:
         blank = await self._pool_of(template).take()
         try:
             if blank.group is not None:
@@ -239,6 +284,9 @@ class ForkDriver(BwrapDriver):
 
     async def close(self) -> None:
         self._forks = False
+        for trial in self._trials.values():
+            trial.cancel()
+        await asyncio.gather(*self._trials.values(), return_exceptions=True)
         await self._end_templates()
         await super().close()
 

@@ -25,7 +25,7 @@ from visp.errors import ContainerError, StartFailed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from visp.container.base import Template
+    from visp.container.base import Maker, Template
     from visp.container.sandbox import SandboxDriver
 
 MEMORY_MB = 128
@@ -61,8 +61,13 @@ async def check(driver: SandboxDriver, data_dir: Path, python: str, templates: S
     return True
 
 
-async def run(driver: SandboxDriver, python: str, probe: bytes, template: Template | None = None) -> list[str]:
-    """The holes that the probe finds; raises `StartFailed` when it cannot run."""
+async def run(
+    driver: SandboxDriver, python: str, probe: bytes, template: Template | None = None, maker: Maker | None = None
+) -> list[str]:
+    """The holes that the probe finds, in a container of the driver's, or of its `maker`.
+
+    Raises `StartFailed` when it cannot run.
+    """
     answer = bytearray()
     with ExitStack() as stack:
         host = _put_up(stack, driver.cells.folder)
@@ -76,7 +81,7 @@ async def run(driver: SandboxDriver, python: str, probe: bytes, template: Templa
             template=template,
         )
         try:
-            ended = await once.run(driver, spec, b"", answer.extend, TIMEOUT_S)
+            ended = await once.run(maker or driver, spec, b"", answer.extend, TIMEOUT_S)
         except ContainerError as error:
             raise StartFailed(f"the sandbox cannot be tested: {error}") from None
     if not answer:

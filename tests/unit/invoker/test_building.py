@@ -154,6 +154,15 @@ def test_what_there_is_to_build(tmp_path: Path) -> None:
     assert not has_to_build(tmp_path, needs)
 
 
+def test_folder_of_sources_is_built(tmp_path: Path) -> None:
+    needs = recipe("exec", "src/")
+    (tmp_path / "src").write_text("")
+    assert not has_to_build(tmp_path, needs)
+    (tmp_path / "src").unlink()
+    (tmp_path / "src").mkdir()
+    assert has_to_build(tmp_path, needs)
+
+
 def test_link_to_a_file_elsewhere_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text('{"dependencies": {"a": "1"}}')
     (tmp_path / "code").mkdir()

@@ -16,6 +16,7 @@ const FILES = ['main.ts', 'main.js', 'main.mjs']
 const EXPORTS = /(^|;)\s*export\b/m
 const NAME = /^[A-Za-z_$][\w$]*$/
 const NOT_FOUND = 'The action failed to generate or locate a binary. See logs for details.'
+const TWICE = 'Cannot initialize the action more than once.'
 const NOT_A_DICTIONARY = 'The action did not return a dictionary or array.'
 
 let action = null // the user's function, once init has found it
@@ -84,6 +85,12 @@ function writeFile (code, main) {
   return file
 }
 
+// An init line that comes again: a run body says for which activation it is.
+function isInit (message) {
+  const value = message.value
+  return message.activation_id === undefined && value?.name !== undefined && value.main !== undefined && value.env !== undefined
+}
+
 async function run (message) {
   for (const [name, text] of Object.entries(message)) {
     if (name !== 'value' && typeof text === 'string') Deno.env.set('__OW_' + name.toUpperCase(), text)
@@ -128,6 +135,9 @@ for await (const line of lines()) {
   if (!hasInit) {
     hasInit = true
     await init(message.value)
+  } else if (isInit(message)) {
+    console.error(TWICE)
+    fail(TWICE)
   } else if (action === null) {
     fail('Cannot run: the action was not initialized.')
   } else {

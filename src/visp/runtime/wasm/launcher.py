@@ -18,11 +18,12 @@ import wasmtime
 FIRST_PRIVATE = 100
 MIB = 1 << 20
 STDOUT, STDERR = 1, 2
-STDIN_FILE = "/tmp/stdin"
+STDIN_FILE = os.path.join(os.environ.get("TMPDIR", "/tmp"), "stdin")
 START = "_start"
 NO_CODE = "Missing main/no code to execute."
 NO_PROGRAM = "The action failed to generate or locate a binary. See logs for details."
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
+TWICE = "Cannot initialize the action more than once."
 NOT_INITIALIZED = "Cannot run: the action was not initialized."
 
 
@@ -79,17 +80,24 @@ class Printed:
         return b"".join(self.parts).rstrip(b"\r\n")
 
 
+class NoCode(Exception):
+    """An empty module."""
+
+
 class Action:
     """A compiled module; raises what the compiler does."""
 
     def __init__(self, value, memory_mb):
         with open(os.path.join(value["folder"], "exec"), "rb") as file:
             code = file.read()
+        if not code.strip():
+            raise NoCode
         self.engine = wasmtime.Engine()
         self.module = wasmtime.Module(self.engine, code)
         self.linker = wasmtime.Linker(self.engine)
         self.linker.define_wasi()
-        self.env = dict(value.get("env") or {})
+        shown = {name: text for name, text in os.environ.items() if name.startswith("__OW_")}
+        self.env = {**shown, **(value.get("env") or {})}
         main = value.get("main") or "main"
         self.start = START if main == "main" else main
         if self.start not in [export.name for export in self.module.exports]:
@@ -155,9 +163,17 @@ def init(line):
         return None, failed(NO_CODE)
     try:
         return Action(value, int(sys.argv[1])), b'{"ok":true}'
+    except NoCode:
+        return None, failed(NO_CODE)
     except Exception as error:
         log(str(error))
         return None, failed(NO_PROGRAM)
+
+
+def is_init(message):
+    """An init line that comes again: a run body says for which activation it is."""
+    value = message.get("value")
+    return len(message) == 1 and isinstance(value, dict) and {"name", "main", "env"} <= value.keys()
 
 
 def main():
@@ -168,7 +184,12 @@ def main():
     action, answer = init(line)
     write(replies, answer + b"\n")
     for line in lines:
-        answer = failed(NOT_INITIALIZED) if action is None else action.run(json.loads(line))
+        message = json.loads(line)
+        if is_init(message):
+            log(TWICE)
+            answer = failed(TWICE)
+        else:
+            answer = failed(NOT_INITIALIZED) if action is None else action.run(message)
         write(replies, answer + b"\n")
 
 
