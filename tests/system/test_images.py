@@ -283,7 +283,7 @@ def main(args):
     result = record["response"]["result"]
     assert result["reached"] == [False] * 4, record
     assert "api_version" in result["api"]
-    assert result["links"] == ["lo"]
+    assert set(result["links"]) <= {"lo", "eth0"}, "beside the loopback at most a device of its own, for the internet"
 
 
 def test_an_action_cannot_be_initialized_by_itself_again(api: Api) -> None:

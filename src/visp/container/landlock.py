@@ -149,7 +149,13 @@ class LandlockDriver(SandboxDriver):
             raise StartFailed("driver landlock has no root file system but the host's")
         programs = self._programs
         scratch = str(self.cells.make_scratch(place.name, place.uid))
-        own = (Mount(str(self.runtimes), RUNTIMES), Mount(str(place.code), "/action"), Mount(scratch, WORKING))
+        cells = str(self.cells.folder)  # which may lie below the host's own /tmp
+        own = (
+            Mount(cells, cells),
+            Mount(str(self.runtimes), RUNTIMES),
+            Mount(str(place.code), "/action"),
+            Mount(scratch, WORKING),
+        )
         mounts = (*spec.mounts, *own)
         env = ENVIRONMENT | {name: on_host(value, mounts) for name, value in spec.env.items()}
         env |= {"HOME": scratch, "TMPDIR": scratch, "PWD": scratch, watch.MARK: place.name}

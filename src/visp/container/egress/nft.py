@@ -22,7 +22,7 @@ NFT_S = 10.0
 FLOWS = 1024
 """Connections of one container at once."""
 PREFIX = "visp_"
-FORWARDING = "visp_forward"
+FORWARDING = "vispforward"
 """A table that is there while forwarding is on because of a server of ours."""
 REFUSE = "counter name refused reject with icmpx type admin-prohibited"
 
