@@ -145,10 +145,9 @@ class TestRuby:
         assert "main.rb:2:in `main': why (ArgumentError)" in wire.logs()[1]
 
     def test_programs_that_it_starts_have_neither_channel(self, wire: Wire) -> None:
-        code = "def main(args)\n  { read: `cat`, open: `readlink /proc/self/fd/*`.split & own }\nend\n"
-        code += "def own() = Dir['/proc/self/fd/1??'].map { |path| File.readlink(path) }"
+        code = "def main(args)\n  { read: `cat`, open: `ls /proc/self/fd`.split.map(&:to_i).max < 100 }\nend"
         wire.ask(init(code=code))
-        assert wire.asked(run({})) == {"read": "", "open": []}
+        assert wire.asked(run({})) == {"read": "", "open": True}
 
     def test_archive_without_main(self, wire: Wire, tmp_path: Path) -> None:
         said = wire.asked(init(folder_of(tmp_path, {"a.rb": ""})))

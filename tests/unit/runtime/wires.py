@@ -26,7 +26,8 @@ class Wire:
     def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
         replies, replies_inside = os.pipe()
         out, err = (folder.joinpath(name).open("w+b") for name in ("stdout", "stderr"))
-        code = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execvpe(sys.argv[2], sys.argv[2:], os.environ)"
+        code = "import os, sys; own = int(sys.argv[1]); os.dup2(own, 3); own == 3 or os.close(own); "
+        code += "os.execvpe(sys.argv[2], sys.argv[2:], os.environ)"
         self.process = subprocess.Popen(
             ["/usr/bin/python3", "-I", "-S", "-c", code, str(replies_inside), *argv],
             stdin=subprocess.PIPE,
