@@ -87,7 +87,7 @@ def whisks() -> list[dict[str, Any]]:
         whisk("rule", "alice/old", trigger="t", action="a"),
         action("alice/s3", {"attachmentName": "s3:0b", "attachmentType": "text/plain"}),
         action("alice/stub", {"attachmentName": "couch:0c", "attachmentType": "text/plain"}, _attachments={"0c": {}}),
-        action("alice/six", exec={"kind": "nodejs:6", "code": "x"}),
+        action("alice/six", exec={"kind": "nodejs:5", "code": "x"}),
         whisk("trigger", "alice/bad name ", parameters=[]),
     ]
 

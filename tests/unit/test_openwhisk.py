@@ -30,7 +30,7 @@ START_MS = 1_800_000_000_000
 SKIPPED = {
     "alice/s3": "its code is kept outside of the database, in s3: update the action with its code instead",
     "alice/stub": "its code is the attachment 0c, which is not in the dump: ask CouchDB for it by attachments=true",
-    "alice/six": "runtime 'nodejs:6' is not supported",
+    "alice/six": "runtime 'nodejs:5' is not supported",
     "alice/bad name ": "",
     f"alice/{'z' * 32}": "",
     "guest": "its key of guest is OpenWhisk's public one: make another by visp admin user create",

@@ -35,8 +35,6 @@ class Job:
     start; `run_s` is when the run line went out, `deadline_s` when its time is over. `tries` counts containers that
     could not serve it.
 
-    `runtime` names what runs it (`runtime_of`).
-
     `is_provision`: nobody asked for it; it ends when its container is up, and leaves no record.
 
     `content` is the argument with its locked values opened: it is nowhere but here.
@@ -67,7 +65,6 @@ class Job:
         "placed_s",
         "printed",
         "run_s",
-        "runtime",
         "start_ms",
         "start_s",
         "stream",
@@ -87,7 +84,6 @@ class Job:
         self.message = message
         self.content = message.content
         self.action = action
-        self.runtime = runtime_of(action.exec)
         self.key = key
         self.arrived_s = arrived_s
         self.is_accepted = message.is_accepted
@@ -107,6 +103,11 @@ class Job:
         self.has_begun = False
         self.tries = tries
         self.is_provision = is_provision
+
+    @property
+    def runtime(self) -> str:
+        """What runs it; asked of those that need a container."""
+        return runtime_of(self.action.exec)
 
     def reset(self) -> None:
         """As before its first container."""
