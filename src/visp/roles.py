@@ -583,9 +583,10 @@ async def _test_sandbox(
         )
     if isinstance(driver, ForkDriver):
         templates = templates_of(kinds)[:1]  # the others when they are first asked for: starts are to be quick
+        driver.offer(commands_of(kinds))  # before the test starts the first template
         try:
             await selftest.check(driver, data_dir, python, templates)
-            driver.warm(templates, commands_of(kinds), partial(_prove, driver, python))
+            driver.warm(templates, partial(_prove, driver, python))
             return
         except StartFailed as error:
             if settings.driver != "auto":

@@ -1019,7 +1019,8 @@ async def test_template_becomes_other_launchers_of_its_interpreter(folder: Path)
         inside = "/visp/other.py"
         mounts = (Mount(str(driver.cells.install("other.py", other)), inside),)
         argv = (*held.argv[:-1], inside, "a word")
-        driver.warm([held], [Template(program=mounts[0].host, argv=argv, mounts=mounts)])
+        driver.offer([Template(program=mounts[0].host, argv=argv, mounts=mounts)])
+        driver.warm([held])
         for words, forked in ((argv, True), ((*argv, "more"), False)):
             container = await ForkDriver.create(driver, spec(id=f"c{len(words)}", argv=words, mounts=mounts))
             frozen, seen, name = json.loads(await read_line(container))

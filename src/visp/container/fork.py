@@ -93,20 +93,21 @@ class ForkDriver(BwrapDriver):
         self._forks, self.name = False, "bwrap"
         await self._end_templates()
 
+    def offer(self, commands: Sequence[base.Template]) -> None:
+        """What templates started from now on can become too: `program` is then the launcher's file itself."""
+        self._others = commands
+
     def warm(
         self,
         templates: Sequence[base.Template],
-        commands: Sequence[base.Template] = (),
         prove: Prove | None = None,
     ) -> None:
         """Begins to start these, and to make the cells that are kept ready.
 
-        `commands` are what the first of them can become too: `program` is then the launcher's file itself. Any other
-        template is tried when it is first asked for: bubblewrap serves until `prove` says that it holds, and ever after
-        where it does not. Without `prove` each is taken as it is.
+        Any other template is tried when it is first asked for: bubblewrap serves until `prove` says that it holds, and
+        ever after where it does not. Without `prove` each is taken as it is.
         """
         self._common = next(iter(templates), None)
-        self._others = commands
         self._prove = prove
         self._sound.update(templates)
         for template in templates:
@@ -239,7 +240,7 @@ class ForkDriver(BwrapDriver):
             env=_environment({}),
             first=wanted.program,
             imports=wanted.imports,
-            others=tuple(_others(wanted, self._others)) if wanted == self._common else (),
+            others=tuple(_others(wanted, self._others)),
             mounts=tuple((mount.host, mount.inside) for mount in wanted.mounts),
             doors=self.ports,
         )
