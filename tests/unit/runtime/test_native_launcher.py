@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def test_one_that_is_waited_for_answers_init_itself(tmp_path: Path) -> None:
 def test_one_that_is_waited_for_has_the_usual_signals(tmp_path: Path) -> None:
     code = 'grep SigIgn /proc/self/status | { read -r _ set; echo "{\\"set\\": \\"$set\\"}" >&3; }\n'
     with wired(ARGV, tmp_path, {"OW_WAIT_FOR_ACK": "1"}) as wire:
-        assert int(wire.asked(init(shell(tmp_path, code)))["set"], 16) == 0
+        ignored = int(wire.asked(init(shell(tmp_path, code)))["set"], 16)
+    assert not [one for one in (signal.SIGPIPE, signal.SIGXFSZ) if ignored & 1 << one - 1], "Python ignores these"
 
 
 @pytest.mark.parametrize("code", ["exit 0\n", "exit 3\n"])
