@@ -141,10 +141,10 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     secret = premises.read_secret(settings, data_dir)
     locks = premises.read_locks(settings)
     driver = make_driver(settings, shard.home_dir(data_dir, number))
-    gated = GatedMaker(driver, url)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     packets = _packets(settings, driver, openings, lambda namespace: identities.policy_of(namespace))
+    gated = GatedMaker(driver, url, dict if packets is None else packets.environment)
     # while the stores are opened
     finding = asyncio.ensure_future(_kinds(premises.read_manifest(settings), driver))
     async with contextlib.AsyncExitStack() as stack:
@@ -321,8 +321,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             stack.callback(finding_engine.cancel)
             leading = None if packets is None else asyncio.ensure_future(packets.start())
             try:
-                nameserver = None if packets is None else packets.nameserver
-                await _prepare_containers(settings, data_dir, gated, kinds, nameserver)
+                await _prepare_containers(settings, data_dir, gated, kinds, packets)
             finally:
                 if leading is not None:
                     await leading
@@ -425,13 +424,15 @@ class GatedMaker:
     """Makes guarded containers, once a driver was found fit: `driver` is the one that is in use, or being tried.
 
     `images` is the driver of images, None while no engine was found. Where a driver has no doors, the platform is
-    called at its own address, and there is no proxy.
+    called at its own address, and there is no proxy; where it has, `network` says how containers find their way out,
+    which is not known before.
     """
 
-    def __init__(self, driver: Driver, url: str) -> None:
+    def __init__(self, driver: Driver, url: str, network: Callable[[], dict[str, str]] = dict) -> None:
         self.driver = driver
         self.images = driver if driver.name == "docker" else None
         self._url = url
+        self._network = network
         self._is_fit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.name = driver.name
 
@@ -448,9 +449,12 @@ class GatedMaker:
         driver = self.driver if spec.image is None else self.images
         if driver is None:
             raise StartFailed("there is no container engine")
-        if not driver.has_doors and API_HOST in spec.env:
-            env = {name: value for name, value in spec.env.items() if name not in proxy_environment()}
-            spec = msgspec.structs.replace(spec, env=env | {API_HOST: self._url})
+        if API_HOST in spec.env:
+            env = spec.env | self._network()
+            if not driver.has_doors:
+                proxies = proxy_environment()
+                env = {name: value for name, value in env.items() if name not in proxies} | {API_HOST: self._url}
+            spec = msgspec.structs.replace(spec, env=env)
         return Guarded(await driver.create(spec))
 
     def admit(self, namespace: str) -> None:
@@ -494,7 +498,7 @@ async def _prepare_containers(
     data_dir: Path,
     gated: GatedMaker,
     kinds: Mapping[str, LocalKind],
-    nameserver: str | None = None,
+    packets: Packets | None = None,
 ) -> None:
     """The driver's check, what an earlier server left, and the self-test; raises `StartFailed`.
 
@@ -503,7 +507,7 @@ async def _prepare_containers(
     refused: list[str] = []
     while True:
         try:
-            return await _prepare_driver(settings, data_dir, gated.driver, kinds, nameserver)
+            return await _prepare_driver(settings, data_dir, gated.driver, kinds, packets)
         except StartFailed as error:
             refused.append(str(error))
             name = gated.driver.name
@@ -517,19 +521,22 @@ async def _prepare_containers(
 
 
 async def _prepare_driver(
-    settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind], nameserver: str | None
+    settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind], packets: Packets | None
 ) -> None:
+    from visp.container.fork import ForkDriver
     from visp.container.sandbox import SandboxDriver
 
     began_s = time.monotonic()
-    if isinstance(driver, SandboxDriver) and driver.has_doors:
-        driver.nameserver = nameserver
+    if isinstance(driver, SandboxDriver) and driver.has_doors and packets is not None:
+        driver.nameserver = packets.nameserver
     await driver.start()
     left = await driver.reap()
     if left:
         log.warning("driver.reaped", containers=left)
     if isinstance(driver, SandboxDriver):
         await _test_sandbox(settings, data_dir, driver, kinds)
+    if isinstance(driver, ForkDriver) and packets is not None:
+        driver.equip = packets.equip
     known = ladder.standing(driver)
     log.info(
         "driver.ready",
@@ -682,7 +689,6 @@ async def _invoker(
                 starts_limit=premises.starts_at_once(settings),
                 compiled=compiled,
                 api_host=f"http://{DOOR_NAME}:{DOOR_PORT}",
-                network_env=dict if packets is None else packets.environment,
                 open_doors=doors.open,
                 lead_out=_lead_nowhere if packets is None else packets.lead_out,
                 clock=clock,

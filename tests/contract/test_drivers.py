@@ -1011,8 +1011,14 @@ async def test_template_that_does_not_start_says_why(folder: Path) -> None:
 @needs_python
 async def test_template_becomes_other_launchers_of_its_interpreter(folder: Path) -> None:
     """Without another start of the interpreter, which shows: what was loaded before the fork is frozen."""
-    other = b"import gc, json, os, sys\nsaid = [gc.get_freeze_count(), sys.argv, __name__]\n"
-    other += b"os.write(3, json.dumps(said).encode() + b'\\n')\n"
+    other = b"""
+import gc, json, os, sys
+def main():
+    said = [gc.get_freeze_count(), sys.argv, __name__]
+    os.write(3, json.dumps(said).encode() + b"\\n")
+if __name__ == "__main__":
+    main()
+"""
     driver = Forking(settings_in(folder), folder / "data")
     async with started(driver):
         held = template_in(driver)

@@ -42,6 +42,7 @@ class Group:
         self._folders = folders
         self._late = late
         self._v2 = folders.get("unified")
+        self._limits: Limits | None = None
 
     @property
     def join(self) -> tuple[str, ...]:
@@ -59,9 +60,14 @@ class Group:
         return tuple(folder / "cgroup.procs" for folder in self._folders.values() if folder != self._v2)
 
     def limit(self, limits: Limits) -> None:
-        """Bounds what is in it, and what will be."""
+        """Bounds what is in it, and what will be; what is bounded so already costs nothing."""
+        if limits == self._limits:
+            return
+        is_raised = self._limits is not None and limits.memory_bytes > self._limits.memory_bytes
+        self._limits = limits
         for hierarchy, folder in self._folders.items():
-            for file, value in _values(hierarchy, limits).items():
+            values = [*_values(hierarchy, limits).items()]
+            for file, value in reversed(values) if is_raised else values:  # memory may never exceed memory with swap
                 _set(folder / file, value)
 
     @property
@@ -154,15 +160,18 @@ class Cgroups:
     def hierarchies(self) -> tuple[str, ...]:
         return tuple(self._parents)
 
-    def make(self, name: str) -> Group | None:
-        """A group without limits; None where nothing can be written."""
+    def make(self, name: str, limits: Limits | None = None) -> Group | None:
+        """A group, without limits if none are given; None where nothing can be written."""
         folders: dict[str, Path] = {}
         for hierarchy, parent in self._parents.items():
             folder = parent / name
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
             folders[hierarchy] = folder
-        return Group(folders, self._late) if folders else None
+        group = Group(folders, self._late) if folders else None
+        if group is not None and limits is not None:
+            group.limit(limits)
+        return group
 
     def reap(self) -> int:
         """Ends and removes what an earlier server left; how many groups."""

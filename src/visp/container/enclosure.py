@@ -270,19 +270,15 @@ def settle():
     """What a template that is up gives its cells: from now on the launcher lies where its program lay."""
     plan = json.loads(read_plan())
     os.close(PLAN)
-    others = {tuple(argv): (argv[at:], compiled(argv[at])) for argv, at, _ in plan["others"]}
+    others = {tuple(argv): (argv[at:], read(argv[at])) for argv, at, _ in plan["others"]}
     check(libc.umount2(PROGRAMS.encode(), DETACH))
     die_with_parent()
     call_myself("visp-template")
     return Ready(plan, others)
 
 
-def compiled(path):
-    return compile(read(path), path, "exec")
-
-
 class Ready:
-    """The plan, worked out.
+    """The plan, worked out; `others` are the words and the source of each other launcher, by its whole command.
 
     A child shares the template's memory until it writes, and whatever Python looks at it writes to: each page of that
     costs a fault. So what a cell does is laid down here, as calls whose arguments are made: `(function, *arguments)`.
@@ -346,10 +342,11 @@ def drops(program):
     yield prctl(SECCOMP, FILTER, rules)
 
 
-def serve(ready):
-    """Makes cells as they are asked for. Returns in a cell alone, once it was told to be what the template is for.
+def serve(ready, rehearse):
+    """Makes cells as they are asked for. Returns in a cell alone, once it was told what to be.
 
-    Then None, or the arguments and the code of the other launcher that it is to be.
+    Then None for what the template is for, or the command of the other launcher. `rehearse` is called in a cell before
+    it counts as furnished.
 
     A request is two numbers: a uid of the host (0 where there is one only), and whether the second descriptor is the
     folder of a group to be born in. The first is the cell's channel, those that are left are files by which groups are
@@ -370,7 +367,7 @@ def serve(ready):
             is_cell = False
         if is_cell:
             control.close()
-            return live(ready, channel, descriptors[1 + is_born_in_group :])
+            return live(ready, rehearse, channel, descriptors[1 + is_born_in_group :])
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -430,7 +427,7 @@ def admit(inside, outside, pid):
     write(f"/proc/{pid}/gid_map", f"{inside} {outside} 1")
 
 
-def live(ready, channel, join):
+def live(ready, rehearse, channel, join):
     """The first process of the cell: its child makes the sandbox around both; this one ends as that one ends.
 
     It does little, for it is a copy of the template too. Neither is made by `os.fork`, which lets each module look
@@ -446,7 +443,7 @@ def live(ready, channel, join):
         pid = check(libc.fork())
         if pid == 0:
             os.close(is_bare)
-            return obey(ready, channel, bare)
+            return obey(ready, rehearse, channel, bare)
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 0, 0, 0, 0))  # its memory, environment and files are not for those inside
     except OSError as error:
@@ -460,7 +457,7 @@ def live(ready, channel, join):
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def obey(ready, channel, bare):
+def obey(ready, rehearse, channel, bare):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
     An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
@@ -472,6 +469,7 @@ def obey(ready, channel, bare):
     except OSError as error:
         tell(channel, f"no sandbox can be made: {error}")
         os._exit(CANNOT_ENTER)
+    rehearse()
     os.read(bare, 1)  # until the first process has closed its end
     if not give(channel, doors):
         os._exit(CANNOT_ENTER)
@@ -493,8 +491,8 @@ def obey(ready, channel, bare):
             resource.setrlimit(number, (value, value))
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
-        other = None if order["argv"] is None else ready.others.get(tuple(order["argv"]))
-        if order["argv"] is not None and other is None:
+        command = None if order["argv"] is None else tuple(order["argv"])
+        if command is not None and command not in ready.others:
             os.execve(order["argv"][0], order["argv"], order["env"])
     except OSError as error:
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
@@ -502,7 +500,7 @@ def obey(ready, channel, bare):
     for name, value in order["env"].items():
         if ready.env.get(name) != value:
             os.environ[name] = value
-    return other
+    return command
 
 
 def open_doors(ports):

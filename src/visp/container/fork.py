@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,16 +22,18 @@ from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from visp.container import base
     from visp.container.base import ContainerSpec
-    from visp.container.cgroup import Group
+    from visp.container.cgroup import Group, Limits
     from visp.container.template import Blank
     from visp.settings import Settings
 
     Prove = Callable[[base.Template], Awaitable[bool]]
+    Equip = Callable[[Sequence[socket.socket], asyncio.Future[Any]], Awaitable[None]]
 
 NAMESPACES = {
     "--unshare-user": 0x10000000,
@@ -76,7 +78,11 @@ class ForkDriver(BwrapDriver):
         """Templates that load imports of their own, and when each was used; the one used last comes last."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
+        self._usual: Limits | None = None
+        """As the last container was bounded: so are cells that stand ready, for the next is likely to be the same."""
         self._forks = True
+        self.equip: Equip | None = None
+        """What gives cells that stand ready a network; those that are tried out have none."""
 
     def __repr__(self) -> str:
         return f"<ForkDriver {[blanks for _, blanks in self._templates.values()]}>"
@@ -144,8 +150,9 @@ class ForkDriver(BwrapDriver):
     async def _fork(self, spec: ContainerSpec, template: base.Template) -> LocalContainer:
         blank = await self._pool_of(template).take()
         try:
+            self._usual = self._limits(spec)
             if blank.group is not None:
-                blank.group.limit(self._limits(spec))
+                blank.group.limit(self._usual)
             place = self._place(spec, blank.group, blank.uid)
             own = [] if spec.mounts == template.mounts else spec.mounts
             wire = blank.obey(
@@ -192,7 +199,9 @@ class ForkDriver(BwrapDriver):
             template = self._template(wanted)
             limits = self.settings.container
             least = min(1, limits.blanks) if wanted.imports else limits.blanks
-            blanks = Blanks(lambda: self._make_blank(template), self._drop, least=least, most=limits.blanks_limit)
+            blanks = Blanks(
+                lambda: self._make_blank(wanted, template), self._drop, least=least, most=limits.blanks_limit
+            )
             self._templates[wanted] = template, blanks
         return self._templates[wanted][1]
 
@@ -248,19 +257,22 @@ class ForkDriver(BwrapDriver):
         python = wanted.argv[0].replace(RUNTIMES, str(self.runtimes))  # the host's name of it: it begins outside
         return Template(python, enclosure, plan)
 
-    async def _make_blank(self, template: Template) -> Blank:
+    async def _make_blank(self, wanted: base.Template, template: Template) -> Blank:
         uid, group = self._uids.take(), None
         try:
             if self.cgroups.hierarchies:
                 name = self.host_name(f"blank-{next(self._numbers)}")
-                group = await asyncio.to_thread(self.cgroups.make, name)
-            return await template.make(uid, group)
+                group = await asyncio.to_thread(self.cgroups.make, name, self._usual)
+            blank = await template.make(uid, group)
         except (OSError, StartFailed) as error:
             await self._release(uid, group)
             raise StartFailed(f"driver fork: {error}") from None
         except asyncio.CancelledError:
             await asyncio.shield(self._release(uid, group))
             raise
+        if self.equip is not None and self._holds(wanted):
+            await self.equip(blank.doors, blank.process.exited)
+        return blank
 
     async def _drop(self, blank: Blank) -> None:
         blank.end()

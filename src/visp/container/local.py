@@ -248,10 +248,7 @@ class LocalDriver:
         return self._keep(LocalContainer(self, spec, process, wire, group, uid, self.code_at(place.code), doors))
 
     def _make_group(self, spec: ContainerSpec) -> Group | None:
-        group = self.cgroups.make(self.host_name(spec.id))
-        if group is not None:
-            group.limit(self._limits(spec))
-        return group
+        return self.cgroups.make(self.host_name(spec.id), self._limits(spec))
 
     def _limits(self, spec: ContainerSpec) -> Limits:
         return Limits(memory_bytes=spec.memory_mb * MIB, processes=self.settings.container.processes)

@@ -118,6 +118,8 @@ class CodeCache:
         self._recent: dict[str, None] = {}
         self._names: Bounded[str] = Bounded(REMEMBERED)
         self._refusals: Bounded[str] = Bounded(REMEMBERED)
+        self._ready_made: Bounded[str] = Bounded(REMEMBERED)
+        """What would be built → the folder in which nothing is to be built."""
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._unpackings = asyncio.Semaphore(UNPACKINGS)
 
@@ -170,10 +172,13 @@ class CodeCache:
                 raise CodeRefused(refusal)
             if self._touch(built):
                 return built
+            if self._ready_made.get(built) == name:
+                return name
             folder = str(self._folder / name)
             self.use(folder)
             try:
                 if not await asyncio.to_thread(has_to_build, Path(folder), recipe):
+                    self._ready_made.put(built, name)
                     return name
                 with self._builds.heard(built, hear):
                     await self._once(built, partial(self._build, built, folder, recipe, main, namespace))

@@ -108,7 +108,6 @@ class Invoker:
         starts_limit: int,
         compiled: Compiled | None,
         api_host: str,
-        network_env: Callable[[], dict[str, str]],
         open_doors: OpenDoors,
         lead_out: LeadOut,
         clock: Clock,
@@ -131,7 +130,6 @@ class Invoker:
         self._starts_limit = starts_limit
         self._compiled = compiled
         self._api_host = api_host
-        self._network_env = network_env
         self._open_doors = open_doors
         self._lead_out = lead_out
         self._clock = clock
@@ -316,7 +314,7 @@ class Invoker:
         spec = ContainerSpec(
             id=f"{slot.id}{suffix}",
             argv=command.argv,
-            env=command.env | self._network_env() | {"__OW_API_HOST": self._api_host},
+            env=command.env | {"__OW_API_HOST": self._api_host},
             memory_mb=slot.memory_mb,
             mounts=mounts,
             code_folder=code_folder,

@@ -130,7 +130,6 @@ class Plane:
             starts_limit=4,
             compiled=None,
             api_host="http://api",
-            network_env=dict,
             open_doors=lambda *_: None,
             lead_out=self._lead_out,
             clock=clock,

@@ -1,8 +1,8 @@
 """Packets for containers of a server that is root: each has a device of its own, and the kernel checks what it sends.
 
-A container is given its device when it is known for whom it will run, before that one's code comes: what stands ready
-has none. A device, and what is said of it alone, are there before the container can use it. Where this cannot be had,
-the reason is kept and the proxy is the only way.
+What stands ready for anybody has its device already, where its driver asks for that; any other container is given one
+when it is known for whom it will run. What is said of a device alone is said then, before that one's code comes. Where
+packets cannot be had, the reason is kept and the proxy is the only way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -71,13 +71,18 @@ fi
 """Fixed text; the tables' names come as words. Waits for the server's end, however it comes."""
 
 
-class Link(msgspec.Struct, frozen=True):
-    """One container's way: its place in the range, for whom, and whether the table says something of it alone."""
+class Link(NamedTuple):
+    """One container's way: its place in the range, for whom, and what the table says of it alone."""
 
     place: int
     namespace: str
     policies: tuple[Policy, ...]
-    has_rules: bool
+    opened: tuple[Place, ...]
+    targets: tuple[Place, ...] | None
+
+    @property
+    def has_rules(self) -> bool:
+        return self.targets is not None or bool(self.opened)
 
 
 class Packets:
@@ -95,6 +100,8 @@ class Packets:
         self._range = IPv4Network((POOL.network_address, BITS))
         self._free: collections.deque[int] = collections.deque()
         self._links: dict[str, Link] = {}
+        self._ready: dict[socket.socket, int] = {}
+        """Places of containers that have a device and nobody's code yet, by their first door."""
         self._thread = ThreadPoolExecutor(1, "egress-links")
         """It enters other networks: no other thread does."""
         self._names = Names(self._may_ask, self._may_tell)
@@ -198,6 +205,26 @@ class Packets:
         """What a container needs to find its way out."""
         return {} if self.reason is None else proxy_environment()
 
+    async def equip(self, doors: Sequence[socket.socket], until: asyncio.Future[Any]) -> None:
+        """Gives what stands ready for anybody its device, which then is not to be waited for by whoever it serves.
+
+        A device is a convenience until then: where it cannot be had now, `lead_out` asks for it once more.
+        """
+        if self.reason is not None or not doors:
+            return
+        try:
+            place = await self._join(doors[0])
+        except StartFailed as error:
+            log.warning("egress.not_equipped", reason=str(error))
+            return
+        self._ready[doors[0]] = place
+        until.add_done_callback(lambda _: self._unused(doors[0]))
+
+    def _unused(self, door: socket.socket) -> None:
+        place = self._ready.pop(door, None)
+        if place is not None:
+            self._free.append(place)
+
     async def lead_out(
         self, doors: Sequence[socket.socket], until: asyncio.Future[Any], namespace: str, own: Policy
     ) -> dict[str, str]:
@@ -209,50 +236,63 @@ class Packets:
             return {}
         policies = own, await self._policy_of(namespace)
         targets = networks_of(policies)
-        if targets != ():
-            await self._join(doors[0], until, namespace, policies, targets)
+        place = self._ready.pop(doors[0], None)
+        if targets == ():
+            if place is not None:
+                await self._part(place)
+            return proxy_environment()
+        if place is None:
+            place = await self._join(doors[0])
+        await self._permit(Link(place, namespace, policies, self._opened(namespace, targets), targets), until)
         is_narrow = any(policy.targets is not None for policy in policies)
         return proxy_environment() if is_narrow else {}  # the proxy alone knows names in lists, and says what is closed
 
-    async def _join(
-        self,
-        door: socket.socket,
-        until: asyncio.Future[Any],
-        namespace: str,
-        policies: tuple[Policy, ...],
-        targets: tuple[Place, ...] | None,
-    ) -> None:
-        opened: tuple[Place, ...] = tuple(
-            (opening.network, opening.port) for opening in self._openings if namespace in opening.namespaces
-        )
-        if targets is not None:
-            opened = shared(opened, targets)
-        has_rules = targets is not None or bool(opened)
-        loop = asyncio.get_running_loop()
+    def _opened(self, namespace: str, targets: tuple[Place, ...] | None) -> tuple[Place, ...]:
+        """What an operator has opened to this namespace, as far as the lists have it too."""
+        opened = tuple((opening.network, opening.port) for opening in self._openings if namespace in opening.namespaces)
+        return opened if targets is None else shared(opened, targets)
+
+    async def _permit(self, link: Link, until: asyncio.Future[Any]) -> None:
+        """From now on a device is this container's, and what is said of it alone holds."""
+        address = self._range[link.place]
+        self._links[str(address)] = link
+        until.add_done_callback(lambda _: self._leave(link))
+        if link.has_rules:
+            try:
+                await nft.run(nft.own_rules(self._number, link.place, address, link.opened, link.targets))
+            except (OSError, Unavailable) as error:
+                raise StartFailed(f"the container could not be given a network: {error}") from None
+
+    async def _join(self, door: socket.socket) -> int:
+        """The place of a device that the network of this door has now. Raises `StartFailed`."""
         for _ in range(TRIES):
             if not self._free:
                 break
             place = self._free.popleft()
-            link = Link(place, namespace, policies, has_rules)
-            address = self._range[place]
             try:
-                if has_rules:
-                    await nft.run(nft.own_rules(self._number, place, address, opened, targets))
-                self._links[str(address)] = link
-                entering = partial(self._enter, veth.network_of(door), place)
-                await asyncio.shield(loop.run_in_executor(self._thread, entering))
+                await self._in_thread(partial(self._enter, veth.network_of(door), place))
             except FileExistsError:  # of a container that is gone, whose network is not yet
-                self._leave(link)
-                continue
-            except (OSError, ValueError, Unavailable) as error:
-                self._leave(link)
+                self._free.append(place)
+            except (OSError, ValueError) as error:
+                self._free.append(place)
                 raise StartFailed(f"the container could not be given a network: {error}") from None
             except BaseException:
-                self._leave(link)
+                self._free.append(place)
                 raise
-            until.add_done_callback(partial(self._left, link))
-            return
+            else:
+                return place
         raise StartFailed("no address is free for a container")
+
+    async def _part(self, place: int) -> None:
+        """Takes a device away from a container that is to have none. Raises `StartFailed`."""
+        try:
+            await self._in_thread(partial(veth.remove, nft.device_of(self._number, place)))
+        except OSError as error:
+            raise StartFailed(f"the container could not be kept from the network: {error}") from None
+        self._free.append(place)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
     def _enter(self, network: int, place: int) -> None:
         """In the thread, to whom the descriptor belongs from now on."""
@@ -260,9 +300,6 @@ class Packets:
             veth.join(network, nft.device_of(self._number, place), self._range[place], self.gateway)
         finally:
             os.close(network)
-
-    def _left(self, link: Link, _: object) -> None:
-        self._leave(link)
 
     def _leave(self, link: Link) -> None:
         """The container has ended. What is said of it alone holds until its device is gone."""

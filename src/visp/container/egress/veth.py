@@ -22,7 +22,7 @@ NEW_NETWORK = 0x40000000
 DEVICE = "eth0"
 """What the container calls its end."""
 
-NEW_LINK, NEW_ADDRESS, NEW_ROUTE = 16, 20, 24
+NEW_LINK, END_LINK, NEW_ADDRESS, NEW_ROUTE = 16, 17, 20, 24
 REQUEST, ACKNOWLEDGE, EXCLUSIVE, CREATE = 0x1, 0x4, 0x200, 0x400
 UP, ANY_TABLE, UNIVERSE, LINK, UNICAST, BY_BOOT = 1, 254, 0, 253, 1, 3
 IFLA_NAME, IFLA_INFO, IFLA_NETWORK, INFO_KIND, INFO_DATA, VETH_PEER = 3, 18, 28, 1, 2, 1
@@ -64,6 +64,12 @@ def join(network: int, name: str, address: IPv4Address, gateway: IPv4Address) ->
             enter(own)
     finally:
         os.close(own)
+
+
+def remove(name: str) -> None:
+    """Takes a device away, and its other end. Raises `OSError`."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as here:
+        ask(here, END_LINK, 0, struct.pack("=BxHiII", 0, 0, socket.if_nametoindex(name), 0, 0))
 
 
 def enter(network: int) -> None:

@@ -207,4 +207,5 @@ def main():
         become(program, value, replies)
 
 
-main()
+if __name__ == "__main__":
+    main()

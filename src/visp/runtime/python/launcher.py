@@ -25,6 +25,12 @@ IMPORT_S = 0.005
 """What takes less is not worth being loaded before."""
 NOT_FOUND = "The action failed to generate or locate a binary. See logs for details."
 PROGRAM = sys.argv[0]
+REHEARSAL = """
+import os
+def main(args):
+    name = args.get("name", "a")
+    return {"value": f"{name}!", "more": [1, 2.5, None], "length": len(os.environ)}
+"""
 TWICE = "Cannot initialize the action more than once."
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
 
@@ -141,7 +147,7 @@ def init(line, lines, replies):
     value = json.loads(line)["value"]
     concurrency = value.get("concurrency") or 1
     several = extras().Several(replies, encode) if concurrency > 1 else None
-    loaded, began_s = set(sys.modules), time.monotonic()
+    loaded, began_s = len(sys.modules), time.monotonic()
     try:
         found = load(value)
     except LookupError as error:
@@ -153,7 +159,7 @@ def init(line, lines, replies):
     else:
         flush()
         slow = time.monotonic() - began_s > IMPORT_S
-        answer = imported(sys.modules.keys() - loaded) if slow else {"ok": True}
+        answer = imported([*sys.modules][loaded:]) if slow else {"ok": True}
         if several is not None:
             write(replies, encode({**answer, "concurrent": True, "stream": True}))
             several.serve(found, lines.fileno(), concurrency, finish, failed, begin)
@@ -263,6 +269,16 @@ def is_init(message):
     return len(message) == 1 and isinstance(value, dict) and {"name", "main", "env"} <= value.keys()
 
 
+def rehearse():
+    """What every start does, once before it counts: a forked process pays for each page of memory that it touches."""
+    module = types.ModuleType("rehearsal")
+    exec(compile(REHEARSAL, "rehearsal", "exec"), module.__dict__)
+    message = json.loads('{"value":{"name":"a","code":"","env":{}},"deadline":"1"}')
+    finish(module.main(message))
+    with open(os.devnull) as null:
+        null.read()
+
+
 def main():
     lines, replies = open_channels()
     line = lines.readline()
@@ -294,4 +310,5 @@ def main():
         write(replies, text)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import json
 import random
 import sys
 import threading
+import types
 
 import enclosure
 
@@ -31,24 +32,42 @@ def warm(names):
             pass
 
 
-def begin(names):
-    """The launcher's code, in a child that was told to run it; `names` become those of a fresh `__main__`."""
+def define(source, path, names):
+    """What a launcher defines; its last words would run it, if it were the program by now."""
+    names["__name__"] = "launcher"
+    exec(compile(source, path, "exec"), names)
+    names["__name__"] = "__main__"
+    return names
+
+
+def fresh(names):
+    """A program's names as the interpreter gives them, in the place of the template's own."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update((name, value) for name, value in names.items() if name.startswith("__"))
+    sys.modules["__main__"] = module
+    return module.__dict__
+
+
+def begin():
+    """The `main` of the launcher that a child was told to be."""
     warm(json.loads(enclosure.read_plan())["imports"])
     ready = enclosure.settle()
-    with open(sys.argv[0], "rb") as file:
-        code = compile(file.read(), sys.argv[0], "exec")
+    del sys.modules["enclosure"]
+    launcher = define(enclosure.read(sys.argv[0]), sys.argv[0], fresh(globals()))
+    others = {argv: (words, define(source, words[0], {})) for argv, (words, source) in ready.others.items()}
+
+    def rehearse():
+        random.seed()  # this and the next are what of `os.fork` is missed
+        threading.main_thread()._set_native_id()
+        launcher["rehearse"]()
+
     gc.collect()
     gc.freeze()
-    other = enclosure.serve(ready)
-    random.seed()  # this and the next are what of `os.fork` is missed
-    threading.main_thread()._set_native_id()
-    if other is not None:
-        sys.argv[:], code = other
-    del sys.modules["enclosure"]
-    for name in [name for name in names if not name.startswith("__")]:
-        del names[name]
-    names["__doc__"] = None
-    return code
+    command = enclosure.serve(ready, rehearse)
+    if command is None:
+        return launcher["main"]
+    sys.argv[:], names = others[command]
+    return names["main"]
 
 
-exec(begin(globals()), globals())
+begin()()

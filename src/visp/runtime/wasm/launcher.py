@@ -193,4 +193,5 @@ def main():
         write(replies, answer + b"\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
