@@ -20,9 +20,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bench.load import Broken
-from visp import roles
 from visp.client.credentials import GUEST_AUTH
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.roles import invoker
+from visp.roles.assembly import assembled
 from visp.runtime import actionloop
 from visp.settings import Ledger, Limits, Pool, Settings
 from visp.store import ledger, segments
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from visp.container.base import Container
-    from visp.roles import Parts
+    from visp.roles.assembly import Parts
     from visp.runtime.base import OnOutput, Then
     from visp.store.segments import Segment
 
@@ -168,7 +169,7 @@ async def plane() -> AsyncIterator[Plane]:
         ledger=Ledger(unindexed_records=ROOM, unindexed_bytes=1 << 40),
     )
     with _stubbed(), tempfile.TemporaryDirectory(prefix="visp-bench-") as folder:
-        async with roles.assembled(settings, Path(folder), "http://127.0.0.1") as parts:
+        async with assembled(settings, Path(folder), "http://127.0.0.1") as parts:
             await parts.boot()
             parts.unready = None
             plane = Plane(parts)
@@ -185,7 +186,7 @@ def _stubbed() -> Iterator[None]:
         segment.used += len(data)
 
     with (
-        patch.object(roles, "_connect", connect),
+        patch.object(invoker, "_connect", connect),
         patch.object(segments.Segment, "write", write),
         patch.object(ledger, "INDEX_EVERY_S", NEVER_S),
     ):

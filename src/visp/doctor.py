@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp import premises, roles
+from visp import premises
 from visp.care import data_dir_of
 from visp.container import engine, ladder, selftest
 from visp.container.egress.packets import Packets
@@ -23,6 +23,8 @@ from visp.container.sandbox import SandboxDriver
 from visp.entity.network import INTERNET, Policy
 from visp.equipment import install, survey
 from visp.errors import VispError
+from visp.roles import drivers
+from visp.roles.kinds import templates_of
 from visp.runtime import local, modules
 
 if TYPE_CHECKING:
@@ -126,7 +128,7 @@ def _driver(settings: Settings, folder: Path, findings: list[Finding]) -> Driver
     folder.chmod(0o711)
     container = msgspec.structs.replace(settings.container, cells_dir=str(folder / "cells"))
     try:
-        return roles.make_driver(msgspec.structs.replace(settings, container=container), folder)
+        return drivers.make(msgspec.structs.replace(settings, container=container), folder)
     except VispError as error:
         findings.append(Finding(name="driver", is_ok=False, says=str(error), mend="see --driver"))
         return None
@@ -182,7 +184,7 @@ async def _probe(driver: SandboxDriver, settings: Settings) -> Finding:
         holes = await selftest.run(driver, python, probe)
         if isinstance(driver, ForkDriver):
             kinds = local.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
-            for template in roles.templates_of(kinds):
+            for template in templates_of(kinds):
                 holes += await selftest.run(driver, python, probe, template)
     except VispError as error:
         return Finding(name="sandbox", is_ok=False, says=str(error), mend="see docs/operations.md, Sandbox")
@@ -267,7 +269,7 @@ async def _images(settings: Settings) -> Finding:
         return Finding(name="images", is_ok=True, says="do not run: [docker] mode = off")
     images: Driver | None = None
     try:
-        images = roles.make_driver(msgspec.structs.replace(settings, driver="docker"), data_dir_of(settings))
+        images = drivers.make(msgspec.structs.replace(settings, driver="docker"), data_dir_of(settings))
         await images.start()
         return Finding(name="images", is_ok=True, says=f"run: a container engine answers at {host}")
     except VispError as error:

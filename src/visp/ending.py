@@ -17,7 +17,7 @@ from visp.telemetry import log
 
 if TYPE_CHECKING:
     from visp.listening import Listening
-    from visp.roles import Parts
+    from visp.roles.assembly import Parts
 
 LINGER_S = 0.5
 """How long an idle connection of a server that ends may still begin a request."""

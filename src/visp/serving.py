@@ -12,11 +12,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from visp import handover, premises, roles
+from visp import handover, premises
 from visp.ending import Signals, settle
 from visp.errors import VispError
 from visp.handover import Inheritance, Leaver, Line, Message
 from visp.listening import Listening
+from visp.roles import assembly
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
-    from visp.roles import Parts
+    from visp.roles.assembly import Parts
     from visp.settings import Loaded, Settings
 
 GC_THRESHOLDS = (10_000, 20, 50)
@@ -86,7 +87,7 @@ def inherited(settings: Settings, data_dir: Path, *, is_takeover: bool) -> Inher
         return Inheritance(given, is_kept=bool(given))
     try:
         premises.check_address(settings, predecessor.addresses)
-        roles.rehearse(settings, data_dir)
+        assembly.rehearse(settings, data_dir)
     except BaseException:
         predecessor.leave()
         raise
@@ -109,7 +110,7 @@ class _Life:
     async def live(self) -> Leaver | None:
         """Until a signal, or until it has given way to the server that is returned. Raises `VispError`."""
         listeners = self._inheritance.listeners
-        async with roles.assembled(self._settings, self._data_dir, self._url) as parts:
+        async with assembly.assembled(self._settings, self._data_dir, self._url) as parts:
             listening = Listening(parts.gate, parts.site)
             parts.doors.answered_by(listening.answer_inside)
             await listening.begin(listeners, self._inheritance.connections)
@@ -205,7 +206,7 @@ async def _serve_shard(
     data_dir = premises.prepare_data_dir(settings)
     inheritance = Inheritance(listeners)
     url = premises.url_of(listeners[0])
-    async with roles.assembled(settings, data_dir, url, number) as parts:
+    async with assembly.assembled(settings, data_dir, url, number) as parts:
         listening = Listening(parts.gate, parts.site)
         parts.doors.answered_by(listening.answer_inside)
         await listening.begin(listeners)

@@ -13,12 +13,14 @@ import msgspec
 import pytest
 from tests.conformance.conftest import Place, Servers
 
-from visp import premises, roles
+from visp import premises
 from visp.container.base import ContainerSpec, Mount, Pipes
 from visp.container.local import LocalDriver
 from visp.entity.execs import BlackboxExec, Code, CodeExec
 from visp.invoker.building import Builds
 from visp.invoker.code import CodeCache, unpack_command
+from visp.roles import drivers
+from visp.roles.kinds import system_python
 from visp.runtime import local
 from visp.runtime.base import Gone, Reply
 from visp.runtime.client import PipeClient
@@ -54,12 +56,12 @@ async def test_a_second_init_changes_nothing(place: Place, servers: Servers, fol
         container=Container(cells_dir=str(folder / "cells"), blanks=0),
         runtimes=Runtimes(folder=str(servers.home)),
     )
-    driver = roles.make_driver(settings, folder / "data")
+    driver = drivers.make(settings, folder / "data")
     if not isinstance(driver, LocalDriver):
         pytest.skip("an image is asked by its own tests")
     driver.cells.prepare()
     kinds = local.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
-    kind, python = kinds[place.kind.name], roles.system_python(kinds)
+    kind, python = kinds[place.kind.name], system_python(kinds)
     assert python is not None
     program = driver.cells.install("unpack.py", local.read_program("unpack.py"))
     cache = CodeCache(

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from visp import premises, roles
+from visp import premises
 from visp.container import bwrap, fork, runsc, selftest, template, view, watch
 from visp.container import sandbox as sandboxes
 from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes, Template
@@ -37,6 +37,8 @@ from visp.container.runsc import RunscDriver
 from visp.container.sandbox import SandboxDriver
 from visp.container.uids import Uids
 from visp.errors import ContainerGone, StartFailed
+from visp.roles import drivers
+from visp.roles.gated import GatedMaker
 from visp.runtime import local as local_kinds
 from visp.runtime.local import read_program
 from visp.settings import Container as ContainerSettings
@@ -1110,19 +1112,19 @@ async def test_server_that_chose_by_itself_does_without_templates(
     monkeypatch.setattr(fork, "ENCLOSURE", broken)
     for choice, name in (("auto", "bwrap"), ("fork", "")):
         settings = msgspec.structs.replace(settings_in(folder), driver=choice)
-        driver = roles.make_driver(settings, folder / "data")
+        driver = drivers.make(settings, folder / "data")
         assert isinstance(driver, ForkDriver)
         driver.cells.prepare()
         kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
         try:
             if name:
-                await roles._prepare_containers(settings, folder / "data", roles.GatedMaker(driver, ""), kinds)
+                await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
                 assert driver.name == name
                 container = await driver.create(spec(template=template_in(driver)))
                 await container.destroy()
             else:
                 with pytest.raises(StartFailed, match="no enclosure"):
-                    await roles._prepare_containers(settings, folder / "data", roles.GatedMaker(driver, ""), kinds)
+                    await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
         finally:
             await driver.close()
 

@@ -26,11 +26,11 @@ from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from visp import roles
 from visp.clock import ManualClock
 from visp.controller.identities import record_of
 from visp.entity.subject import AuthKey
 from visp.premises import read_secret
+from visp.roles.assembly import assembled
 from visp.settings import Settings
 from visp.store.cache import CACHED_ENTITIES, EntityCache
 from visp.store.memory import MemoryEntities
@@ -575,8 +575,8 @@ class Real:
             return store
 
         self._patches = {
-            "visp.roles.SystemClock": lambda: clock,
-            "visp.roles.EntityCache": partial(EntityCache, limit=cached),
+            "visp.roles.assembly.SystemClock": lambda: clock,
+            "visp.roles.assembly.EntityCache": partial(EntityCache, limit=cached),
             "visp.shard.SqliteEntities.open": opened,
         }
 
@@ -584,7 +584,7 @@ class Real:
         with ExitStack() as patches:
             for name, value in self._patches.items():
                 patches.enter_context(patch(name, value))
-            async with roles.assembled(self._settings, self._folder, "http://model") as parts:
+            async with assembled(self._settings, self._folder, "http://model") as parts:
                 patches.close()
                 await parts.boot()
                 self.site = parts.site

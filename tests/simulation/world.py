@@ -1,6 +1,6 @@
 """One simulated platform from its first start to its last: a seed is the whole of its fate.
 
-All roles are the real ones, put together by `visp.roles.assembled`; what they stand on is simulated: time and threads
+All roles are the real ones, put together by `visp.roles.assembly`; what they stand on is simulated: time and threads
 (`loop`), the disk of the ledger (`disk`), the databases (`stores`), the bus (`buses`), containers (`containers`), and
 whoever asks (`clients`). Whatever happens is noted; the notes are the steps at each of which the process may be
 killed, and their hash is what two runs of one seed have in common.
@@ -31,11 +31,12 @@ from tests.simulation.disk import Disk
 from tests.simulation.loop import Killed, SimClock, SimLoop, Stuck, bury, quiet
 from tests.simulation.stores import SimEntities, SimIndex, SimPromises, Unsteady
 
-from visp import roles, settings
+from visp import settings
 from visp.controller.acks import Acks
 from visp.entity import activation
 from visp.errors import ServiceError, VispError
 from visp.invoker.pool import Pool
+from visp.roles.assembly import Parts, assembled
 from visp.settings import Settings
 from visp.store.ledger import EmbeddedLedger
 from visp.store.memory import MemoryBlobs, MemoryEntities
@@ -289,7 +290,7 @@ class World:
 
     async def _serve(self) -> None:
         """The server's life: clients come before it has booted, as they do."""
-        async with roles.assembled(self.character.settings, self.disk.path("/data"), "http://sim") as parts:
+        async with assembled(self.character.settings, self.disk.path("/data"), "http://sim") as parts:
             self.clients.resumed()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._boot(parts))
@@ -302,7 +303,7 @@ class World:
             if not self.is_restart_needed:
                 await checks.check_records(self)
 
-    async def _boot(self, parts: roles.Parts) -> None:
+    async def _boot(self, parts: Parts) -> None:
         try:
             await parts.boot()
         except ServiceError:
@@ -359,15 +360,15 @@ class World:
             (transid, "_pool", []),
         ]
         named: dict[str, Any] = {
-            "visp.roles.SystemClock": lambda: self.clock,
-            "visp.roles.make_driver": lambda *_: self._driver,
-            "visp.roles.premises.read_secret": lambda *_: SECRET,
+            "visp.roles.assembly.SystemClock": lambda: self.clock,
+            "visp.roles.drivers.make": lambda *_: self._driver,
+            "visp.roles.assembly.premises.read_secret": lambda *_: SECRET,
             "visp.store.filesystem.FileBlobs": lambda _: self.blobs,
             "visp.shard.MemoryBus": open_bus,
             "visp.shard.SqliteEntities.open": open_entities,
             "visp.shard.SqliteActivations.open": open_index,
-            "visp.roles.SqlitePromises.open": self.promises.open,
-            "visp.roles.Acks": keep("acks", Acks),
+            "visp.roles.assembly.SqlitePromises.open": self.promises.open,
+            "visp.roles.assembly.Acks": keep("acks", Acks),
             "visp.shard.EmbeddedLedger": keep("ledger", EmbeddedLedger),
             "visp.invoker.invoker.Pool": keep("pool", Pool),
             "visp.invoker.invoker.Cores": SimCores,

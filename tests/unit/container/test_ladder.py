@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from visp import roles
 from visp.container import ladder
 from visp.container.fake import FakeDriver
 from visp.container.landlock import LandlockDriver
 from visp.container.process import ProcessDriver
 from visp.errors import StartFailed
+from visp.roles import drivers
+from visp.roles.gated import GatedMaker
 from visp.settings import Settings
 
 
@@ -24,7 +25,7 @@ class Broken(FakeDriver):
 
 
 class Made:
-    """In the place of `roles.make_driver`."""
+    """In the place of `drivers.make`."""
 
     def __init__(self, works: str | None) -> None:
         self.works = works
@@ -40,11 +41,11 @@ class Made:
 
 async def choose(monkeypatch: pytest.MonkeyPatch, folder: Path, works: str | None, driver: str = "auto") -> Any:
     made = Made(works)
-    monkeypatch.setattr(roles, "make_driver", made)
+    monkeypatch.setattr(drivers, "make", made)
     settings = Settings(driver=driver)
-    gated = roles.GatedMaker(made(settings, folder), "http://api")
+    gated = GatedMaker(made(settings, folder), "http://api")
     try:
-        await roles._prepare_containers(settings, folder, gated, {})
+        await drivers.prepare(settings, folder, gated, {})
     except StartFailed as error:
         return str(error)
     return gated.driver.name
