@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 from visp import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import aiohttp
 
+    from visp.entity.network import Address
     from visp.settings import Hooks
-
-    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CONNECTIONS = 256
 HEAD_BYTES = 8_190
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class NotReached(Exception):
@@ -33,10 +31,14 @@ class NotReached(Exception):
 
 
 class Outbound:
-    """Connections are kept for a while; the client is imported by the first request."""
+    """Connections are kept for a while; the client is imported by the first request.
 
-    def __init__(self, settings: Hooks) -> None:
+    `is_open` says whether an address lies in the internet: what holds for actions holds here.
+    """
+
+    def __init__(self, settings: Hooks, is_open: Callable[[Address], bool]) -> None:
         self._settings = settings
+        self._is_open = is_open
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
 
@@ -76,33 +78,11 @@ class Outbound:
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """What a connection is made with, once it is known whereto."""
         family, kind, protocol, _, (host, *_) = address
-        if self._settings.reach == "internet" and not is_public(ipaddress.ip_address(host)):
+        if self._settings.reach == "internet" and not self._is_open(ipaddress.ip_address(host)):
             raise OSError(wording.address_closed(host))
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made
-
-
-def is_public(address: Address) -> bool:
-    """Whether it lies in the internet: neither private, nor this machine's own, in whatever form it is written."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        within = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
-        if within:
-            return is_public(within)
-    return address.is_global and not address.is_multicast and not _is_own(address)
-
-
-def _is_own(address: Address) -> bool:
-    """Whether an interface of this machine has it: only then can a socket be bound to it."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError:
-        return False
-    return True
 
 
 def _reason(error: Exception) -> str:

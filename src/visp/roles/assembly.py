@@ -29,6 +29,7 @@ from visp.bus.messages import EntityChanged, Ping
 from visp.clock import SystemClock
 from visp.container import ladder
 from visp.container.egress.proxy import Proxy
+from visp.container.egress.surroundings import is_open
 from visp.controller.acks import Acks
 from visp.controller.blobs import BlobSweep
 from visp.controller.builds import Builds
@@ -172,7 +173,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         promises = await SqlitePromises.open(data_dir / "promises.db")
         stack.push_async_callback(promises.close)
-        outbound = Outbound(settings.hooks)
+        outbound = Outbound(settings.hooks, is_open)
         stack.push_async_callback(outbound.close)
         hooks = Hooks(activations=ground.activations, outbound=outbound, clock=clock, limits=settings.hooks)
         later = Later(

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.unit.runtime.test_launchers import Launcher
 
+from visp.container.egress import surroundings
 from visp.container.egress.proxy import Proxy
-from visp.container.egress.surroundings import parse_routes, parse_routes6
+from visp.container.egress.surroundings import is_open, parse_routes, parse_routes6
 from visp.entity.network import INTERNET, Address, Policy, parse_openings, parse_policy
 from visp.settings import Network
 
@@ -266,3 +267,21 @@ def test_networks_without_a_router_are_those_of_neighbours() -> None:
     row = "fd000000000000000000000000000000 40 {0} 00 {0} 00000100 00000001 00000000 {1} eth0\n"
     text = row.format("0" * 32, "00000001") + row.format("fd" + "0" * 30, "00000003")
     assert [*map(str, parse_routes6(text))] == ["fd00::/64"]
+
+
+@pytest.mark.parametrize("text", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
+def test_the_internet_is_open_seen_from_here(text: str) -> None:
+    assert is_open(ipaddress.ip_address(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::", "::ffff:10.0.0.1", "64:ff9b::7f00:1"]
+)
+def test_what_is_closed_to_everybody_is_closed_here(text: str) -> None:
+    assert not is_open(ipaddress.ip_address(text))
+
+
+def test_what_the_host_has_is_closed_whatever_networks_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "is_closed", lambda *_: False)
+    for form in ("127.0.0.1", "::ffff:127.0.0.1", "2002:7f00:1::"):
+        assert not is_open(ipaddress.ip_address(form))

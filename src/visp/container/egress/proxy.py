@@ -21,7 +21,7 @@ import msgspec
 from visp import wording
 from visp.container.egress import surroundings
 from visp.container.egress.request import HEAD_BYTES, Asked, Malformed, closing, parse
-from visp.entity.network import Address, Policy, is_closed, is_opened, meant
+from visp.entity.network import Address, Policy, is_opened
 from visp.telemetry import log
 from visp.telemetry.metrics import Family, Tally
 
@@ -80,7 +80,7 @@ class Proxy:
         self._openings = openings
         self._policy_of = policy_of
         self._look_up = look_up or look_up_here
-        self._is_open = is_open or is_open_here
+        self._is_open = is_open or surroundings.is_open
         self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "egress")
         self._ways: weakref.WeakSet[Way] = weakref.WeakSet()
         self._outcomes = Tally()
@@ -288,11 +288,6 @@ def look_up_here(host: str, port: int) -> Sequence[Address]:
     """What the host's resolver says. Blocks; raises `OSError`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
-
-
-def is_open_here(address: Address) -> bool:
-    """Whether it lies in the internet, seen from this host. Reads a few files."""
-    return not is_closed(address, surroundings.networks()) and not surroundings.is_own(meant(address))
 
 
 async def _connected(address: Address, port: int) -> socket.socket:

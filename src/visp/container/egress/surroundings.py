@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from visp.entity.network import is_closed, meant
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -43,6 +45,11 @@ def parse_routes6(text: str) -> Iterator[Network]:
         destination, bits, _, _, _, _, _, _, flags, _ = line.split()
         if int(flags, 16) & (UP | GATEWAY) == UP:
             yield ipaddress.IPv6Network((bytes.fromhex(destination), int(bits, 16)))
+
+
+def is_open(address: Address) -> bool:
+    """Whether it lies in the internet, seen from this host, in whatever form it is written. Reads two files."""
+    return not is_closed(address, networks()) and not is_own(meant(address))
 
 
 def is_own(address: Address) -> bool:
