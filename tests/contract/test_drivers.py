@@ -1118,13 +1118,13 @@ async def test_server_that_chose_by_itself_does_without_templates(
         kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
         try:
             if name:
-                await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
+                await drivers.prepare(settings, folder / "data", folder / "data", GatedMaker(driver, ""), kinds)
                 assert driver.name == name
                 container = await driver.create(spec(template=template_in(driver)))
                 await container.destroy()
             else:
                 with pytest.raises(StartFailed, match="no enclosure"):
-                    await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
+                    await drivers.prepare(settings, folder / "data", folder / "data", GatedMaker(driver, ""), kinds)
         finally:
             await driver.close()
 

@@ -63,13 +63,15 @@ def make(settings: Settings, data_dir: Path) -> Driver:
 async def prepare(
     settings: Settings,
     data_dir: Path,
+    home_dir: Path,
     gated: GatedMaker,
     kinds: Mapping[str, LocalKind],
     packets: Packets | None = None,
 ) -> None:
     """The driver's check, what an earlier server left, and the self-test; raises `StartFailed`.
 
-    Where the operator has named none, a driver that does not pass gives way to the next one of the ladder.
+    Where the operator has named none, a driver that does not pass gives way to the next one of the ladder. `home_dir`
+    is the shard's folder, by which its containers are known.
     """
     refused: list[str] = []
     while True:
@@ -84,7 +86,7 @@ async def prepare(
                 raise StartFailed(said if len(refused) == 1 else f"no sandbox works here: {said}") from None
             log.warning("driver.refused", driver=name, reason=str(error), following=following)
         await gated.driver.close()
-        gated.driver = make(msgspec.structs.replace(settings, driver=following), data_dir)
+        gated.driver = make(msgspec.structs.replace(settings, driver=following), home_dir)
 
 
 async def _prepare_driver(

@@ -30,11 +30,13 @@ class Made:
     def __init__(self, works: str | None) -> None:
         self.works = works
         self.names: list[str] = []
+        self.home = Path("home of a shard")
 
     def __call__(self, settings: Settings, data_dir: Path) -> FakeDriver:
         name = ladder.FIRST if settings.driver == "auto" else settings.driver
         driver = (FakeDriver if name == self.works else Broken)(settings, data_dir)
         driver.name = name
+        assert data_dir == self.home
         self.names.append(name)
         return driver
 
@@ -43,9 +45,9 @@ async def choose(monkeypatch: pytest.MonkeyPatch, folder: Path, works: str | Non
     made = Made(works)
     monkeypatch.setattr(drivers, "make", made)
     settings = Settings(driver=driver)
-    gated = GatedMaker(made(settings, folder), "http://api")
+    gated = GatedMaker(made(settings, made.home), "http://api")
     try:
-        await drivers.prepare(settings, folder, gated, {})
+        await drivers.prepare(settings, folder, made.home, gated, {})
     except StartFailed as error:
         return str(error)
     return gated.driver.name
