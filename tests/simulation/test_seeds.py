@@ -17,9 +17,10 @@ import pytest
 from tests.simulation.world import Lived, World, live
 
 from visp.entity.activation import ActivationRecord
-from visp.invoker.invoker import Invoker
+from visp.invoker.initializer import Initializer
 from visp.invoker.job import Job
 from visp.invoker.pool import Pool
+from visp.invoker.records import Records
 from visp.invoker.slot import Key, Slot
 from visp.store.base import Then, Work
 from visp.store.ledger import EmbeddedLedger
@@ -118,7 +119,7 @@ def _started_is_not_synced(self: EmbeddedLedger, ids: Sequence[str], then: Then)
     self._loop.call_soon(then, None)
 
 
-async def _runs_before_it_is_started(self: Invoker, slot: Slot, job: Job) -> bool:
+async def _runs_before_it_is_started(self: Initializer, slot: Slot, job: Job) -> bool:
     self._ledger.start([job.message.id], lambda _: None)
     return True
 
@@ -151,7 +152,7 @@ def _takes_too_much(self: Pool, *values: Any, **named: Any) -> None:
     _MAKE_POOL(self, *values, **named | {"memory_mb": 2 * named["memory_mb"]})
 
 
-def _loses_an_answer(self: Invoker, record: ActivationRecord, *others: Any) -> None:
+def _loses_an_answer(self: Records, record: ActivationRecord, *others: Any) -> None:
     if record.head.status != 3:
         _WRITE(self, record, *others)
 
@@ -161,7 +162,7 @@ def _syncs_nothing(self: Segment) -> None:
 
 
 _START, _ACCEPT, _OPEN_WORK = EmbeddedLedger.start, EmbeddedLedger.accept, EmbeddedLedger.open_work
-_SUBMIT, _MAKE_POOL, _WRITE = Pool.submit, Pool.__init__, Invoker._write
+_SUBMIT, _MAKE_POOL, _WRITE = Pool.submit, Pool.__init__, Records._write
 
 DEFECTS: dict[str, tuple[str, Any, str]] = {
     "the ledger forgets what was started": ("visp.store.ledger.EmbeddedLedger.start", _forgets_started, "runs 2 times"),
@@ -171,7 +172,7 @@ DEFECTS: dict[str, tuple[str, Any, str]] = {
         "runs 2 times|is lost",
     ),
     "code is loaded before that": (
-        "visp.invoker.invoker.Invoker._mark_started",
+        "visp.invoker.initializer.Initializer._mark_started",
         _runs_before_it_is_started,
         "runs 2 times",
     ),
@@ -181,7 +182,7 @@ DEFECTS: dict[str, tuple[str, Any, str]] = {
     "namespaces share containers": ("visp.invoker.pool.Pool.submit", _submits_to_any, "ran as|has the result"),
     "a container outlives its revision": ("visp.invoker.invoker.Key", _keeps_old_revisions, "ran code|is to serve"),
     "more memory than there is": ("visp.invoker.pool.Pool.__init__", _takes_too_much, "MB of"),
-    "an outcome that is not written": ("visp.invoker.invoker.Invoker._write", _loses_an_answer, "in flight"),
+    "an outcome that is not written": ("visp.invoker.records.Records._write", _loses_an_answer, "in flight"),
 }
 
 

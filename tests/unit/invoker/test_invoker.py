@@ -26,11 +26,13 @@ from visp.entity.locking import Locks
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
-from visp.invoker.invoker import LATE_LOGS_S, LOGS_S, PING_S, TRIES, Invoker
+from visp.invoker.invoker import PING_S, Invoker
 from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
 from visp.invoker.meter import COLD_STARTS, OUTCOMES
+from visp.invoker.pool import TRIES
 from visp.invoker.prewarm import Cell, Wanted
+from visp.invoker.runs import LATE_LOGS_S, LOGS_S
 from visp.invoker.upkeep import SWEEP_S
 from visp.runtime import base
 from visp.runtime.base import STDERR, STDOUT, ActionClient, CodeRefused, Command, OnOutput, PreparedCode, Takes
@@ -470,7 +472,7 @@ async def test_an_idle_container_that_ends_leaves_the_pool(plane: Plane, driver:
 async def test_one_that_ends_right_after_its_reply_leaves_too(
     plane: Plane, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("visp.invoker.invoker.EXIT_GRACE_S", 0.001)
+    monkeypatch.setattr("visp.invoker.containers.EXIT_GRACE_S", 0.001)
     driver.on_run = lambda _: Act(exit=Exit(0))
     await plane.add()
     assert (await plane.run()).head.status == Status.SUCCESS
