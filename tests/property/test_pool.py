@@ -305,7 +305,7 @@ class PoolMachine(RuleBasedStateMachine):
     def nothing_waits_while_a_step_is_possible(self) -> None:
         for key, queue in self.pool._queues.items():
             assert key not in self.pool.shelf.ready
-            step = plan(self.pool._demand(key, queue[0]), self.pool._view(queue[0]))
+            step = plan(self.pool._outlook.demand(key, queue[0]), self.pool._outlook.view(queue[0]))
             assert isinstance(step, Wait), (key, step)
 
     def teardown(self) -> None:

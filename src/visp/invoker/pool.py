@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING
 
 from visp.errors import ContainerGone, ContainerLost, StartFailed
 from visp.invoker.cell_demand import CellDemand
-from visp.invoker.fair import gives_way, may_evict
 from visp.invoker.job import Cold
 from visp.invoker.keepalive import POLICIES
+from visp.invoker.outlook import Outlook
 from visp.invoker.plan import (
-    PROTECTED_S,
     START_S,
     WAIT,
     Create,
-    Demand,
     Resume,
     Specialise,
-    View,
     Wait,
     must_wait,
     plan,
@@ -51,13 +48,8 @@ if TYPE_CHECKING:
 BUSY, RUN, DONE = State.BUSY, SlotEvent.RUN, SlotEvent.DONE
 """For the warm path: looking a member up in its enum takes as long as a whole transition."""
 TICK_S = 0.02
-STARVED_S = 0.25
-"""A job that waits for memory this much longer than another key's next one gets that key's container removed for it;
-between namespaces, one that was charged less by what a container's memory costs for so long."""
 MOMENT_S = 0.01
 """Runs that take no longer than this free their container sooner than another place would be found."""
-BUSY_FACTOR = 2
-"""While every core is busy, an action has as many containers as this times the cores at most."""
 TRIES = 3
 """How many containers a job may find dead before they were given it."""
 
@@ -95,14 +87,12 @@ class Pool:
         self.is_closed = False
         self._policy = POLICIES[settings.keep_alive]
         self._starts_limit = starts_limit
-        self._cores = cores
         self._clock = clock
         self._tasks = tasks
         self._prepare = prepare
         self._run = run
         self._start_failed = start_failed
         self._concurrency_of = concurrency_of
-        self._is_better_new = is_better_new
         self.shelf = Shelf(memory_mb)
         self._waiting = Waiting()
         self._ready = self.shelf.ready  # these two for the warm path
@@ -110,11 +100,20 @@ class Pool:
         most = settings.stem_cells_most if settings.stem_cells else 0
         self._cell_demand = CellDemand(wanted, most, self._policy, clock.monotonic_s())
         self._preparing: set[asyncio.Task[None]] = set()
-        self._blocked: Job | None = None
-        """Of the jobs that wait for memory, the one whose turn it is: what gets free is kept for it."""
         self._tick: asyncio.TimerHandle | None = None
         self.provided: dict[Key, int] = {}
         """How many containers of a key stay, used or not."""
+        self._outlook = Outlook(
+            shelf=self.shelf,
+            waiting=self._waiting,
+            policy=self._policy,
+            starts_limit=starts_limit,
+            clock=clock,
+            cores=cores,
+            concurrency_of=concurrency_of,
+            is_better_new=is_better_new,
+            is_provided=self.is_provided,
+        )
         self.upkeep = Upkeep(
             shelf=self.shelf,
             settings=settings,
@@ -177,7 +176,7 @@ class Pool:
             return
         is_first = job.key not in self._queues
         self._waiting.push(job)
-        if self._blocked is not None and self._is_before(job, self._blocked):
+        if self._waiting.blocked is not None and self._waiting.is_before(job, self._waiting.blocked):
             self._plan_all()
         elif is_first or self._tick is None:  # behind others it is looked at with them: in a tick at the latest
             while job.key in self._queues and self._plan_key(job.key) is None:
@@ -240,14 +239,14 @@ class Pool:
                 self._list(slot, key)
             return
         queue = self._queues.get(key)
-        if (queue or slot.jobs) and self._gives_way(slot, queue[0].arrived_s if queue else now_s):
+        if (queue or slot.jobs) and self._outlook.must_give_way(slot, queue[0].arrived_s if queue else now_s):
             self._retire(slot, Cold.EVICTED)
         elif queue is None:
             self._list(slot, key)
             self._plan_all()
         else:
-            was_blocked = queue[0] is self._blocked
-            self._engage(slot, self._pop(key, now_s))
+            was_blocked = queue[0] is self._waiting.blocked
+            self._engage(slot, self._waiting.pop(key, now_s))
             if was_blocked and self._queues and (len(self._queues) > 1 or key not in self._queues):
                 self._plan_all()  # what was kept for it is for the next
 
@@ -334,7 +333,7 @@ class Pool:
 
         Of a namespace that found no memory, what needs as much is not looked at.
         """
-        self._blocked = None
+        self._waiting.blocked = None
         full_mb: dict[str, int] = {}
         for key in self._waiting.in_turn():
             job = self._queues[key][0]
@@ -358,17 +357,17 @@ class Pool:
         """Performs a step for a waiting key; why there is none to do now."""
         ready = self._ready.get(key)
         if ready:
-            self._engage(ready.pop(), self._pop(key, self._clock.monotonic_s()))
+            self._engage(ready.pop(), self._waiting.pop(key, self._clock.monotonic_s()))
             return None
         job = self._queues[key][0]
-        demand = self._demand(key, job)
+        demand = self._outlook.demand(key, job)
         if must_wait(demand, has_paused=key in self.shelf.paused):
             self._arm_tick()
             return WAIT
-        step = plan(demand, self._view(job))
+        step = plan(demand, self._outlook.view(job))
         if isinstance(step, Wait):
-            if step.is_full and self._blocked is None:
-                self._blocked = job
+            if step.is_full and self._waiting.blocked is None:
+                self._waiting.blocked = job
             self._arm_tick()
             return step
         self._perform(step, key)
@@ -376,7 +375,7 @@ class Pool:
 
     def _perform(self, step: Resume[Slot] | Specialise[Slot] | Create[Slot], key: Key) -> None:
         now_s = self._clock.monotonic_s()
-        job = self._pop(key, now_s)
+        job = self._waiting.pop(key, now_s)
         usage = self.shelf.usage_of(key, now_s)
         usage.uses += 1
         if isinstance(step, Resume):
@@ -405,101 +404,6 @@ class Pool:
         self.shelf.initialize(slot, job)
         self._charge(slot, usage, key, usage.cold_s or START_S)
         self._prepare_in_task(self._initialize(slot, job, gone))
-
-    def _pop(self, key: Key, now_s: float) -> Job:
-        job = self._waiting.pop(key, now_s)
-        if job is self._blocked:
-            self._blocked = None  # until the next look at all that wait
-        return job
-
-    def _demand(self, key: Key, job: Job) -> Demand:
-        queue = self._queues[key]
-        limits = job.action.limits
-        now_s = self._clock.monotonic_s()
-        usage = self.shelf.usage_of(key, now_s)
-        return Demand(
-            memory_mb=limits.memory_mb,
-            waiting=len(queue),
-            waited_s=now_s - queue[0].arrived_s,
-            containers=self.shelf.engaged.get(key, 0) - self.shelf.draining.get(key, 0),
-            starting=self.shelf.initializing.get(key, 0),
-            arrivals=usage.arrivals(len(queue), now_s),
-            service_s=usage.service_s,
-            cold_s=usage.cold_s,
-            concurrency=self._concurrency_of(job.action),
-            instances=limits.instances or None,
-            useful=cores.count * BUSY_FACTOR if (cores := self._cores) is not None and cores.are_busy() else None,
-        )
-
-    def _view(self, job: Job) -> View[Slot]:
-        key, memory_mb = job.key, job.action.limits.memory_mb
-        shelf = self.shelf
-        paused = shelf.paused.get(key)
-        cells = None if self._is_better_new(job) else shelf.cells.get(Cell(job.runtime, memory_mb))
-        free_mb = shelf.free_mb
-        blocked = self._blocked
-        if blocked is not None and blocked.key != key:
-            free_mb -= blocked.action.limits.memory_mb
-        is_tight = free_mb < memory_mb
-        return View(
-            paused=paused[-1] if paused else None,
-            stem_cell=cells[-1] if cells else None,
-            free_mb=free_mb,
-            starts=shelf.starts(self._clock.monotonic_s()),
-            starts_limit=self._starts_limit,
-            idle=self._evictable(key.namespace, memory_mb) if is_tight else (),
-            spare=shelf.spare() if is_tight else (),
-        )
-
-    def _is_before(self, job: Job, other: Job) -> bool:
-        """Whether it is the job's turn before the other's."""
-        turn = self._waiting.accounts.waiting_turn
-        own, others = job.key.namespace, other.key.namespace
-        return (turn(own), job.arrived_s) < (turn(others), other.arrived_s)
-
-    def _evictable(self, namespace: str, memory_mb: int) -> list[Slot]:
-        """The idle containers that the namespace may have removed, the least worth first."""
-        now_s = self._clock.monotonic_s()
-        held_mb = self.shelf.held_mb
-        own_mb = held_mb.get(namespace, 0)
-        out = []
-        for slot in self.shelf.idle():
-            assert slot.key is not None
-            assert slot.usage is not None
-            owner = slot.key.namespace
-            if self.provided and self.is_provided(slot.key):
-                continue
-            if (
-                owner == namespace
-                or now_s - slot.idle_since_s >= PROTECTED_S
-                or may_evict(memory_mb, own_mb, held_mb[owner])
-            ):
-                slot.priority = self._policy.priority(slot.usage, slot.memory_mb, slot.age, slot.idle_since_s, now_s)
-                out.append(slot)
-        out.sort(key=lambda slot: slot.priority)
-        return out
-
-    def _gives_way(self, slot: Slot, arrived_s: float) -> bool:
-        """Whether this container is removed for the job whose turn it is to get memory, though it has work.
-
-        `arrived_s` is when that work came, or now for work that is under way.
-        """
-        key, blocked = slot.key, self._blocked
-        assert key is not None
-        if blocked is None or blocked.key == key:
-            return False
-        shelf = self.shelf
-        needed_mb = blocked.action.limits.memory_mb
-        if shelf.free_mb + shelf.leaving_mb >= needed_mb:
-            return False  # it will have it without
-        taker, giver = blocked.key.namespace, key.namespace
-        if taker == giver:
-            return blocked.key not in shelf.engaged and blocked.arrived_s < arrived_s - STARVED_S
-        held_mb = shelf.held_mb
-        if gives_way(needed_mb, held_mb.get(taker, 0), slot.memory_mb, held_mb[giver]):
-            return True
-        turn = self._waiting.accounts.waiting_turn
-        return turn(taker) + slot.memory_mb * STARVED_S < turn(giver)
 
     def _charge(self, slot: Slot, usage: Usage, key: Key, more_s: float = 0.0) -> None:
         """While others wait, what begins is on its namespace's account.
@@ -641,7 +545,6 @@ class Pool:
             self._tick.cancel()
             self._tick = None
         self._waiting.clear()
-        self._blocked = None
         for task in list(self._preparing):
             task.cancel()
         if not self.shelf.slots:

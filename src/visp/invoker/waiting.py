@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 class Waiting:
     """Bounded by what may be in flight at all: every job was admitted before."""
 
-    __slots__ = ("_by_namespace", "accounts", "queues")
+    __slots__ = ("_by_namespace", "accounts", "blocked", "queues")
 
     def __init__(self) -> None:
         self.queues: dict[Key, deque[Job]] = {}
         """Not one of them is empty. Read on the warm path; changed here only."""
         self.accounts = Accounts()
         self._by_namespace: dict[str, int] = {}
+        self.blocked: Job | None = None
+        """Of the jobs that wait for memory, the one whose turn it is: what gets free is kept for it."""
 
     def __bool__(self) -> bool:
         return bool(self.queues)
@@ -61,6 +63,8 @@ class Waiting:
             del self.queues[key]
         self._discount(key.namespace, 1)
         job.placed_s = now_s
+        if job is self.blocked:
+            self.blocked = None  # until the next look at all that wait
         return job
 
     def withdraw(self, which: Callable[[Job], bool]) -> list[Job]:
@@ -90,6 +94,13 @@ class Waiting:
         turn = self.accounts.waiting_turn
         return sorted(self.queues, key=lambda key: (turn(key.namespace), self.queues[key][0].arrived_s))
 
+    def is_before(self, job: Job, other: Job) -> bool:
+        """Whether it is the job's turn before the other's."""
+        turn = self.accounts.waiting_turn
+        own, others = job.key.namespace, other.key.namespace
+        return (turn(own), job.arrived_s) < (turn(others), other.arrived_s)
+
     def clear(self) -> None:
+        self.blocked = None
         self.queues.clear()
         self._by_namespace.clear()

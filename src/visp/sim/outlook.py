@@ -1,4 +1,4 @@
-"""What planning is shown of an invoker, as `invoker/pool.py` shows it of itself, and who has to give way."""
+"""What planning is shown of an invoker, as `invoker/outlook.py` shows it of itself, and who has to give way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from visp.sim.fleet import Container, Invoker, Job, Key
 
 STARVED_S = 0.25
-"""As in the pool."""
+"""As of the real one."""
 
 
 def demand_of(invoker: Invoker, key: Key, now_s: float) -> Demand:

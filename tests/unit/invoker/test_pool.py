@@ -17,8 +17,9 @@ from visp.entity.names import FullyQualifiedName
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker.job import Cold, Job
 from visp.invoker.keepalive import LINGER_S, SEEN_PAUSES
+from visp.invoker.outlook import STARVED_S
 from visp.invoker.plan import PROTECTED_S
-from visp.invoker.pool import STARVED_S, Pool
+from visp.invoker.pool import Pool
 from visp.invoker.prewarm import Cell, Wanted
 from visp.invoker.shelf import LAUNCH_S
 from visp.invoker.slot import Key, Slot, State

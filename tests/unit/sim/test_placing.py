@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from visp.invoker import outlook as planned
 from visp.invoker import pool
 from visp.invoker.keepalive import POLICIES
 from visp.scheduler.fleet import InvokerView
@@ -49,4 +50,4 @@ def test_it_agrees_with_a_look_at_all(count, steps):
 
 def test_its_times_are_those_of_the_pool():
     assert engine.TICK_S == pool.TICK_S
-    assert outlook.STARVED_S == pool.STARVED_S
+    assert outlook.STARVED_S == planned.STARVED_S
