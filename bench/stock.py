@@ -23,7 +23,8 @@ from visp.settings import Limits, Settings
 from visp.store.base import Put
 from visp.store.cache import EntityCache, to_document
 from visp.store.filesystem import FileBlobs
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.index import SqliteActivations
+from visp.store.sqlite import SqliteEntities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

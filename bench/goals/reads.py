@@ -24,7 +24,8 @@ from visp.entity.package import Package
 from visp.entity.subject import GUEST
 from visp.store.cache import EntityCache
 from visp.store.filesystem import FileBlobs
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.index import SqliteActivations
+from visp.store.sqlite import SqliteEntities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

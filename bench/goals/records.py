@@ -18,7 +18,7 @@ from bench.goals import Goal
 from bench.measure import Finding, ratio, spread
 from visp.entity.subject import GUEST
 from visp.store.base import ActivationQuery
-from visp.store.sqlite import SqliteActivations
+from visp.store.index import SqliteActivations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

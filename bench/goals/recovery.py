@@ -20,7 +20,7 @@ from visp.settings import Settings
 from visp.store import frames, segments
 from visp.store.base import Work
 from visp.store.frames import Type
-from visp.store.sqlite import SqliteActivations
+from visp.store.index import SqliteActivations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,9 @@ from visp.bus.base import Bus
 from visp.bus.memory import MemoryBus
 from visp.entitlement.throttle import Throttle
 from visp.store.base import ActivationStore, Ledger
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.sqlite import SqliteEntities
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping

@@ -17,9 +17,9 @@ from visp.clock import ManualClock
 from visp.entity.activation import ActivationHead, ActivationRecord, Phases
 from visp.settings import Settings
 from visp.store.base import ActivationQuery, ActivationStore, Ledger, OpenWork, Work
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
 from visp.store.memory import MemoryLedger
-from visp.store.sqlite import SqliteActivations
 
 SMALL = Settings(ledger=settings.Ledger(segment_bytes=256 * 1024))
 

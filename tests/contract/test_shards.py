@@ -21,9 +21,9 @@ from visp.shard import left_behind
 from visp.store import tallies
 from visp.store.base import ActivationQuery, Delete, Put, Work
 from visp.store.gathered import GatheredActivations, RoutedLedger
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
 from visp.store.shared import BorrowedEntities, WrittenEntities
-from visp.store.sqlite import SqliteActivations
 
 COUNT = 2
 

@@ -28,10 +28,11 @@ from visp.premises import read_secret
 from visp.settings import Ledger, Limits, Settings
 from visp.store.base import ActivationQuery, Document, EntityQuery, Letter, Promise, Put, Work
 from visp.store.filesystem import FileBlobs
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
 from visp.store.promises import SqlitePromises
 from visp.store.replay import Replay
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.sqlite import SqliteEntities
 from visp.store.values import LARGE_BYTES
 from visp.telemetry import log
 

@@ -27,8 +27,8 @@ from visp.clock import ManualClock
 from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.settings import Settings
 from visp.store.base import ActivationQuery, Work
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
-from visp.store.sqlite import SqliteActivations
 
 SEGMENT_BYTES = 4096
 SECTOR = 512

@@ -34,9 +34,10 @@ from visp.settings import Settings
 from visp.store.base import Put
 from visp.store.cache import from_document, to_document
 from visp.store.filesystem import FileBlobs
+from visp.store.index import SqliteActivations
 from visp.store.intake import Intake
 from visp.store.portable import Part, PortableError
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.sqlite import SqliteEntities
 from visp.store.values import LARGE_BYTES
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from visp.store.base import ActivationQuery
 from visp.store.cache import from_document
 from visp.store.dump import DumpError
 from visp.store.filesystem import FileBlobs
-from visp.store.sqlite import SqliteActivations, SqliteEntities
+from visp.store.index import SqliteActivations
+from visp.store.sqlite import SqliteEntities
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 BEFORE_LISTENING = (
-    "visp.cli.start, visp.serving, visp.roles.assembly, visp.store.ledger, visp.store.sqlite, visp.store.filesystem, "
-    "visp.container.bwrap, visp.invoker.invoker, visp.invoker.code, visp.runtime.client, uvicorn, uvloop"
+    "visp.cli.start, visp.serving, visp.roles.assembly, visp.store.ledger, visp.store.sqlite, visp.store.index, "
+    "visp.store.filesystem, visp.container.bwrap, visp.invoker.invoker, visp.invoker.code, visp.runtime.client, "
+    "uvicorn, uvloop"
 )
 ALLOWED = {
     "uvicorn",

@@ -334,8 +334,9 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     Everything that a start imports is imported by then. Raises `VispError`.
     """
     from visp.store.database import check_version
+    from visp.store.index import ACTIVATION_MIGRATIONS
     from visp.store.promises import MIGRATIONS
-    from visp.store.sqlite import ACTIVATION_MIGRATIONS, ENTITY_MIGRATIONS
+    from visp.store.sqlite import ENTITY_MIGRATIONS
 
     premises.read_secret(settings, data_dir)
     premises.read_locks(settings)

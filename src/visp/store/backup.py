@@ -36,9 +36,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visp import __version__
-from visp.store import archive, check, frames, sqlite, tallies
+from visp.store import archive, check, frames, tallies
 from visp.store.archive import BackupError, Manifest, Writer
 from visp.store.database import FAILURES, read_only
+from visp.store.index import DROP_ACTIVATION, HAS_ACTIVATION, LARGE_RESULTS, ONE_ACTIVATION, PROGRESS, folder_of
 from visp.store.segments import sync_folder
 from visp.store.values import Values
 
@@ -174,18 +175,18 @@ class _Copying:
 
     def _results(self, index: Path, copy: Path) -> None:
         """The large results of the rows of a copied index; rows whose results were swept since are taken out."""
-        values = Values(sqlite.folder_of(index))
+        values = Values(folder_of(index))
         swept: list[bytes] = []
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db, read_only(index) as now:
-            for (id,) in db.execute(sqlite.LARGE_RESULTS):
-                (row,) = db.execute(sqlite.ONE_ACTIVATION, (id,)).fetchall()
+            for (id,) in db.execute(LARGE_RESULTS):
+                (row,) = db.execute(ONE_ACTIVATION, (id,)).fetchall()
                 if check.is_whole(row, values):
                     name = f"{index.stem}.values/{values.path(id.hex()).relative_to(values.folder)}"
                     self._progress(name, row[5])
                     self.writer.add(name, values.get(id.hex()))
-                elif now.execute(sqlite.HAS_ACTIVATION, (id,)).fetchone() is None:
+                elif now.execute(HAS_ACTIVATION, (id,)).fetchone() is None:
                     swept.append(id)
-            gone = [row for id in swept for row in db.execute(sqlite.DROP_ACTIVATION, (id,)).fetchall()]
+            gone = [row for id in swept for row in db.execute(DROP_ACTIVATION, (id,)).fetchall()]
             tallies.take(db, tallies.tally(gone))
         self._note(index, check.activations(copy, values))
 
@@ -265,7 +266,7 @@ class _Loading:
 def _indexed_to(copy: Path) -> int:
     """What lies before it in the ledger is in this copy of an index."""
     with read_only(copy) as db:
-        (offset, _) = db.execute(sqlite.PROGRESS).fetchone() or (0, 0)
+        (offset, _) = db.execute(PROGRESS).fetchone() or (0, 0)
     return int(offset)
 
 

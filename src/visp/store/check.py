@@ -15,7 +15,7 @@ import msgspec
 from visp.entity.action import Action
 from visp.entity.execs import SequenceExec
 from visp.errors import VispError
-from visp.store import frames, promises, rows, sqlite, tallies, wal
+from visp.store import frames, index, promises, rows, sqlite, tallies, wal
 from visp.store.cache import from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.frames import Type
@@ -64,7 +64,7 @@ def everything(data_dir: Path, *, is_running: bool, progress: Callable[[str, int
         yield from promised(path)
     for path in sorted(data_dir.glob("activations-*.db")):
         progress(path.name, path.stat().st_size)
-        yield from activations(path, Values(sqlite.folder_of(path)))
+        yield from activations(path, Values(index.folder_of(path)))
     for folder in sorted((data_dir / "ledger").glob("*/")):
         progress(f"ledger/{folder.name}", sum(path.stat().st_size for path in _segments(folder)))
         yield from ledger(folder)
@@ -108,15 +108,15 @@ def activations(path: Path, values: Values) -> Iterator[Damage]:
     )
     try:
         with read_only(path) as db:
-            yield from _version(db, path, len(sqlite.ACTIVATION_MIGRATIONS))
+            yield from _version(db, path, len(index.ACTIVATION_MIGRATIONS))
             yield from _pages(db, path, mend)
-            yield from _counter(db, sqlite.PROGRESS, path, "start the server: it indexes anew what the ledger holds")
-            suspect = [row[0] for row in db.execute(sqlite.ALL_ACTIVATIONS) if not is_whole(row, values)]
+            yield from _counter(db, index.PROGRESS, path, "start the server: it indexes anew what the ledger holds")
+            suspect = [row[0] for row in db.execute(index.ALL_ACTIVATIONS) if not is_whole(row, values)]
         with read_only(path) as db:  # as it is now: what has been removed meanwhile is no damage
             bad = (
                 f"the record {id.hex() if isinstance(id, bytes) else repr(id)}"
                 for id in suspect
-                for row in db.execute(sqlite.ONE_ACTIVATION, (id,)).fetchall()
+                for row in db.execute(index.ONE_ACTIVATION, (id,)).fetchall()
                 if not is_whole(row, values)
             )
             yield from _told(path, bad, RECORD_LOST)
@@ -158,7 +158,7 @@ def blob_of(document: Document) -> str | None:
 
 def is_whole(row: Sequence[Any], values: Values) -> bool:
     """Whether a record reads, with its result."""
-    return _reads(lambda row: rows.record(sqlite.with_result(values, *row)), row)
+    return _reads(lambda row: rows.record(index.with_result(values, *row)), row)
 
 
 def _version(db: sqlite3.Connection, path: Path, newest: int) -> Iterator[Damage]:

@@ -14,7 +14,7 @@ import msgspec
 from visp.entity.activation import ActivationRecord, keeper_of, shard_of
 from visp.errors import Overloaded, StoreFull, StoreUnavailable, VispError
 from visp.store.base import Work
-from visp.store.sqlite import SqliteActivations
+from visp.store.index import SqliteActivations
 from visp.store.tallies import nearer
 from visp.telemetry import log
 

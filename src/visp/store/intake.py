@@ -21,7 +21,8 @@ from visp.store import check, rows, sqlite
 from visp.store.base import KeyRecord, Put
 from visp.store.cache import COLLECTIONS, from_document, to_document
 from visp.store.database import Database, read_only
-from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteActivations
+from visp.store.index import HAS_ACTIVATION, SqliteActivations
+from visp.store.sqlite import ENTITY_MIGRATIONS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -198,7 +199,7 @@ class Records:
 
     def has(self, id: str) -> bool:
         key = (bytes.fromhex(id),)
-        return any(db.execute(sqlite.HAS_ACTIVATION, key).fetchone() is not None for db in self._indexes)
+        return any(db.execute(HAS_ACTIVATION, key).fetchone() is not None for db in self._indexes)
 
 
 # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────

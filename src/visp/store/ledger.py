@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from visp.entity.activation import ActivationRecord
     from visp.settings import Settings
     from visp.store.base import ActivationQuery, Then, Work
+    from visp.store.index import SqliteActivations
     from visp.store.segments import Segment, Spare
-    from visp.store.sqlite import SqliteActivations
 
     OwnDays = Callable[[], Awaitable[Mapping[str, float]]]
     """For how many days namespaces keep their records for which an operator has set it; 0: whatever their age."""

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from visp.store import archive, check, frames, promises, sqlite
+from visp.store import archive, check, frames, index, promises, sqlite
 from visp.store.archive import BackupError, Manifest, Part
 from visp.store.segments import sync_folder
 
@@ -67,7 +67,7 @@ def _check_versions(file: Path, manifest: Manifest) -> None:
         "frames": frames.VERSION,
     }
     for name, version in manifest.versions.items():
-        most = len(sqlite.ACTIVATION_MIGRATIONS) if check.INDEX_NAME.fullmatch(name) else known.get(name)
+        most = len(index.ACTIVATION_MIGRATIONS) if check.INDEX_NAME.fullmatch(name) else known.get(name)
         if most is not None and int(version) > most:
             raise BackupError(
                 f"{file} was made by a newer visp ({manifest.versions.get('visp')}): restore it with that one"

@@ -1,4 +1,4 @@
-"""Rows of the SQLite stores: what is written, and what counts as read. Pure.
+"""Rows of the SQLite stores: what is written, and what counts as read.
 
 Every row has a checksum over all of its columns: no page of SQLite's has one. Those columns of a record that repeat
 what its head says are compared with it instead.
@@ -7,6 +7,7 @@ what its head says are compared with it instead.
 from __future__ import annotations
 
 import zlib
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -14,6 +15,13 @@ from visp.entity.activation import ActivationHead, ActivationRecord, filter_name
 from visp.errors import Corrupt
 from visp.store.base import Document, KeyRecord
 from visp.store.values import LARGE_BYTES
+from visp.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+Row = TypeVar("Row")
 
 
 def checksum(*values: object) -> int:
@@ -28,6 +36,17 @@ NO_CHECKSUM = -1
 """Of a row that is not to be served."""
 UNREADABLE = -2
 _encode_row = msgspec.msgpack.Encoder().encode
+
+
+def readable(found: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+    """What reads of a list: a damaged row is stated, and does not keep the others from being seen."""
+    out: list[T] = []
+    for row in found:
+        try:
+            out.append(read(row))
+        except Corrupt:
+            log.error("store.damaged_row", row=repr(row)[:80])
+    return out
 
 
 # ── entities and subjects ───────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ import msgspec
 from visp.entity.action import Action
 from visp.entity.portable import HeldNamespace, LimitsDocument, SubjectDocument, render_entity, render_record
 from visp.errors import Corrupt
-from visp.store import check, portable, rows, sqlite
+from visp.store import check, index, portable, rows, sqlite
 from visp.store.cache import from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.portable import Manifest, PortableError, Writer
@@ -203,15 +203,15 @@ class _Leaving:
 
 def _records(path: Path) -> Iterator[rows.ActivationRow]:
     """The rows that an index has now, in pages of their own: a server that runs is not kept from its log."""
-    values = Values(sqlite.folder_of(path))
+    values = Values(index.folder_of(path))
     after = b""
     with read_only(path) as db:
-        (last,) = db.execute(sqlite.NEWEST_ID).fetchone()
-        while found := db.execute(sqlite.ACTIVATIONS_AFTER, (after, last, PAGE)).fetchall():
+        (last,) = db.execute(index.NEWEST_ID).fetchone()
+        while found := db.execute(index.ACTIVATIONS_AFTER, (after, last, PAGE)).fetchall():
             for row in found:
-                whole = sqlite.with_result(values, *row)
+                whole = index.with_result(values, *row)
                 is_lost = isinstance(row[5], int) and not whole[5]
-                if is_lost and db.execute(sqlite.HAS_ACTIVATION, (row[0],)).fetchone() is None:
+                if is_lost and db.execute(index.HAS_ACTIVATION, (row[0],)).fetchone() is None:
                     continue  # it was swept since, with its result
                 yield whole
             after = found[-1][0]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from visp.store.base import ActivationQuery
-    from visp.store.sqlite import SqliteActivations
+    from visp.store.index import SqliteActivations
 
     Tally = tuple[str, str, int, int]
     """Namespace, name, level, and the number of the span."""

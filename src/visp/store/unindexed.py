@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from visp.clock import Clock
     from visp.entity.activation import ActivationRecord
-    from visp.store.sqlite import SqliteActivations
+    from visp.store.index import SqliteActivations
 
 INDEX_ROWS = 1_000
 INDEX_BYTES = 8 * 1024 * 1024

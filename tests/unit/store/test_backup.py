@@ -31,8 +31,9 @@ from visp.store.archive import BackupError, Manifest
 from visp.store.base import ActivationQuery, KeyRecord, Put, Work
 from visp.store.cache import to_document
 from visp.store.filesystem import FileBlobs
+from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
-from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteActivations, SqliteEntities
+from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteEntities
 from visp.store.values import LARGE_BYTES
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from visp.store import frames, unindexed
 from visp.store import ledger as module
 from visp.store.base import ActivationQuery, Work
 from visp.store.database import Database
+from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations
 from visp.store.ledger import EmbeddedLedger
-from visp.store.sqlite import ACTIVATION_MIGRATIONS, SqliteActivations
 from visp.store.values import Values
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ from visp.clock import SystemClock
 from visp.settings import Settings
 from visp.store.base import Work
 from visp.store.ledger import EmbeddedLedger
-from visp.store.sqlite import SqliteActivations
+from visp.store.index import SqliteActivations
 
 def fail(descriptor):
     raise OSError(5, "Input/output error")

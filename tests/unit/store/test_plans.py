@@ -17,9 +17,10 @@ import pytest
 
 import visp
 from visp.entity.activation import ActivationHead, ActivationRecord
-from visp.store import promises, sqlite, tallies
+from visp.store import index, promises, sqlite, tallies
 from visp.store.base import ActivationQuery, Document, EntityQuery, Put
-from visp.store.sqlite import ACTIVATION_MIGRATIONS, ENTITY_MIGRATIONS, SqliteActivations, SqliteEntities
+from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations
+from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteEntities
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from visp.store.database import Database, Migration
 
 SOURCE = Path(visp.__file__).parent
-MODULES = (sqlite, tallies, promises)
+MODULES = (sqlite, index, tallies, promises)
 """Those that have statements."""
 SCRATCH = {"store/dump.py"}
 """Has a table of its own for the length of an import, which is asked for one key at a time."""
@@ -38,15 +39,15 @@ OTHERS = ("PRAGMA", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 MIGRATIONS = ("_seal_entities", "_seal_progress", "make", "_migrate")
 """Functions that run once in the life of a file."""
 BUILDERS = {
-    sqlite.put_activations: (1, 50),
-    sqlite.replace_activations: (1, 50),
-    sqlite.some_activations: (1, 200),
+    index.put_activations: (1, 50),
+    index.replace_activations: (1, 50),
+    index.some_activations: (1, 200),
     tallies.add_tallies: (1, 50),
 }
 """Functions that make a statement, and for how many rows they are asked here."""
 PARTS = ("_page", "_records", "_after", "replace_activations", "some_activations")
 """Functions in which text of a statement may stand."""
-VARIABLES = {("check.py", "sql"), ("sqlite.py", "sql")}
+VARIABLES = {("check.py", "sql"), ("index.py", "sql")}
 """Names that hold one of the constants."""
 
 WALK = "a walk over everything is its purpose"

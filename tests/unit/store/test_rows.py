@@ -12,7 +12,8 @@ from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.errors import Corrupt
 from visp.store.base import ActivationQuery, Document, EntityQuery, KeyRecord, Put
 from visp.store.database import Database
-from visp.store.sqlite import ACTIVATION_MIGRATIONS, ENTITY_MIGRATIONS, SqliteActivations, SqliteEntities
+from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations
+from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteEntities
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

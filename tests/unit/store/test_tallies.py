@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from visp.entity.activation import ActivationHead, ActivationRecord, filter_name
-from visp.store import check, sqlite, tallies
+from visp.store import check, tallies
 from visp.store.base import ActivationQuery
 from visp.store.database import Database
+from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations, put_activations
 from visp.store.rows import activation
-from visp.store.sqlite import ACTIVATION_MIGRATIONS, SqliteActivations, put_activations
 from visp.store.values import Values
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ async def test_a_namespace_goes_by_its_own_age(
     chance = random.Random(5)
     records = [record(chance, number, 1_000) for number in range(400)]
     await index.put(records, 1)
-    monkeypatch.setattr(sqlite, "SWEEP_ROWS", 7)  # several steps, of both
-    monkeypatch.setattr(sqlite, "SWEEP_NAMESPACES", 1)
+    monkeypatch.setattr("visp.store.index.SWEEP_ROWS", 7)  # several steps, of both
+    monkeypatch.setattr("visp.store.index.SWEEP_NAMESPACES", 1)
     bounds = {"ns": own, "other": platform}
     ages = {namespace: None if age is None else BEGIN_MS + age for namespace, age in bounds.items()}
     kept = [one for one in records if one.head.start_ms >= (ages[one.head.namespace] or 0)]

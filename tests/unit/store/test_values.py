@@ -11,7 +11,7 @@ import pytest
 from visp.entity.activation import ActivationHead, ActivationRecord, new_id
 from visp.errors import Corrupt, StoreFull
 from visp.store.base import ActivationQuery
-from visp.store.sqlite import SqliteActivations
+from visp.store.index import SqliteActivations
 from visp.store.values import LARGE_BYTES
 
 if TYPE_CHECKING:
