@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from visp.neighbours import Neighbours
     from visp.settings import Settings
     from visp.store.base import SubjectStore
-    from visp.store.ledger import OwnDays
+    from visp.store.sweeper import OwnDays
 
 FIRST = 0
 """The shard that writes entities, does what is done once for the server, and keeps what no shard is there for."""

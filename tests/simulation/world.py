@@ -374,6 +374,7 @@ class World:
             "visp.invoker.invoker.Cores": SimCores,
             "visp.store.segments.os": self.disk.os,
             "visp.store.ledger.os": self.disk.os,
+            "visp.store.chain.os": self.disk.os,
             "visp.store.ledger.fcntl.flock": lambda *_: None,
             "visp.telemetry.log._write": self._logged,
         }

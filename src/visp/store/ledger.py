@@ -14,21 +14,24 @@ import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import msgspec
 
 from visp.errors import Overloaded, ServiceError, StoreFull, StoreUnavailable
 from visp.store import frames, segments
 from visp.store.base import OpenWork
+from visp.store.chain import Chain, end_process
+from visp.store.entries import Entry, both, tell
 from visp.store.frames import Type
 from visp.store.replay import Replay
+from visp.store.sweeper import Sweeper
 from visp.store.unindexed import LOGS_LIMIT_S, Pending, Unindexed, length
 from visp.telemetry import log
 from visp.telemetry.metrics import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from visp.clock import Clock
@@ -36,10 +39,9 @@ if TYPE_CHECKING:
     from visp.settings import Settings
     from visp.store.base import ActivationQuery, Then, Work
     from visp.store.index import SqliteActivations
-    from visp.store.segments import Segment, Spare
+    from visp.store.segments import Segment
+    from visp.store.sweeper import OwnDays
 
-    OwnDays = Callable[[], Awaitable[Mapping[str, float]]]
-    """For how many days namespaces keep their records for which an operator has set it; 0: whatever their age."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,13 +50,8 @@ INLINE_LOGS_BYTES = 64 * 1024
 """Logs up to this lie in the `finished` entry itself; more are encoded off the loop and follow it."""
 SYNC_EVERY_S = 1.0
 INDEX_EVERY_S = 0.1
-TRIM_EVERY_S = 5.0
 RETRY_S = 1.0
 """How long the index rests after it could not be written."""
-PINNED_SEGMENTS = 4
-"""An entry open for more segments than this is copied to the newest."""
-EXIT_IO_ERROR = 74
-DAY_MS = 86_400_000
 
 UNINDEXED = "visp_ledger_unindexed_records"
 UNINDEXED_BYTES = "visp_ledger_unindexed_bytes"
@@ -62,62 +59,6 @@ OPEN = "visp_ledger_open_works"
 
 
 _ENDS = frozenset((Type.FINISHED, Type.ENDED))
-
-
-class _Entry:
-    """A frame to be written, and what follows when it is."""
-
-    __slots__ = (
-        "head",
-        "id",
-        "is_owed",
-        "is_synced",
-        "offset",
-        "pending",
-        "started",
-        "tail",
-        "then",
-        "type",
-        "works",
-    )
-
-    def __init__(
-        self,
-        type: Type,
-        id: str,
-        head: bytes,
-        tail: bytes,
-        then: Then | None,
-        is_synced: bool,
-        pending: Pending | None = None,
-        works: Sequence[Work] = (),
-        started: tuple[str, ...] = (),
-    ) -> None:
-        self.type = type
-        self.id = id
-        self.head = head
-        self.tail = tail
-        self.then = then
-        self.is_synced = is_synced
-        self.pending = pending
-        self.works = works
-        self.started = started
-        self.offset = 0
-        self.is_owed = False
-
-    def begin(self, id: str, then: Then | None) -> None:
-        """One of the works of this entry, which is not written yet, begins at once."""
-        self.started += (id,)
-        if then is not None:
-            self.then = _both(self.then, then)
-
-    def pack(self, synced_to: int) -> bytes:
-        """The frame, as things stand when it is written."""
-        head = self.head
-        if self.type is Type.ACCEPTED:
-            record = None if self.pending is None else self.pending.record
-            head = frames.accepted_head(self.works, record, self.started)
-        return frames.pack(self.type, self.id, synced_to, head, self.tail)
 
 
 class _Open:
@@ -145,30 +86,29 @@ class EmbeddedLedger:
         self.index = index
         self._settings = settings
         self._clock = clock
-        self._own_days = own_days
         self._is_power_safe = settings.ledger.durability == "power"
-        self._segments: list[Segment] = []
-        self._spare: Spare | None = None
-        self._buffer: list[_Entry] = []
-        self._accepting: dict[str, _Entry] = {}
+        self._buffer: list[Entry] = []
+        self._accepting: dict[str, Entry] = {}
         """Works of the buffer: of what begins in the turn in which it was accepted both are said by one frame."""
-        self._owed: list[_Entry] = []
+        self._owed: list[Entry] = []
         self._is_flush_due = False
-        self._synced_to = 0
-        self._to_sync: list[Then] = []
-        self._is_syncing = False
-        self._unsynced: list[Segment] = []
-        self._is_folder_synced = False
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._found: list[OpenWork] = []
-        self._unindexed = Unindexed(index, lambda: self._segments[-1].end, clock)
+        self._unindexed = Unindexed(index, lambda: self._chain.end, clock)
         self._refusal: type[ServiceError] | None = None
         self._failure: type[ServiceError] | None = None
-        self._is_spare_asked = False
-        self._is_disk_full = False
         self._is_index_full = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._sweeping = asyncio.Lock()
+        self._chain = Chain(folder, settings.ledger.segment_bytes, self._thread, self._allocated)
+        self.sweeper = Sweeper(
+            chain=self._chain,
+            index=index,
+            retention=settings.retention,
+            own_days=own_days,
+            write_again=self._write_again,
+            sync_all=self._sync_all,
+            clock=clock,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._lock = -1
         self._is_closed = False
@@ -192,7 +132,7 @@ class EmbeddedLedger:
         self._tasks = [
             self._loop.create_task(self._sync_on()),
             self._loop.create_task(self._index_on()),
-            self._loop.create_task(self._sweep_on()),
+            self._loop.create_task(self.sweeper.run()),
         ]
 
     async def close(self) -> None:
@@ -214,10 +154,7 @@ class EmbeddedLedger:
     def _release(self) -> None:
         self._is_closed = True
         self._thread.shutdown()
-        for segment in self._segments:
-            segment.close()
-        if self._spare is not None:
-            self._spare.remove()
+        self._chain.close()
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -236,7 +173,7 @@ class EmbeddedLedger:
         try:
             replay.read(self._folder)
         finally:
-            self._segments = replay.segments  # closed with the ledger, also when the reading ended half-way
+            self._chain.segments = replay.segments  # closed with the ledger, also when the reading ended half-way
         for id, held in replay.works.items():
             held.segment.open_ids.add(id)
             self._open[id] = _Open(held.segment, held.is_started)
@@ -245,16 +182,11 @@ class EmbeddedLedger:
             pending = Pending(record, self._clock.monotonic_s() - LOGS_LIMIT_S)
             pending.offset = offset
             self._unindexed.keep(pending)
-        if not self._segments:
-            self._segments.append(
-                segments.adopt(segments.allocate(self._folder, self._settings.ledger.segment_bytes), 0)
-            )
-        self._sync_segments(list(self._segments))
-        self._synced_to = self._segments[-1].end
+        self._chain.begin(replay.segments)
 
     async def _reconcile(self, indexed_to: int) -> None:
         """After a power cut the index may know entries that the log has lost: their places will be taken by others."""
-        first, end = self._segments[0].base, self._segments[-1].end
+        first, end = self._chain.segments[0].base, self._chain.end
         if not first <= indexed_to <= end:
             log.warning("ledger.index_differs", indexed_to=indexed_to, log_begins=first, log_ends=end)
         if indexed_to > end:
@@ -287,7 +219,7 @@ class EmbeddedLedger:
     ) -> None:
         if record is not None and not is_kept and not self.has_open(record.head.id):
             told = record  # it was given to nobody as work: there is nothing to write of it
-            record, then = None, _both(lambda error: None if error else self._unindexed.tell(told), then)
+            record, then = None, both(lambda error: None if error else self._unindexed.tell(told), then)
             if not works:
                 self._loop.call_soon(then, None)
                 return
@@ -295,7 +227,7 @@ class EmbeddedLedger:
         if record is not None:
             pending = Pending(record, self._clock.monotonic_s())
         id = record.head.id if record is not None else works[0].id
-        entry = _Entry(Type.ACCEPTED, id, b"", b"", then, True, pending, works)
+        entry = Entry(Type.ACCEPTED, id, b"", b"", then, True, pending, works)
         entry.is_owed = is_owed
         for work in works:
             self._accepting[work.id] = entry
@@ -311,7 +243,7 @@ class EmbeddedLedger:
             self._loop.call_soon(then, None)
 
     def end(self, id: str) -> None:
-        self._append(_Entry(Type.ENDED, id, b"", b"", None, False))
+        self._append(Entry(Type.ENDED, id, b"", b"", None, False))
 
     def start(self, ids: Sequence[str], then: Then) -> None:
         last = len(ids) - 1
@@ -319,21 +251,21 @@ class EmbeddedLedger:
             heard = then if number == last else None
             accepting = self._accepting.get(id)
             if accepting is None:
-                self._append(_Entry(Type.STARTED, id, b"", b"", heard, True))
+                self._append(Entry(Type.STARTED, id, b"", b"", heard, True))
             else:
                 accepting.begin(id, heard)
 
     def finish(self, record: ActivationRecord, then: Then, *, is_synced: bool = False, is_kept: bool = True) -> None:
         if not is_kept:
-            told = _both(lambda error: None if error else self._unindexed.tell(record), then)
-            self._append(_Entry(Type.ENDED, record.head.id, b"", b"", told, is_synced))
+            told = both(lambda error: None if error else self._unindexed.tell(record), then)
+            self._append(Entry(Type.ENDED, record.head.id, b"", b"", told, is_synced))
             return
         late: tuple[str, ...] = ()
         if record.logs and record.has_all_logs and length(record.logs) > INLINE_LOGS_BYTES:
             late, record = record.logs, msgspec.structs.replace(record, logs=(), has_all_logs=False)
         pending = Pending(record, self._clock.monotonic_s())
         head = frames.finished_head(record)
-        self._append(_Entry(Type.FINISHED, record.head.id, head, record.result, then, is_synced, pending))
+        self._append(Entry(Type.FINISHED, record.head.id, head, record.result, then, is_synced, pending))
         if late:
             self.add_logs(record.head.id, late)
 
@@ -348,7 +280,7 @@ class EmbeddedLedger:
             def written(_: Exception | None) -> None:
                 self._unindexed.set_logs(pending, logs, collected_us)
 
-            self._append(_Entry(Type.LOGS, id, done.result(), frames.logs_tail(collected_us), written, False))
+            self._append(Entry(Type.LOGS, id, done.result(), frames.logs_tail(collected_us), written, False))
 
         encoding.add_done_callback(encoded)
 
@@ -362,7 +294,7 @@ class EmbeddedLedger:
 
     # ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _append(self, entry: _Entry) -> None:
+    def _append(self, entry: Entry) -> None:
         self._buffer.append(entry)
         if not self._is_flush_due:
             self._is_flush_due = True
@@ -375,38 +307,16 @@ class EmbeddedLedger:
         self._accepting.clear()
         while entries:
             try:
-                written = self._write(entries)
+                written = self._chain.write(entries)
             except segments.NotUndone as error:
-                _end_process("ledger.write_not_undone", error)
+                end_process("ledger.write_not_undone", error)
             except OSError as error:
                 self._not_written(entries, error)
                 return
             self._written(entries[:written])
             entries = entries[written:]
 
-    def _write(self, entries: list[_Entry]) -> int:
-        """Writes as many as the segment has room for, by one write; how many. Raises `OSError`: none of them."""
-        if self._is_closed:
-            raise OSError(errno.EBADF, "the ledger is closed")
-        segment = self._segments[-1]
-        synced_to, parts, size = self._synced_to, list[bytes](), 0
-        for entry in entries:
-            data = entry.pack(synced_to)
-            if segment.used + size + len(data) > segment.size_bytes:
-                if parts:
-                    break
-                segment = self._next_segment(len(data))
-            entry.offset = segment.end + size
-            parts.append(data)
-            size += len(data)
-        if segment not in self._unsynced:
-            self._unsynced.append(segment)  # also of what fails: that it was undone must be on disk before what follows
-        segment.write(parts[0] if len(parts) == 1 else b"".join(parts))
-        if self._spare is None and not self._is_disk_full and segment.used > segment.size_bytes // 2:
-            self._prepare_spare()
-        return len(parts)
-
-    def _written(self, entries: list[_Entry]) -> None:
+    def _written(self, entries: list[Entry]) -> None:
         is_sync_due = False
         for entry in entries:
             self._note(entry)
@@ -414,22 +324,22 @@ class EmbeddedLedger:
             if entry.then is None:
                 continue
             if entry.is_synced and self._is_power_safe:
-                self._to_sync.append(entry.then)
+                self._chain.when_synced(entry.then)
                 is_sync_due = True
             else:
-                _tell(entry.then, None)
+                tell(entry.then, None)
         if is_sync_due:
-            self._sync()
+            self._chain.sync()
         limits = self._settings.ledger
         if (
             self._refusal is not None
-            or self._is_disk_full
+            or self._chain.is_disk_full
             or len(self._unindexed) > limits.unindexed_records // 2
             or self._unindexed.size_bytes > limits.unindexed_bytes // 2
         ):
             self._judge()
 
-    def _not_written(self, entries: list[_Entry], error: OSError) -> None:
+    def _not_written(self, entries: list[Entry], error: OSError) -> None:
         log.error("ledger.write_failed", reason=str(error), entries=len(entries))
         self._failure = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
         self._judge()
@@ -437,9 +347,9 @@ class EmbeddedLedger:
         for entry in entries:
             if entry.then is not None and not entry.is_owed:
                 then, entry.then = entry.then, None
-                _tell(then, self._failure())
+                tell(then, self._failure())
 
-    def _note(self, entry: _Entry) -> None:
+    def _note(self, entry: Entry) -> None:
         """What a written entry means for what is in memory."""
         if entry.pending is not None:
             entry.pending.offset = entry.offset
@@ -450,7 +360,7 @@ class EmbeddedLedger:
             id = accepted.id
             if id in self._unindexed:
                 continue  # its caller was given up on in the turn in which it finished
-            work = _Open(self._segments[-1], id in entry.started)
+            work = _Open(self._chain.segments[-1], id in entry.started)
             if (copied := self._open.get(id)) is not None:
                 copied.segment.open_ids.discard(id)
                 work.is_started |= copied.is_started
@@ -461,46 +371,13 @@ class EmbeddedLedger:
         elif entry.type is Type.ENDED and (done := self._open.pop(entry.id, None)) is not None:
             done.segment.open_ids.discard(entry.id)
 
-    def _next_segment(self, needed: int) -> Segment:
-        """The segment after the present one. A frame larger than a segment gets one of its own size."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.size_bytes < needed:
-            spare.remove()
-            spare = None
-        if spare is None:
-            spare = segments.allocate(self._folder, max(needed, self._settings.ledger.segment_bytes))
-        segment = segments.adopt(spare, self._segments[-1].end)
-        self._segments.append(segment)
-        self._is_folder_synced = False
-        return segment
-
-    def _prepare_spare(self) -> None:
-        """Reserves the next segment's blocks beforehand: a full disk shows while there is room to finish."""
-        if self._is_spare_asked:
-            return
-        self._is_spare_asked = True
-        allocating = self._loop.run_in_executor(
-            self._thread, segments.allocate, self._folder, self._settings.ledger.segment_bytes
-        )
-
-        def allocated(done: asyncio.Future[Spare]) -> None:
-            if done.cancelled():
-                return
-            error = done.exception()
-            self._is_spare_asked = False
-            self._is_disk_full = error is not None
-            if error is not None:
-                log.error("ledger.disk_full", folder=str(self._folder), reason=str(error))
-            elif self._spare is None:
-                self._spare, self._failure = done.result(), None
-            else:  # it was asked for only to see whether there is room again
-                done.result().remove()
-                self._failure = None
-            self._judge()
-            if error is None:
-                self._write_owed()
-
-        allocating.add_done_callback(allocated)
+    def _allocated(self, error: BaseException | None) -> None:
+        """There is room for another segment, or not."""
+        if error is None:
+            self._failure = None
+        self._judge()
+        if error is None:
+            self._write_owed()
 
     def _write_owed(self) -> None:
         """Outcomes of accepted work that could not be written, for whoever has its id; and what follows from some."""
@@ -511,10 +388,10 @@ class EmbeddedLedger:
     def _judge(self) -> None:
         """Whether new work is refused, and why."""
         limits = self._settings.ledger
-        segment = self._segments[-1]
+        segment = self._chain.segments[-1]
         if self._failure is not None:
             self._refusal = self._failure
-        elif self._is_index_full or (self._is_disk_full and segment.used > segment.size_bytes * 3 // 4):
+        elif self._is_index_full or (self._chain.is_disk_full and segment.used > segment.size_bytes * 3 // 4):
             self._refusal = StoreFull
         elif len(self._unindexed) > limits.unindexed_records or self._unindexed.size_bytes > limits.unindexed_bytes:
             self._refusal = Overloaded
@@ -523,54 +400,17 @@ class EmbeddedLedger:
 
     # ── syncing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sync(self) -> None:
-        """Starts a sync for all that wait, unless one is under way: then the next one is for them."""
-        if self._is_syncing or not (self._unsynced or self._to_sync):
-            return
-        self._is_syncing = True
-        waiting, self._to_sync = self._to_sync, []
-        dirty, self._unsynced = self._unsynced, []
-        end = self._segments[-1].end
-        syncing = self._loop.run_in_executor(self._thread, self._sync_segments, dirty)
-
-        def synced(done: asyncio.Future[None]) -> None:
-            if done.cancelled():
-                return
-            done.result()
-            self._is_syncing = False
-            self._synced_to = end
-            for then in waiting:
-                _tell(then, None)
-            if self._to_sync:
-                self._sync()
-
-        syncing.add_done_callback(synced)
-
     async def _sync_all(self) -> None:
         """Everything that was made so far is on disk when this returns, or its `then` knows why not."""
         self._flush()
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._to_sync.append(lambda _: None if done.cancelled() else done.set_result(None))
-        self._sync()
-        await done
-
-    def _sync_segments(self, dirty: list[Segment]) -> None:
-        """In order: an earlier segment is durable before a later one is said to be."""
-        try:
-            for segment in dirty:
-                segment.sync()
-            if not self._is_folder_synced:
-                self._is_folder_synced = True  # before the sync: a segment that comes meanwhile needs another
-                segments.sync_folder(self._folder)
-        except OSError as error:
-            _end_process("ledger.sync_failed", error)
+        await self._chain.sync_all()
 
     async def _sync_on(self) -> None:
         while True:
             await self._clock.sleep(SYNC_EVERY_S)
-            self._sync()
-            if self._is_disk_full or self._failure is not None:
-                self._prepare_spare()
+            self._chain.sync()
+            if self._chain.is_disk_full or self._failure is not None:
+                self._chain.prepare_spare()
 
     # ── the index ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -588,73 +428,19 @@ class EmbeddedLedger:
             else:
                 self._judge()
 
-    async def _sweep_on(self) -> None:
-        """Removes old records, and more often segments that nothing needs any more: a start reads what is left."""
-        every_s = self._settings.retention.every_s
-        swept_s = self._clock.monotonic_s()
-        while True:
-            await self._clock.sleep(min(every_s, TRIM_EVERY_S))
-            now_s = self._clock.monotonic_s()
-            try:
-                if now_s - swept_s >= every_s:
-                    swept_s = now_s
-                    await self.sweep()
-                else:
-                    async with self._sweeping:
-                        await self._trim()
-            except Exception:  # the next one may do better
-                log.exception("ledger.sweep_failed")
+    def _write_again(self, found: Sequence[Sequence[Work]], segment: Segment) -> None:
+        copies = [self._copy(works, segment) for works in found]
+        # before what waits to be written: they say how things stood before that
+        self._buffer[:0] = [copy for copy in copies if copy is not None]
+        self._flush()
 
-    async def sweep(self) -> int:
-        """One sweep; how many records were removed."""
-        retention, now_ms = self._settings.retention, self._clock.now_ms()
-        async with self._sweeping:
-            try:
-                own = {} if self._own_days is None else await self._own_days()
-            except ServiceError as error:  # what some want to keep for longer must not go meanwhile
-                log.error("ledger.retention_unknown", reason=str(error), action="no record goes for its age")
-                removed = await self.index.sweep(None, retention.bytes)
-            else:
-                own_before_ms = {namespace: _before_ms(days, now_ms) for namespace, days in own.items()}
-                removed = await self.index.sweep(_before_ms(retention.days, now_ms), retention.bytes, own_before_ms)
-            await self._trim()
-        return removed
-
-    async def _trim(self) -> None:
-        if len(self._segments) > 1:
-            await self._copy_pinned()
-            await self._remove_segments()
-
-    async def _remove_segments(self) -> None:
-        """A segment goes when all in it is terminal and its rows are durable in the index."""
-        await self._sync_all()  # copies of entries among them
-        indexed_to = await self.index.indexed_to()
-        done = 0
-        for segment in self._segments[:-1]:
-            if segment.open_ids or segment.end > indexed_to or segment in self._unsynced:
-                break
-            done += 1
-        if done and await self.index.checkpoint():
-            for _ in range(done):
-                await self._in_thread(_remove, self._segments.pop(0))
-
-    async def _copy_pinned(self) -> None:
-        """Entries that would keep old segments are written again at the end of the log."""
-        for segment in self._segments[: -PINNED_SEGMENTS - 1]:
-            if segment.open_ids:
-                found = await asyncio.to_thread(_works_in, segment, frozenset(segment.open_ids))
-                copies = [self._copy(works, segment) for works in found]
-                # before what waits to be written: they say how things stood before that
-                self._buffer[:0] = [copy for copy in copies if copy is not None]
-                self._flush()
-
-    def _copy(self, works: Sequence[Work], segment: Segment) -> _Entry | None:
+    def _copy(self, works: Sequence[Work], segment: Segment) -> Entry | None:
         """An entry of those that are still open; what had begun is said in it, so that both are kept or neither."""
         left = [work for work in works if work.id in segment.open_ids]
         if not left:
             return None
         started = tuple(work.id for work in left if self._open[work.id].is_started)
-        return _Entry(Type.ACCEPTED, left[0].id, b"", b"", None, False, None, left, started)
+        return Entry(Type.ACCEPTED, left[0].id, b"", b"", None, False, None, left, started)
 
     # ── ActivationStore ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -695,49 +481,3 @@ class EmbeddedLedger:
 
     async def _in_thread(self, function: Callable[P, T], *values: P.args, **named: P.kwargs) -> T:
         return await self._loop.run_in_executor(self._thread, partial(function, *values, **named))
-
-
-def _before_ms(days: float, now_ms: int) -> int | None:
-    """What started earlier is too old; None when nothing is."""
-    before_ms = now_ms - days * DAY_MS
-    return round(before_ms) if days > 0 and before_ms > 0 else None
-
-
-def _both(first: Then | None, second: Then) -> Then:
-    def then(error: Exception | None) -> None:
-        if first is not None:
-            _tell(first, error)
-        second(error)
-
-    return then
-
-
-def _tell(then: Then, error: Exception | None) -> None:
-    """One that raises must not keep the others from hearing."""
-    try:
-        then(error)
-    except Exception:
-        log.exception("ledger.then_failed")
-
-
-def _works_in(segment: Segment, ids: frozenset[str]) -> list[list[Work]]:
-    """What the segment's `accepted` entries hold of these."""
-    return [
-        [work for work in frames.read_accepted(frame).works if work.id in ids]
-        for frame in frames.scan(segments.load(segment), segment.base)
-        if frame.type == Type.ACCEPTED
-    ]
-
-
-def _remove(segment: Segment) -> None:
-    try:
-        segment.remove()
-    except OSError as error:
-        if error.errno == errno.EIO:
-            _end_process("ledger.sync_failed", error)
-        raise
-
-
-def _end_process(event: str, error: Exception) -> NoReturn:
-    log.error(event, reason=str(error), action="the server ends; its next start replays the log")
-    os._exit(EXIT_IO_ERROR)

@@ -27,6 +27,7 @@ from visp.settings import Settings
 from visp.store import frames, unindexed
 from visp.store import ledger as module
 from visp.store.base import ActivationQuery, Work
+from visp.store.chain import EXIT_IO_ERROR
 from visp.store.database import Database
 from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations
 from visp.store.ledger import EmbeddedLedger
@@ -277,7 +278,7 @@ async def test_everything_is_synced_within_a_second(home: Home, disk: Disk) -> N
     await finish(ledger, record(1))
     assert disk.counts["fdatasync"] == 0
     home.clock.advance(module.SYNC_EVERY_S)
-    await until(lambda: disk.counts["fdatasync"] == 1 and not ledger._is_syncing)
+    await until(lambda: disk.counts["fdatasync"] == 1 and not ledger._chain.is_syncing)
     await accept(ledger, 2)
     (path,) = home.segments()
     first, last = frames_of(path)
@@ -357,7 +358,7 @@ async def test_a_sync_that_fails_ends_the_process_before_anything_is_acknowledge
         text=True,
         timeout=30,
     )
-    assert done.returncode == module.EXIT_IO_ERROR
+    assert done.returncode == EXIT_IO_ERROR
     assert done.stdout == ""
     assert "ledger.sync_failed" in done.stderr
     assert found(await home.open()) == {1: False}  # the next start tells what the log holds
@@ -578,7 +579,7 @@ async def test_work_that_is_accepted_in_the_turn_in_which_it_ended_is_not_open(h
     ledger.finish(record(1), ended.set_result)
     accepted = accepting(ledger, 1)
     assert (await answer(ended), await answer(accepted)) == (None, None)
-    assert not any(segment.open_ids for segment in ledger._segments)
+    assert not any(segment.open_ids for segment in ledger._chain.segments)
     assert (await home.image().open()).open_work() == []
 
 
@@ -586,7 +587,7 @@ async def test_a_sweep_removes_segments_that_nothing_needs(home: Home) -> None:
     ledger = await home.open(segment_bytes=1024)
     await fill(ledger, range(10))
     assert len(home.segments()) > 5
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert len(home.segments()) == 1
     await finish(ledger, record(100))
     again = await home.image().open(segment_bytes=1024)
@@ -599,12 +600,12 @@ async def test_segments_stay_until_the_index_has_their_records(home: Home) -> No
     await finish(ledger, late)
     await fill(ledger, range(2, 10))
     before = home.segments()
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert home.segments() == before
     ledger.add_logs(id_of(1), ("late",))
     await ledger.get("ns", id_of(1))
     await ledger.list(ALL)
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert len(home.segments()) == 1
     assert await ledger.get("ns", id_of(1)) == record(1, logs=("late",))
 
@@ -617,16 +618,16 @@ async def test_open_work_holds_its_segment_and_is_copied_when_that_is_old(home: 
     await finish(ledger, record(1003))
     await fill(ledger, range(2))
     first = home.segments()[0]
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert first in home.segments()
     await fill(ledger, range(2, 10))
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert first not in home.segments()
     assert found(await home.image().open(segment_bytes=1024)) == {1001: False, 1002: True, 1004: False}
 
     await start(ledger, 1001)
     await fill(ledger, range(10, 20))
-    await ledger.sweep()  # a copy of the copy
+    await ledger.sweeper.sweep()  # a copy of the copy
     await finish(ledger, record(1004))
     again = await home.image().open(segment_bytes=1024)
     assert found(again) == {1001: True, 1002: True}
@@ -634,7 +635,7 @@ async def test_open_work_holds_its_segment_and_is_copied_when_that_is_old(home: 
 
     await finish(ledger, record(1001), record(1002))
     await fill(ledger, range(20, 22))
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert len(home.segments()) == 1
     assert found(await home.image().open(segment_bytes=1024)) == {}
 
@@ -654,11 +655,11 @@ async def test_a_copy_does_not_open_again_what_ends_at_the_same_time(home: Home,
 
     with monkeypatch.context() as patched:
         patched.setattr(asyncio, "to_thread", read_while_work_goes_on)
-        await ledger.sweep()
+        await ledger.sweeper.sweep()
     for then in thens:
         assert await answer(then) is None
     await fill(ledger, range(10, 20))
-    await ledger.sweep()
+    await ledger.sweeper.sweep()
     assert found(await home.image().open(segment_bytes=1024)) == {1002: True}
 
 
@@ -666,7 +667,7 @@ async def test_sweeps_at_the_same_time_remove_nothing_twice(home: Home) -> None:
     ledger = await home.open(segment_bytes=1024)
     await accept(ledger, 1001)
     await fill(ledger, range(12))
-    await asyncio.gather(*(ledger.sweep() for _ in range(3)))
+    await asyncio.gather(*(ledger.sweeper.sweep() for _ in range(3)))
     await accept(ledger, 1002)
     again = await home.image().open(segment_bytes=1024)
     assert found(again) == {1001: False, 1002: False}
@@ -691,10 +692,10 @@ async def test_a_sweep_removes_records_by_age(home: Home) -> None:
     ledger = await home.open(retention=settings.Retention(days=2.0))
     await finish(ledger, *(record(number, ms=NOW_MS - number * DAY_MS) for number in range(5)))
     assert await listed(ledger) == set(range(5))
-    assert await ledger.sweep() == 2
+    assert await ledger.sweeper.sweep() == 2
     assert await listed(ledger) == {0, 1, 2}
     assert await ledger.get("ns", id_of(4, NOW_MS - 4 * DAY_MS)) is None
-    assert await ledger.sweep() == 0
+    assert await ledger.sweeper.sweep() == 0
 
 
 @pytest.mark.parametrize(
@@ -707,7 +708,7 @@ async def test_a_namespace_may_have_a_retention_of_its_own(home: Home, own: floa
     ledger = await home.open(retention=settings.Retention(days=2.0), own_days=own_days)
     await finish(ledger, *(record(number, ms=NOW_MS - number * DAY_MS) for number in range(5)))
     assert await listed(ledger) == set(range(5))
-    assert await ledger.sweep() == 5 - kept
+    assert await ledger.sweeper.sweep() == 5 - kept
     assert await listed(ledger) == set(range(kept))
 
 
@@ -723,10 +724,10 @@ async def test_each_sweep_asks_for_how_long_namespaces_keep_their_records(home: 
     ledger = await home.open(retention=settings.Retention(days=2.0), own_days=own_days)
     await finish(ledger, *(record(number, ms=NOW_MS - number * DAY_MS) for number in range(5)))
     assert await listed(ledger) == set(range(5))
-    assert await ledger.sweep() == 0  # not known: nothing goes
-    assert await ledger.sweep() == 2
+    assert await ledger.sweeper.sweep() == 0  # not known: nothing goes
+    assert await ledger.sweeper.sweep() == 2
     days["ns"] = 1.0
-    assert await ledger.sweep() == 1
+    assert await ledger.sweeper.sweep() == 1
     assert await listed(ledger) == {0, 1}
 
 
@@ -737,7 +738,7 @@ async def test_a_namespace_that_keeps_its_records_does_not_keep_them_from_the_bo
     ledger = await home.open(retention=settings.Retention(days=2.0, bytes=1), own_days=own_days)
     await finish(ledger, record(1))
     assert await listed(ledger) == {1}
-    assert await ledger.sweep() == 1
+    assert await ledger.sweeper.sweep() == 1
 
 
 async def test_a_sweep_removes_the_oldest_records_beyond_a_size(home: Home) -> None:
@@ -748,7 +749,7 @@ async def test_a_sweep_removes_the_oldest_records_beyond_a_size(home: Home) -> N
         *(record(number, ms=NOW_MS - 100 * DAY_MS + number, result=b'"' + b"x" * 500 + b'"') for number in numbers),
     )
     await ledger.list(ALL)
-    removed = await ledger.sweep()
+    removed = await ledger.sweeper.sweep()
     assert removed in (1000, 2000)
     assert await ledger.count(ALL) == 2500 - removed
     assert await ledger.get("ns", id_of(removed - 1, NOW_MS - 100 * DAY_MS + removed - 1)) is None
@@ -758,7 +759,7 @@ async def test_a_sweep_removes_the_oldest_records_beyond_a_size(home: Home) -> N
 async def test_without_bounds_records_are_kept(home: Home) -> None:
     ledger = await home.open(retention=settings.Retention(days=0.0, bytes=0))
     await finish(ledger, record(1, ms=1))
-    assert await ledger.sweep() == 0
+    assert await ledger.sweeper.sweep() == 0
     assert await listed(ledger) == {1}
 
 
@@ -786,7 +787,7 @@ async def test_a_write_that_fails_is_told_and_new_work_refused_until_it_succeeds
 
     tries = disk.counts["posix_fallocate"]
     home.clock.advance(module.SYNC_EVERY_S)
-    await until(lambda: disk.counts["posix_fallocate"] > tries and not ledger._is_spare_asked)
+    await until(lambda: disk.counts["posix_fallocate"] > tries and not ledger._chain.is_spare_asked)
     with pytest.raises(expected):
         ledger.check_room()
 
@@ -824,7 +825,7 @@ async def test_without_a_next_segment_work_under_way_ends_and_new_work_is_refuse
     while refusal(ledger) is None:
         ledger.check_room()
         await finish(ledger, record(number))
-        await until(lambda: not ledger._is_spare_asked)  # the thread has said whether there is room
+        await until(lambda: not ledger._chain.is_spare_asked)  # the thread has said whether there is room
         number += 1
     with pytest.raises(StoreFull):
         ledger.check_room()
