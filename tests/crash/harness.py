@@ -37,7 +37,7 @@ from tests.crash.book import (
     Tally,
 )
 from tests.crash.load import Line, Load, Reader
-from tests.system.traces import Seen, Traces, below
+from tests.system.traces import Seen, Traces, below, shards_of
 
 from visp import premises
 from visp.client import running
@@ -369,16 +369,6 @@ async def _make_key(data_dir: Path) -> str:
         return str(await identities.ensure(OTHER))
     finally:
         await store.close()
-
-
-def shards_of(server: Server) -> dict[int, int]:
-    """The process of each shard by its number."""
-    pids: dict[int, int] = {}
-    for seen in below(server.pid):
-        _, is_shard, number = seen.command.partition(" -m visp.shards ")
-        if is_shard:
-            pids[int(number)] = seen.pid
-    return pids
 
 
 def containers_of(server: Server) -> list[Seen]:

@@ -10,15 +10,11 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.unit.invoker.test_pool import a_job
 
-from visp.bus.messages import ActivationMessage
 from visp.clock import ManualClock
 from visp.container.base import ContainerSpec
 from visp.container.fake import FakeDriver
-from visp.entity.action import Action
-from visp.entity.execs import Code, CodeExec
-from visp.entity.limits import ActionLimits
-from visp.entity.names import FullyQualifiedName
 from visp.errors import ContainerGone, StartFailed
 from visp.invoker.job import Job
 from visp.invoker.plan import Wait, plan
@@ -131,24 +127,15 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def submit(self, name: str, namespace: str, revision: int) -> None:
         id = f"{name}{len(self.submitted)}"
-        action = Action(
-            name=FullyQualifiedName("guest", None, name),
-            exec=CodeExec(KIND, Code(False, inline="")),
-            limits=ActionLimits(memory_mb=ACTIONS[name], concurrency=CONCURRENCY.get(name, 1)),
-            revision=revision,
+        job = a_job(
+            name,
+            id,
+            self.clock.monotonic_s(),
+            ACTIONS[name],
+            revision,
+            namespace,
+            CONCURRENCY.get(name, 1),
         )
-        message = ActivationMessage(
-            id=id,
-            transid="t",
-            namespace=namespace,
-            namespace_uuid="u",
-            subject="guest",
-            action=action.name.id,
-            revision=revision,
-            content=b"{}",
-            received_ms=0,
-        )
-        job = Job(message, action, Key(namespace, action.name.id, revision), self.clock.monotonic_s())
         self.submitted[id] = job
 
         async def submit() -> None:

@@ -25,7 +25,7 @@ import pytest
 from tests.system import places
 from tests.system.conftest import GUEST, Answer, Api
 from tests.system.places import TRUSTING
-from tests.system.traces import below, stored, until
+from tests.system.traces import below, shards_of, stored, until
 
 from visp.client import running
 from visp.client.running import Server
@@ -113,18 +113,8 @@ def lines(url: str, workers: int) -> dict[int, Line]:
     return found
 
 
-def shard_pids(server: Server) -> dict[int, int]:
-    """The process of each shard by its number."""
-    pids: dict[int, int] = {}
-    for seen in below(server.pid):
-        _, is_shard, number = seen.command.partition(" -m visp.shards ")
-        if is_shard:
-            pids[int(number)] = seen.pid
-    return pids
-
-
 def count_of(server: Server) -> int:
-    return len(shard_pids(server))
+    return len(shards_of(server))
 
 
 # ── one server to whoever asks ──────────────────────────────────────────────────────────────────────────────────
@@ -325,11 +315,11 @@ def test_a_shard_that_is_killed_loses_nothing_and_comes_back(victim: int, place:
         for _ in range(3):
             count = len(load.given)
             until(lambda count=count: len(load.given) > count + 40)
-            pid = shard_pids(server)[victim]
+            pid = shards_of(server)[victim]
             os.kill(pid, signal.SIGKILL)
             count = len(load.given)
             until(lambda count=count: len(load.given) > count + 20, what="the other shard does not answer")
-            until(lambda pid=pid: shard_pids(server).get(victim, pid) != pid, what="it is not started again")
+            until(lambda pid=pid: shards_of(server).get(victim, pid) != pid, what="it is not started again")
             lines(server.url, 2)
     assert load.refused == []
     records = {id: stored(api, id, 30.0) for id in load.given}
@@ -356,7 +346,7 @@ def test_who_waits_for_a_shard_that_is_killed_is_answered_at_once(place: Place) 
     api.action("slow", "import time\ndef main(p): time.sleep(50)", PYTHON)
     accepted = here.request("POST", "actions/slow", {}).json["activationId"]
     assert shard_of(accepted) == 1
-    pids = shard_pids(server)
+    pids = shards_of(server)
     with ThreadPoolExecutor(1) as pool:  # its own shard has no memory left: it runs on the other
         answer = pool.submit(here.request, "POST", "actions/slow?blocking=true", {})
         until(lambda: below(pids[0]), what="it does not run on the other shard")
@@ -365,7 +355,7 @@ def test_who_waits_for_a_shard_that_is_killed_is_answered_at_once(place: Place) 
     assert got.status == 500
     assert "x-openwhisk-activation-id" not in got.headers
     assert here.request("GET", "/activation/count").json == 1
-    until(lambda: shard_pids(server).get(0, pids[0]) != pids[0])
+    until(lambda: shards_of(server).get(0, pids[0]) != pids[0])
     assert api.get("activations?count=true").json == {"activations": 0}
 
 
@@ -376,11 +366,11 @@ def test_accepted_work_that_was_placed_elsewhere_is_that_shards(place: Place) ->
     ids = [here.request("POST", "actions/slow", {}).json["activationId"] for _ in range(2)]
     ids.append(here.request("POST", "actions/slow?blocking=true&timeout=100", {}).json["activationId"])
     assert [shard_of(id) for id in ids[:2]] == [1, 0]
-    pids = shard_pids(server)
+    pids = shards_of(server)
     until(lambda: below(pids[0]) and below(pids[1]))
     for number in (0, 1):
         os.kill(pids[number], signal.SIGKILL)
-    until(lambda: len(shard_pids(server)) == 2 and not set(pids.values()) & set(shard_pids(server).values()))
+    until(lambda: len(shards_of(server)) == 2 and not set(pids.values()) & set(shards_of(server).values()))
     lines(server.url, 2)
     for id in ids[:2]:
         assert stored(api, id, 30.0)["response"]["status"] == "whisk internal error"
@@ -393,7 +383,7 @@ def test_writes_wait_for_the_writer_and_nothing_else_does(place: Place) -> None:
     api.action("echo", ECHO, PYTHON)
     reader = lines(server.url, 2)[1]
     assert reader.request("POST", "actions/echo?blocking=true&result=true", {"n": 1}).json == {"n": 1}
-    os.kill(shard_pids(server)[0], signal.SIGKILL)
+    os.kill(shards_of(server)[0], signal.SIGKILL)
     assert reader.request("GET", "actions/echo").status == 200
     written = reader.request("PUT", "triggers/late", {})
     assert written.status in (200, 503)
@@ -412,7 +402,7 @@ def test_shards_end_with_their_parent_and_another_number_of_them_finds_everythin
     api.action("counted", place.counting(), PYTHON)  # on no shard there is room for it
     slow = [every[n].request("POST", "actions/slow", {}).json["activationId"] for n in (0, 1, 2)]
     done = [line.request("POST", "actions/echo?blocking=true", {"n": n}).json for n, line in every.items()]
-    pids = shard_pids(server)
+    pids = shards_of(server)
     assert sorted(map(shard_of, slow)) == [0, 1, 2]
     until(lambda: all(below(pid) for pid in pids.values()))
     waiting = {every[n % 3].request("POST", "actions/counted", {"n": n}).json["activationId"]: n for n in range(12)}
@@ -441,7 +431,7 @@ def test_stop_lets_running_work_finish_on_every_shard(place: Place) -> None:
     server = place.start_shards(2, pool__memory_mb=1024)
     api, every = Api(server.url), lines(server.url, 2)
     api.action("slow", "import time\ndef main(p):\n  time.sleep(0.7)\n  return p", PYTHON)
-    pids = shard_pids(server)
+    pids = shards_of(server)
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(line.request, "POST", "actions/slow?blocking=true", {}) for line in every.values()]
         until(lambda: sum(len(below(pid)) for pid in pids.values()) >= 2)

@@ -146,3 +146,13 @@ def stored(api: Any, id: str, within_s: float = 10.0) -> Any:
         return json.loads(answer.body) if answer.status == 200 else None
 
     return until(look, within_s, f"no record of {id}")
+
+
+def shards_of(server: Server) -> dict[int, int]:
+    """The process of each shard by its number."""
+    pids: dict[int, int] = {}
+    for seen in below(server.pid):
+        _, is_shard, number = seen.command.partition(" -m visp.shards ")
+        if is_shard:
+            pids[int(number)] = seen.pid
+    return pids

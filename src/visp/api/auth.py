@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from visp import wording
+from visp.entity.network import is_loopback
 from visp.errors import Unauthorized
 
 if TYPE_CHECKING:
@@ -50,13 +50,3 @@ def is_local(peer: str | None, host: str | None, origin: str | None) -> bool:
 def host_of(authority: str) -> str:
     """The host of `host[:port]`."""
     return urlsplit("//" + authority).hostname or ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -22,7 +22,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from visp import wording
 from visp.api.actions import http_answer
-from visp.api.auth import is_loopback
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.api.hot import parse_head
@@ -34,6 +33,7 @@ from visp.controller.resolver import must_be_asked
 from visp.entity.action import Action
 from visp.entity.execs import SequenceExec
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName
+from visp.entity.network import is_loopback
 from visp.entity.trigger import Trigger
 from visp.errors import VispError
 from visp.telemetry import log, transid

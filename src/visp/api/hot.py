@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.api import queries
-from visp.api.auth import host_of, is_loopback
+from visp.api.auth import host_of
 from visp.api.heads import check_head
 from visp.entity.names import is_name
+from visp.entity.network import is_loopback
 from visp.errors import RequestError
 
 if TYPE_CHECKING:

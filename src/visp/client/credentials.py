@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ import msgspec
 
 from visp.client import properties
 from visp.client.errors import Misused
+from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST_KEY, GUEST_UUID
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def resolve(
     given = auth or environ.get("WHISK_AUTH") or written.get("AUTH") or ""
     return Credentials(
         apihost=host,
-        auth=given or (GUEST_AUTH if _is_loopback(urlsplit(host).hostname or "") else ""),
+        auth=given or (GUEST_AUTH if is_loopback(urlsplit(host).hostname or "") else ""),
         apiversion=apiversion or environ.get("WHISK_APIVERSION") or written.get("APIVERSION") or DEFAULT_VERSION,
         is_insecure=is_insecure,
         cert=written.get("CERT", ""),
@@ -68,7 +68,7 @@ def complete_host(text: str) -> str:
     try:
         if "://" not in text:
             host = urlsplit(f"//{text}").hostname or ""
-            text = f"{'http' if _is_loopback(host) else 'https'}://{text}"
+            text = f"{'http' if is_loopback(host) else 'https'}://{text}"
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
@@ -79,12 +79,3 @@ def complete_host(text: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise Misused("a host holds no user, query or fragment: the key is given by --auth, WHISK_AUTH or .wskprops")
     return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -278,6 +278,16 @@ def names_of(policies: Iterable[Policy], name: str) -> bool:
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def meant(address: Address) -> Address:
     """The address that a packet goes to in the end: what is written within another form of it counts."""
     if isinstance(address, ipaddress.IPv6Address):

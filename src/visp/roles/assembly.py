@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import premises, shard
-from visp.api.auth import is_loopback
 from visp.api.context import Services
 from visp.api.door import Gate
 from visp.api.inside import Doors
@@ -51,6 +50,7 @@ from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
+from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST, SYSTEM
 from visp.roles import drivers
 from visp.roles.gated import GatedMaker

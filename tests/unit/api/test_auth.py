@@ -6,6 +6,7 @@ import pytest
 
 from visp.api import auth
 from visp.controller.identities import Identities
+from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST_KEY, GUEST_UUID
 from visp.errors import Unauthorized
 from visp.settings import Limits
@@ -16,12 +17,12 @@ HEADER = "Basic " + base64.b64encode(f"{GUEST_UUID}:{GUEST_KEY}".encode()).decod
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1", "127.9.9.9", "::1"])
 def test_loopback(host: str) -> None:
-    assert auth.is_loopback(host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "example.com", "10.0.0.1", "0.0.0.0", "127.0.0.1.nip.io", "localhost.com", "::2"])
 def test_not_loopback(host: str) -> None:
-    assert not auth.is_loopback(host)
+    assert not is_loopback(host)
 
 
 @pytest.mark.parametrize(
