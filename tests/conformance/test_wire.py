@@ -18,7 +18,8 @@ from visp.container.base import ContainerSpec, Mount, Pipes
 from visp.container.local import LocalDriver
 from visp.entity.execs import BlackboxExec, Code, CodeExec
 from visp.invoker.building import Builds
-from visp.invoker.code import CodeCache, unpack_command
+from visp.invoker.code import CodeCache
+from visp.invoker.unpacking import unpack_command
 from visp.roles import drivers
 from visp.roles.kinds import system_python
 from visp.runtime import local

@@ -11,13 +11,10 @@ the folder, and ends with a server that is killed.
 from __future__ import annotations
 
 import asyncio
-import binascii
 import errno
 import hashlib
 import os
-import secrets
 import shutil
-import struct
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,9 +24,9 @@ import msgspec
 
 from visp import wording
 from visp.container import once
-from visp.container.base import ContainerSpec, Mount
+from visp.container.base import Mount
 from visp.errors import ContainerGone, StartFailed
-from visp.invoker import staging
+from visp.invoker import staging, unpacking
 from visp.invoker.building import PRIME, PRIME_S, Work, has_to_build, primed_name, spec_of
 from visp.invoker.staging import Distrusted, Staging, TooMuch
 from visp.runtime.base import PRIMED, CodeRefused, Command, PreparedCode, Takes
@@ -46,8 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MEMORY_MB = 256
-UNPACK_S = 60.0
 UNPACKINGS = 2
 """How many run at once: each holds an archive here, and as much again with its sandbox."""
 KEPT_BYTES = 4 << 30
@@ -63,15 +58,6 @@ COMPILED = ".visp-compiled"
 
 BOOT = ".boot"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-LENGTH = struct.Struct(">Q")
-DECODED_LETTERS = 1 << 20
-INSIDE = "/visp/unpack.py"
-
-
-def unpack_command(python: str, program: Path) -> Command:
-    """How `runtime/unpack.py`, which lies at `program` on the host, is started."""
-    return Command(argv=(python, "-I", "-S", "-B", INSIDE), env={}, mounts=((str(program), INSIDE),))
 
 
 class Tree(msgspec.Struct):
@@ -151,7 +137,7 @@ class CodeCache:
 
     async def _unpacked(self, code: Code, alone: str) -> str:
         """The name of the folder with what is in the code's archive; `alone` says what to do with what is none."""
-        source = _source(code, alone)
+        source = unpacking.source_of(code, alone)
         for _ in range(TRIES):  # another server may remove what we just found
             name = self._names.get(source)
             if name is not None:
@@ -316,25 +302,16 @@ class CodeCache:
     async def _bring(self, code: Code, source: str, alone: str) -> None:
         """Sees to it that the code's folder is there, or that it is known to be refused."""
         async with self._unpackings:
-            frame, digest = await asyncio.to_thread(_decode, await self._text_of(code), code.is_binary)
+            frame, digest = await asyncio.to_thread(unpacking.decode, await self._text_of(code), code.is_binary)
             name = f"{digest}-{alone}" if alone else digest
             while name in self._under_way:  # it is just being removed, or unpacked for the same code written otherwise
                 await asyncio.shield(self._under_way[name])
             if name not in self._trees and self._refusals.get(name) is None:
-                await self._once(name, partial(self._fetch, name, frame, alone))
+                await self._once(name, partial(self._unpack, name, frame, alone))
         self._names.put(source, name)
 
-    async def _fetch(self, name: str, frame: bytearray, alone: str) -> None:
-        if self._command is None:
-            raise StartFailed("archives are unpacked by a system Python, and there is none: apt-get install python3.11")
-        spec = ContainerSpec(
-            id=f"unpack-{secrets.token_hex(8)}",
-            argv=(*self._command.argv, alone) if alone else self._command.argv,
-            env=self._command.env,
-            memory_mb=MEMORY_MB,
-            mounts=tuple(Mount(host, inside) for host, inside in self._command.mounts),
-        )
-        await self._take_in(name, Work(spec, staging.UNPACKED, UNPACK_S, given=frame))
+    async def _unpack(self, name: str, frame: bytearray, alone: str) -> None:
+        await self._take_in(name, unpacking.work_of(self._command, frame, alone))
 
     async def _build(self, name: str, folder: str, recipe: Recipe, main: str, namespace: str) -> None:
         limits, builds = self._builds.limits, self._builds
@@ -408,7 +385,11 @@ class CodeCache:
                     opened=self._opener(work.namespace),
                 )
                 if not into.is_complete:
-                    raise self._builds.unfinished(ended) if work.is_build else _unfinished(ended, work.spec.memory_mb)
+                    raise (
+                        self._builds.unfinished(ended)
+                        if work.is_build
+                        else unpacking.unfinished(ended, work.spec.memory_mb)
+                    )
                 await asyncio.to_thread(into.move, path)
             finally:
                 await asyncio.to_thread(into.discard)
@@ -474,44 +455,6 @@ class Bounded(Generic[T]):
         if len(self._values) >= self._limit:
             del self._values[next(iter(self._values))]
         self._values[key] = value
-
-
-def _source(code: Code, alone: str) -> str:
-    """What names this code before it is decoded."""
-    text = code.blob or "inline-" + hashlib.sha256((code.inline or "").encode()).hexdigest()
-    return f"{text} {alone}"
-
-
-def _decode(text: str, is_binary: bool) -> tuple[bytearray, str]:
-    """The code's bytes after their length, as the unpacker reads them, and their hash; one buffer, no copy."""
-    if not is_binary:
-        data = text.encode("utf-8", "surrogatepass")
-        return bytearray(LENGTH.pack(len(data)) + data), hashlib.sha256(data).hexdigest()
-    text = text.strip()
-    frame = bytearray(LENGTH.size + len(text) // 4 * 3)
-    at = LENGTH.size
-    for start in range(0, len(text), DECODED_LETTERS):
-        piece = text[start : start + DECODED_LETTERS]
-        try:
-            data = binascii.a2b_base64(piece, strict_mode=True)
-        except ValueError:
-            raise CodeRefused(wording.CODE_NOT_BASE64) from None
-        if len(data) * 4 != len(piece) * 3 and start + DECODED_LETTERS < len(text):
-            raise CodeRefused(wording.CODE_NOT_BASE64)
-        frame[at : at + len(data)] = data
-        at += len(data)
-    del frame[at:]
-    LENGTH.pack_into(frame, 0, at - LENGTH.size)
-    with memoryview(frame) as view:
-        return frame, hashlib.sha256(view[LENGTH.size :]).hexdigest()
-
-
-def _unfinished(ended: once.Ended, memory_mb: int) -> CodeRefused:
-    """The sandbox has ended without a word."""
-    if ended.is_out_of_memory or "MemoryError" in ended.said:
-        return CodeRefused(wording.code_needs_memory(memory_mb))
-    log.error("code.unpacker_ended", status=ended.status, said=ended.said[-2000:])
-    return CodeRefused(wording.CODE_UNREADABLE)
 
 
 def _full(error: OSError) -> str | None:

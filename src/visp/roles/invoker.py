@@ -116,7 +116,8 @@ async def _code_cache(
     doors: Doors,
 ) -> CodeCache:
     """Where code is unpacked for the driver's containers."""
-    from visp.invoker.code import CodeCache, unpack_command
+    from visp.invoker.code import CodeCache
+    from visp.invoker.unpacking import unpack_command
 
     python = system_python(kinds)
     program = await asyncio.to_thread(driver.cells.install, "unpack.py", local.read_program("unpack.py"))

@@ -30,11 +30,11 @@ from visp.container.nsjail import NsjailDriver
 from visp.container.process import ProcessDriver
 from visp.entity.execs import Code, CodeExec
 from visp.errors import StartFailed
-from visp.invoker import code as module
-from visp.invoker import staging
+from visp.invoker import staging, unpacking
 from visp.invoker.building import Builds
-from visp.invoker.code import CodeCache, unpack_command
+from visp.invoker.code import CodeCache
 from visp.invoker.staging import Distrusted, Staging
+from visp.invoker.unpacking import unpack_command
 from visp.runtime import building, unpack
 from visp.runtime.base import CodeRefused, Command, PreparedCode, Recipe, Takes
 from visp.settings import Build, Settings
@@ -422,7 +422,7 @@ async def test_what_is_no_base64(text: str, driver: Watched, make: Callable[...,
 def test_decoding_is_that_of_the_standard_library() -> None:
     for size in (0, 1, 2, 3, 786_431, 786_432, 786_433, 2_000_000):
         data = os.urandom(size)
-        decoded, digest = module._decode(" " + base64.b64encode(data).decode() + "\n", is_binary=True)
+        decoded, digest = unpacking.decode(" " + base64.b64encode(data).decode() + "\n", is_binary=True)
         assert decoded == struct.pack(">Q", size) + data
         assert digest == hashlib.sha256(data).hexdigest()
 
@@ -581,7 +581,7 @@ async def test_closing_ends_what_is_under_way(
 async def test_sandbox_that_does_not_end(
     driver: Watched, store: Store, make: Callable[..., CodeCache], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "UNPACK_S", 0.05)
+    monkeypatch.setattr(unpacking, "UNPACK_S", 0.05)
     cache = make(driver, command=program("import time; time.sleep(60)"))
     with pytest.raises(StartFailed, match="no end within"):
         await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
@@ -728,7 +728,7 @@ async def test_unpacker_that_needs_too_much_memory(
     cache = make(bwrap, command=program("x = bytearray(1 << 30)"))
     with pytest.raises(CodeRefused) as caught:
         await prepare(cache, store.put(archives.zip_files({"a": b"1"})))
-    assert caught.value.sentence == wording.code_needs_memory(module.MEMORY_MB)
+    assert caught.value.sentence == wording.code_needs_memory(unpacking.MEMORY_MB)
 
 
 # ── builds ──────────────────────────────────────────────────────────────────────────────────────────────────────
