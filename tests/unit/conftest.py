@@ -1,4 +1,4 @@
-"""Unit tests leave nothing in the memory of versions that servers of this user share."""
+"""Unit tests leave nothing in the memories that servers of this user share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from visp.runtime import versions
+from visp import remembered
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where they are remembered meanwhile."""
+def own_memories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where they are meanwhile."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(versions, "ROOT_CACHE", folder)
+        patch.setattr(remembered, "ROOT_CACHE", folder)
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder

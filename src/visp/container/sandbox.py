@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from visp.container import seccomp, spawn, watch
 from visp.container.base import ContainerSpec
 from visp.container.cgroup import joined
@@ -103,7 +105,8 @@ class SandboxDriver(LocalDriver):
     def fingerprint(self) -> bytes:
         """What a verdict on this sandbox depends on: filter, arguments, limits, uid or not."""
         words = (*self._words(), *SYSTEM, *self.cgroups.hierarchies, str(os.geteuid() == 0))
-        return self._filter + "\0".join(words).encode() + repr(self.settings.container).encode()
+        limits = msgspec.structs.replace(self.settings.container, cells_dir="")
+        return self._filter + "\0".join(words).encode() + repr(limits).encode()
 
     def _words(self) -> Sequence[str]:
         """What of its arguments is always the same."""

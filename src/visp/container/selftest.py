@@ -1,7 +1,7 @@
 """Before a driver serves, the escape probe runs in it: an attempt that succeeds keeps the server from serving.
 
-The verdict is kept in the data folder under boot, driver and a hash of all that it depends on, so that a restart does
-not wait for it.
+The verdict is remembered under boot, driver and a hash of all that it depends on, so that the next start does not wait
+for it, whichever data folder it has.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ if TYPE_CHECKING:
 
     from visp.container.base import Maker, Template
     from visp.container.sandbox import SandboxDriver
+    from visp.remembered import Memory
 
 MEMORY_MB = 128
 TIMEOUT_S = 20.0
-VERDICT = "selftest.json"
 PROBE = resources.files("visp.container").joinpath("probe.py")
 
 PROCESSES_LIMIT = 4
 """bubblewrap's own, the probe, and one more for what may come between."""
 
 
-async def check(driver: SandboxDriver, data_dir: Path, python: str, templates: Sequence[Template] = ()) -> bool:
+async def check(driver: SandboxDriver, verdicts: Memory, python: str, templates: Sequence[Template] = ()) -> bool:
     """Runs the probe, in a plain container and in a child of each template, unless it passed already; whether it ran.
 
     Raises `StartFailed` naming every hole.
     """
     probe = PROBE.read_bytes()
-    key = _key(driver.name, driver.fingerprint() + repr(templates).encode(), probe)
-    verdict = data_dir / VERDICT
-    if _is_kept(verdict, key):
+    key = _key(driver, templates, probe)
+    if verdicts.get(key) is not None:
         return False
     holes = await run(driver, python, probe)
     for template in templates:
@@ -55,9 +54,7 @@ async def check(driver: SandboxDriver, data_dir: Path, python: str, templates: S
             f"the sandbox of driver {driver.name} has holes, so visp does not serve: {'; '.join(holes)} "
             "(`visp doctor` looks further)"
         )
-    draft = verdict.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode({"key": key}))
-    os.replace(draft, verdict)
+    verdicts.put(key, "holds")
     return True
 
 
@@ -136,14 +133,9 @@ def _a_host_process() -> int:
     return newest if newest > 2 * PROCESSES_LIMIT else 0
 
 
-def _key(name: str, fingerprint: bytes, probe: bytes) -> str:
+def _key(driver: SandboxDriver, templates: Sequence[Template], probe: bytes) -> str:
+    """All that the verdict depends on; where the folder of cells lies is no part of that, but on which device."""
+    folder = str(driver.cells.folder)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {name} {hashlib.sha256(fingerprint + probe).hexdigest()}"
-
-
-def _is_kept(verdict: Path, key: str) -> bool:
-    try:
-        held = msgspec.json.decode(verdict.read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return held.get("key") == key
+    words = f"{os.stat(folder).st_dev} {repr(templates).replace(folder, '')}"
+    return f"{boot} {driver.name} {hashlib.sha256(driver.fingerprint() + words.encode() + probe).hexdigest()}"

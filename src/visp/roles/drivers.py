@@ -14,6 +14,7 @@ from visp.container import ladder
 from visp.container.engine import may_answer
 from visp.errors import StartFailed
 from visp.premises import CannotStart
+from visp.remembered import Memory
 from visp.roles.kinds import commands_of, system_python, templates_of
 from visp.telemetry import log
 
@@ -39,6 +40,8 @@ DRIVERS = {
     "docker": "visp.container.docker:DockerDriver",
 }
 """`driver` → where its class is; a setting may name a `module:Class` of someone else's."""
+VERDICTS = "selftest.json", 64
+"""Where verdicts of self-tests are remembered, and how many."""
 
 
 def make(settings: Settings, data_dir: Path) -> Driver:
@@ -103,7 +106,7 @@ async def _prepare_driver(
     if left:
         log.warning("driver.reaped", containers=left)
     if isinstance(driver, SandboxDriver):
-        await _test_sandbox(settings, data_dir, driver, kinds)
+        await _test_sandbox(settings, driver, kinds)
     if isinstance(driver, ForkDriver) and packets is not None:
         driver.equip = packets.equip
     known = ladder.standing(driver)
@@ -144,9 +147,7 @@ async def find_engine(settings: Settings, data_dir: Path, gated: GatedMaker) -> 
         log.warning("driver.reaped", containers=left, driver=images.name)
 
 
-async def _test_sandbox(
-    settings: Settings, data_dir: Path, driver: SandboxDriver, kinds: Mapping[str, LocalKind]
-) -> None:
+async def _test_sandbox(settings: Settings, driver: SandboxDriver, kinds: Mapping[str, LocalKind]) -> None:
     """The self-test. What was not chosen by name goes on without templates where only these do not pass."""
     from visp.container import selftest
     from visp.container.fork import ForkDriver
@@ -157,11 +158,12 @@ async def _test_sandbox(
             "the sandbox cannot be tested without a system Python, and python kinds cannot run: "
             "apt-get install python3.11"
         )
+    verdicts = Memory(*VERDICTS)
     if isinstance(driver, ForkDriver):
         templates = templates_of(kinds)[:1]  # the others when they are first asked for: starts are to be quick
         driver.offer(commands_of(kinds))  # before the test starts the first template
         try:
-            await selftest.check(driver, data_dir, python, templates)
+            await selftest.check(driver, verdicts, python, templates)
             driver.warm(templates, partial(_prove, driver, python))
             return
         except StartFailed as error:
@@ -169,7 +171,7 @@ async def _test_sandbox(
                 raise
             log.warning("driver.no_templates", reason=str(error))
             await driver.give_up_templates()
-    await selftest.check(driver, data_dir, python)
+    await selftest.check(driver, verdicts, python)
 
 
 async def _prove(driver: ForkDriver, python: str, template: Template) -> bool:

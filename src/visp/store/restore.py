@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 SET_ASIDE = "before-restore-"
-KEPT = frozenset(("lock", "secret", "selftest.json", "cells", "shards", "runtimes"))
+KEPT = frozenset(("lock", "secret", "cells", "shards", "runtimes"))
 """What may be in a folder that counts as empty: nothing of it is in a backup."""
 
 

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from visp import remembered
+from visp.remembered import Memory
 from visp.runtime import versions
 
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file, as a server finds it that starts."""
-    monkeypatch.setattr(versions, "ROOT_CACHE", tmp_path / "visp")
+    monkeypatch.setattr(remembered, "ROOT_CACHE", tmp_path / "visp")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     forget(monkeypatch)
-    return tmp_path / "visp" / versions.FILE
+    return tmp_path / "visp" / "versions.json"
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_known", {})
-    monkeypatch.setattr(versions, "_loaded", None)
+    monkeypatch.setattr(versions, "_memory", Memory("versions.json", 256))
 
 
 def program(folder: Path, says: str) -> Path:
@@ -73,3 +74,13 @@ def test_a_silent_program_is_asked_again(memory: Path, tmp_path: Path) -> None:
         assert versions.version_of(str(path)) == ""
     assert asked(tmp_path) == 2
     assert not memory.exists()
+
+
+def test_two_who_remember_keep_what_each_has_found(tmp_path: Path) -> None:
+    one, other = (Memory("found", 2, tmp_path) for _ in range(2))
+    assert other.get("a") is None
+    one.put("a", "1")
+    other.put("b", "2")
+    assert [Memory("found", 2, tmp_path).get(key) for key in "ab"] == ["1", "2"]
+    other.put("c", "3")
+    assert [Memory("found", 2, tmp_path).get(key) for key in "abc"] == [None, "2", "3"]
