@@ -352,6 +352,7 @@ RUN_EXITED = "The action did not produce a valid response and exited unexpectedl
 INIT_EXITED = "The action did not initialize and exited unexpectedly."
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
 WEAK_SANDBOX = "This server's sandbox is too weak to serve a second namespace."
+NO_ROOT = "This server's sandbox has no root file system of its own, in which code of this kind is compiled."
 NO_RESOURCES = "Failed to provision resources to run the action."
 ACTION_GONE = "Action could not be found or may have been deleted."
 KEY_IN_FLIGHT = "A request with this Idempotency-Key is being begun: send this one again."

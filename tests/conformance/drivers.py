@@ -92,8 +92,7 @@ DRIVERS = (
     # Swift is built in a root file system of its own
     Driver("process", lambda: None, lambda kind: not kind.startswith("swift:"), settings={"trust_all_code": "true"}),
     Driver("nsjail", _needs_nsjail),
-    # nor does Bun start there, and Deno ends at what is thrown
-    Driver("landlock", lambda: None, lambda kind: not kind.startswith(("swift:", "bun:", "deno:"))),
+    Driver("landlock", lambda: None, lambda kind: not kind.startswith("swift:")),
     Driver("runsc", _needs_runsc),
     Driver("docker", lambda: None, lambda kind: kind in IMAGES, row=_by_image, place=_engine),
 )

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from visp import premises
+from visp import premises, wording
 from visp.container import bwrap, fork, runsc, selftest, template, view, watch
 from visp.container import sandbox as sandboxes
 from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes, Template
@@ -768,6 +768,37 @@ async def _see_each_other(sandbox: Driver) -> None:
     assert said[:3] == [[], [], []]
     assert len([name for name in said[3] if name.isdigit()]) <= 3
     await first.destroy()
+
+
+@needs_python
+@pytest.mark.parametrize("name", UNMOUNTED)
+async def test_what_mounts_nothing_says_that_it_has_no_other_root(name: str, folder: Path) -> None:
+    async with started(make(name, folder)) as driver:
+        with pytest.raises(StartFailed) as caught:
+            await driver.create(spec(root="/"))
+        assert caught.value.sentence == wording.NO_ROOT
+        assert traces_of(driver) == []
+
+
+@needs_python
+async def test_without_namespaces_a_program_reads_of_proc_where_its_own_memory_lies(folder: Path) -> None:
+    """And nothing of others, nor of what it starts: a rule is for what is there when it is made."""
+    code = """
+import subprocess, sys
+def reads(path):
+    try:
+        with open(path) as file:
+            return bool(file.read())
+    except PermissionError:
+        return False
+first = os.getppid()
+paths = ["/proc/self/maps", "/proc/self/environ", f"/proc/{first}/maps", "/proc/1/cmdline", "/proc/self/net/tcp"]
+said = [reads(path) for path in paths]
+inner = "import sys\\ntry:\\n open('/proc/self/maps')\\nexcept PermissionError:\\n sys.exit(7)"
+said.append(subprocess.run([sys.executable, "-I", "-c", inner]).returncode)
+"""
+    async with started(make("landlock", folder)) as driver:
+        assert await told(driver, code) == [True, False, False, False, False, 7]
 
 
 @needs_python

@@ -33,7 +33,7 @@ class Cells:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.code = folder / "code"
-        self._launchers = folder / "launchers"
+        self.launchers = folder / "launchers"
         self.own = folder / "cells"
         self.scratch = folder / "scratch"
 
@@ -48,10 +48,11 @@ class Cells:
     def prepare(self) -> None:
         """Makes the folders; raises `StartFailed` when they cannot be."""
         try:
-            inner = (self.code, self._launchers, self.own, self.scratch)
+            inner = (self.code, self.launchers, self.own, self.scratch)
             for path in (self.folder.parent, self.folder, *inner):
                 path.mkdir(mode=0o711, parents=True, exist_ok=True)
             self.folder.chmod(0o711)
+            self.launchers.chmod(0o755)  # there is nothing but visp's own, and Bun looks around where its program lies
             if os.geteuid() == 0:
                 self.folder.parent.chmod(0o711)
         except OSError as error:
@@ -63,7 +64,7 @@ class Cells:
     def install(self, name: str, content: bytes) -> Path:
         """A launcher under a name made of its content: a running server's is never replaced."""
         digest = hashlib.sha256(content).hexdigest()[:16]
-        path = self._launchers / f"{digest}-{Path(name).name}"
+        path = self.launchers / f"{digest}-{Path(name).name}"
         if not path.exists():
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             draft.write_bytes(content)
@@ -76,7 +77,7 @@ class Cells:
         digest = hashlib.sha256()
         for path, content in sorted(files.items()):
             digest.update(f"{path}\0{len(content)}\0".encode() + content)
-        tree = self._launchers / f"{digest.hexdigest()[:16]}-{name}"
+        tree = self.launchers / f"{digest.hexdigest()[:16]}-{name}"
         if tree.exists():
             return tree
         draft = tree.with_name(f".{tree.name}.{os.getpid()}")

@@ -3,8 +3,8 @@
 Started by the driver `landlock` under a system Python. Standard library only, Python 3.8 and newer. The plan is JSON on
 descriptor 4: `{reads, writes, ports, limits, filter, argv, env}`. Files outside of the folders and files named by
 `reads` and `writes` are closed to the command, and so are TCP but to `ports`, signals to processes outside and their
-memory. The first process stays outside and cannot be signalled from within: what the command leaves behind becomes its
-child, so that its tree holds all that was begun. It ends as the command ends.
+memory; of /proc it sees where its own memory lies. The first process stays outside and cannot be signalled from within;
+what the command leaves behind becomes its child: its tree holds all that was begun. It ends as the command ends.
 
 With the word `abi` it prints the kernel's version of Landlock, 0 for none.
 """
@@ -28,6 +28,8 @@ OF_FILES = EXECUTE | WRITE | READ | TRUNCATE | DEVICE
 CONNECT = 2
 DIE_WITH_PARENT, SECCOMP, SUBREAPER, NO_NEW_PRIVILEGES = 1, 22, 36, 38
 FILTER = 2
+OF_ITSELF = ("maps",)
+"""What of /proc the command may read of itself: Bun asks there where its stack lies, and ends if it is not told."""
 LEAST_ABI = 4
 """The first that knows of TCP."""
 
@@ -81,6 +83,16 @@ def filter_calls(program):
     check(libc.prctl(SECCOMP, FILTER, rules, 0, 0))
 
 
+def own_files(pid):
+    return [f"/proc/{pid}/{name}" for name in OF_ITSELF]
+
+
+def hold(paths):
+    """A rule is for a file as the kernel has it: one of /proc it may forget and make anew, unless somebody holds it."""
+    for path in paths:
+        os.open(path, os.O_PATH | os.O_CLOEXEC)
+
+
 def wait_for(child):
     """Also for what was left to this process; ends as the child does."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -98,10 +110,18 @@ def main():
         os.umask(0o022)
         os.chdir(plan["writes"][0])
         check(libc.prctl(SUBREAPER, 1, 0, 0, 0))
+        waits, ready = os.pipe()
         child = os.fork()
         if child:
+            hold(own_files(child))
+            os.close(waits)
+            os.close(ready)
             wait_for(child)
         check(libc.prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0))
+        os.close(ready)
+        os.read(waits, 1)
+        os.close(waits)
+        plan["reads"] += own_files(os.getpid())
         restrict(plan)
         for number, value in plan["limits"]:
             resource.setrlimit(number, (value, value))

@@ -1,8 +1,8 @@
 """The last wall, where user namespaces are refused: Landlock, a filter of system calls, limits, and a watch.
 
-No namespaces: code shares the host's network stack (but reaches nothing save the platform's own port), has no /tmp and
-no /proc, and its scratch folder has no size. It is told apart from others by its uid, and where the server is not root
-by nothing: so one namespace alone is served, unless the operator allows more.
+No namespaces: code shares the host's network stack (but reaches nothing save the platform's own port), has no /tmp, of
+/proc its own map of memory alone, and its scratch folder has no size. It is told apart from others by its uid, and
+where the server is not root by nothing: so one namespace alone is served, unless the operator allows more.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class LandlockDriver(SandboxDriver):
 
     def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         if spec.root is not None:
-            raise StartFailed("driver landlock has no root file system but the host's")
+            raise StartFailed("driver landlock has no root file system but the host's", wording.NO_ROOT)
         programs = self._programs
         scratch = str(self.cells.make_scratch(place.name, place.uid))
         cells = str(self.cells.folder)  # which may lie below the host's own /tmp
@@ -163,7 +163,7 @@ class LandlockDriver(SandboxDriver):
         shown = [one.host for one in seen(self.view()) if isinstance(one, Bind)]
         shown += [folder for folder in ("/lib", "/lib64") if os.path.isdir(folder) and not os.path.islink(folder)]
         plan = _Plan(
-            reads=(*shown, str(place.code), *(mount.host for mount in spec.mounts)),
+            reads=(*shown, str(self.cells.launchers), str(place.code), *(mount.host for mount in spec.mounts)),
             writes=(scratch, *DEVICES),
             ports=self._open_ports,
             limits=limits_of(self.rlimits(place, spec.scratch_bytes)),

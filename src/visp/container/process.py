@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from visp import wording
 from visp.container import watch
 from visp.container.base import Mount
 from visp.container.cgroup import joined
@@ -49,7 +50,7 @@ class ProcessDriver(LocalDriver):
     def _wrap_command(self, spec: ContainerSpec, place: Place) -> Launch:
         assert self._setpriv is not None
         if spec.root is not None:
-            raise StartFailed("driver process has no root file system but the host's")
+            raise StartFailed("driver process has no root file system but the host's", wording.NO_ROOT)
         mounts, own = [*spec.mounts, Mount(str(self.runtimes), RUNTIMES), Mount(str(place.code), "/action")], {}
         if spec.scratch_bytes is not None:  # a build: what it leaves is gone with it
             scratch = str(self.cells.make_scratch(place.name, place.uid))
