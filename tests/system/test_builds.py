@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -390,6 +391,24 @@ IS_NUMBER = zipped(
     index__js="const is = require('is-number'); exports.main = () => ({ said: String(is(5)) })",
     package__json='{"name": "it", "main": "index.js", "dependencies": {"is-number": "7.0.0"}}',
 )
+
+
+@pytest.mark.all
+def test_python_s_packages_by_what_visp_installs() -> None:
+    with opened(Place) as place:
+        installed = subprocess.run(
+            [sys.executable, "-m", "visp", "runtime", "install", "uv", "--set", f"runtimes.folder={place.runtimes}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert installed.returncode == 0, installed.stderr
+        api = Api(place.start().url)
+        code = python_zip("idna==3.10", "import idna\ndef main(args):\n    return {'said': idna.__version__}\n")
+        status, body, progress = put(api, "by-uv", "python:3.11", code)
+        assert status == 200, body
+        assert any(line.startswith("Resolved 1 package") for line in progress), progress
+        assert api.run("by-uv") == {"said": "3.10"}
 
 
 PACKAGERS = {"java:17": ("mvn", "maven"), "ruby:3.1": ("bundle", "ruby-bundler")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ import pytest
 from tests.system.conftest import Api, has_sandbox
 from tests.system.places import Place, opened
 from tests.system.test_modules import zipped
+
+from visp.equipment.sources import SOURCES, Debian
 
 pytestmark = [
     pytest.mark.all,  # hundreds of megabytes from registries
@@ -62,6 +65,14 @@ GOES = ["go:1.22", "go:1.24"]
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 PYTHONS = {f"python:3.{minor}": next(iter(sorted(PYENV.glob(f"3.{minor}.*"))), None) for minor in (10, 12, 13)}
 CODE = {"nodejs": JAVASCRIPT, "bun": TYPESCRIPT, "deno": DENO, "python": PYTHON, "go": GO}
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="this is no Debian or Ubuntu")
+@pytest.mark.parametrize("source", [source for source in SOURCES.values() if isinstance(source, Debian)])
+def test_packages_of_the_system_are_there(source: Debian) -> None:
+    argv = ["apt-get", "install", "--simulate", *source.packages]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

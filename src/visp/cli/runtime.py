@@ -83,8 +83,8 @@ def install(
     """Install what runs kinds, where it is not here: programs, toolchains, and the modules of OpenWhisk's images.
 
     It goes into the folder of runtimes, which every container sees; packages of the system are installed as such, by
-    root. A server that runs offers what is new from its next start. `runsc` is no kind but gVisor, for --driver runsc.
-    The exit status is 1 when a kind cannot run then.
+    root. A server that runs offers what is new from its next start. Two are no kinds: `runsc` is gVisor, for --driver
+    runsc; `uv` brings Python's packages to builds. The exit status is 1 when a kind cannot run then.
     """
     from visp.equipment import sources, survey
 
@@ -105,7 +105,7 @@ def install(
 
 
 def _bring_program(settings: Settings, name: str) -> bool:
-    """Whether it is here now; it is compiled anew each time, for it does not tell which version it is."""
+    """Whether it is here now; it is brought anew each time, for not each tells which version it is."""
     from visp.equipment import fetching, install
 
     try:

@@ -80,11 +80,11 @@ def install_program(settings: Settings, name: str, say: Say) -> Path:
     with _place(settings, name) as draft:
         say(f"… {source.names}")
         source.fill(draft, say, home)
-        said = _told([str(draft / name), "--version"])
+        said = _told([str(draft / source.program), "--version"])
         if name not in said:
             raise InstallError(f"{name} does not run: it says '{said[-300:]}'; nothing was installed")
         fetching.open_to_all(draft)
-    return home / name / name
+    return home / name / source.program
 
 
 def modules_in_words() -> str:

@@ -129,6 +129,7 @@ class GoProgram(msgspec.Struct, frozen=True, kw_only=True):
 
     module: str
     version: str
+    program: str
 
     @property
     def names(self) -> str:
@@ -148,6 +149,30 @@ class GoProgram(msgspec.Struct, frozen=True, kw_only=True):
         argv = [go, "install", "-trimpath", "-ldflags=-s -w", f"{self.module}@{self.version}"]
         fetching.run(argv, draft, say, env, COMPILE_S)
         shutil.rmtree(work, ignore_errors=True)
+
+
+class PipProgram(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that a wheel has at the path `program`; `requirements` is a file below `visp.runtime`."""
+
+    requirements: str
+    program: str
+
+    @property
+    def names(self) -> str:
+        return Pip(requirements=self.requirements).names
+
+    def fill(self, draft: Path, say: Say, home: Path) -> None:
+        work = draft / ".pip"
+        work.mkdir()
+        requirements = work / ".requirements"
+        requirements.write_bytes(local.read_program(self.requirements))
+        fetching.pip(work, requirements, say)
+        source = work / self.program
+        if not source.is_file():
+            raise InstallError(f"pip brought no {self.program}: nothing was installed")
+        (draft / self.program).parent.mkdir(parents=True)
+        source.rename(draft / self.program)
+        shutil.rmtree(work)
 
 
 class Debian(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,17 +268,20 @@ SOURCES: dict[str, Source] = {
     "go:1.26": GoToolchain(version="go1.26.11"),
     "php": Debian(packages=("php-cli",)),
     "ruby": Debian(packages=("ruby",)),
-    "java": Debian(packages=("openjdk-17-jdk-headless", "libgson-java")),
+    "java": Debian(packages=("openjdk-17-jre-headless", "libgoogle-gson-java")),
     "rust:1.63": Debian(packages=("rustc", "cargo", "gcc", "libc6-dev")),
     "swift": SwiftRoot(),
 }
 """By kind, or by family where one source serves all of it. A kind that is not here comes by --from, if at all."""
 
 
-PROGRAMS: dict[str, GoProgram] = {
-    runsc.FOLDER: GoProgram(module="gvisor.dev/gvisor/runsc", version="v0.0.0-20260905035102-160fafc42237"),
+PROGRAMS: dict[str, GoProgram | PipProgram] = {
+    runsc.FOLDER: GoProgram(
+        module="gvisor.dev/gvisor/runsc", version="v0.0.0-20260905035102-160fafc42237", program="runsc"
+    ),
+    "uv": PipProgram(requirements="python/uv.txt", program="bin/uv"),
 }
-"""What is no kind's, by the folder and name of the program; gVisor is of the branch that the Go tool can build."""
+"""What is no kind's, by its folder and name; gVisor is of the branch that the Go tool can build."""
 
 
 def source_of(kind: Kind) -> Source | None:

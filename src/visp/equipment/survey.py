@@ -106,7 +106,7 @@ class Resolver(msgspec.Struct, frozen=True):
 
 
 RESOLVERS = {
-    "python": Resolver("requirements.txt", "pip", "apt-get install python3-pip"),
+    "python": Resolver("requirements.txt", "pip", "apt-get install python3-pip, or visp runtime install uv"),
     "nodejs": Resolver("package.json", "npm", "apt-get install npm"),
     "php": Resolver("composer.json", "composer", "apt-get install composer"),
     "ruby": Resolver("Gemfile", "bundle", "apt-get install ruby-bundler"),

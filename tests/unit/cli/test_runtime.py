@@ -231,6 +231,27 @@ def test_program_that_go_compiles(runtime, bin: Path, tmp_path: Path, home: Path
     assert runtime("install", "runsc", "--from", str(tmp_path)).exit_code == 2
 
 
+def test_program_that_a_wheel_brings(runtime, bin: Path, home: Path, monkeypatch: pytest.MonkeyPatch):
+    def pip(folder: Path, requirements: Path, _: object) -> None:
+        asked.append(requirements.read_text().split()[0])
+        for name in ("bin/uv", "uv/__init__.py") if len(asked) > 1 else ():
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).write_text("#!/bin/sh\necho uv 1.0\n")
+            (folder / name).chmod(0o755)
+
+    asked: list[str] = []
+    monkeypatch.setattr(fetching, "pip", pip)
+    done = runtime("install", "uv")
+    assert (done.exit_code, "pip brought no bin/uv: nothing was installed" in done.stderr) == (1, True)
+    assert os.listdir(home) == []
+    done = runtime("install", "uv")
+    assert done.exit_code == 0, done.stderr
+    assert asked[1].startswith("uv==")
+    assert f"installed uv: {home}/uv/bin/uv" in done.stdout
+    assert [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()] == ["uv/bin/uv"]
+    assert survey.resolver_here("python", (), home) == "uv"
+
+
 # ── copies ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

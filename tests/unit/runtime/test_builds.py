@@ -50,6 +50,17 @@ def refusal(work: Any, *arguments: str) -> str:
     return str(caught.value)
 
 
+# ── Python ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_uv_is_told_what_pip_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://one.example/simple/")
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "one.example")
+    monkeypatch.setenv("UV_INSECURE_HOST", "two.example")
+    told = recipe("python").of_pip()
+    assert (told["UV_INDEX_URL"], "UV_INSECURE_HOST" in told) == ("https://one.example/simple/", False)
+
+
 # ── Rust ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

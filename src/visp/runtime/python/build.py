@@ -9,6 +9,15 @@ import subprocess
 from building import Failed, copy, resolve, say
 
 FILE = "requirements.txt"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+"""Those of the system: pip trusts them by itself."""
+OF_PIP = {
+    "PIP_INDEX_URL": "UV_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL": "UV_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
+    "PIP_CERT": "SSL_CERT_FILE",
+}
+"""What an operator has told pip, by uv's names for it."""
 
 
 def build(source, target, main):
@@ -22,13 +31,19 @@ def build(source, target, main):
     wheels = [] if os.environ.get("VISP_FROM_SOURCE") else ["--only-binary", ":all:"]
     given = ["--target", site, *wheels, "-r", FILE]
     if os.path.exists(os.environ["UV"]):
-        resolve([os.environ["UV"], "pip", "install", "--python", python, "--no-cache", *given], target)
+        argv = [os.environ["UV"], "pip", "install", "--python", python, "--no-cache", "--no-python-downloads"]
+        resolve([*argv, *(["--system-certs"] if os.path.exists(CERTIFICATES) else []), *given], target, of_pip())
     else:
         if subprocess.call([python, "-I", "-c", "import pip"], stderr=subprocess.DEVNULL) != 0:
-            raise Failed("pip is not installed on the server: apt-get install python3-pip", False)
+            raise Failed("pip is not on the server: apt-get install python3-pip, or visp runtime install uv", False)
         options = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off"]
         options += ["--no-compile", "--root-user-action", "ignore", "--no-warn-script-location"]
         resolve([python, "-m", "pip", "install", *options, *given], target)
     # by content: the files get new times on their way out of here. What does not compile is for another Python.
     how = ["-q", "--invalidation-mode", "unchecked-hash", "-s", target, "-p", "/action"]
     subprocess.call([python, "-I", "-m", "compileall", *how, site], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def of_pip():
+    given = os.environ
+    return {uv: given[pip] for pip, uv in OF_PIP.items() if pip in given and uv not in given}
