@@ -39,6 +39,7 @@ test: install demo/node_modules/.installed tests/clients/node_modules/.installed
 
 test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
 	@scripts/system tests kinds
+	@$(BIN)/python -m tests.equip
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +19,6 @@ from visp.client import running
 
 TIMEOUT_MS = 60_000
 """Of every action that is to end by itself."""
-INSTALL_S = 900.0
-PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-PYTHONS = frozenset({"python:3.10", "python:3.12", "python:3.13"})
-INSTALLED = PYTHONS | {"nodejs:18", "nodejs:22", "nodejs:24", "bun:1", "deno:2", "wasm:1"}
-"""Kinds that the tests install where a machine has them not."""
 BUILT_S, EVERY_S = 240.0, 0.5
 
 PAIRS = [
@@ -87,7 +77,7 @@ class Place:
 
 
 class Servers:
-    """One for each driver, when it is first asked for. `home` is the folder of installed runtimes."""
+    """One for each driver, when it is first asked for. `home` is this machine's folder of runtimes."""
 
     def __init__(self, stack: contextlib.ExitStack, home: Path) -> None:
         self.home = home
@@ -103,55 +93,9 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """What this machine has; where kinds are missing that `visp` can install, a copy with these."""
-    here = kinds.runtimes_here()
-    asked = {kind.name for item in request.session.items if (kind := _kind_of(item)) is not None}
-    missing = sorted(asked & INSTALLED - kinds.installed(here))
-    if not missing:
-        yield here
-        return
-    with tempfile.TemporaryDirectory(prefix="visp-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        folder = Path(name) / "runtimes"
-        if here.is_dir():
-            shutil.copytree(here, folder, symlinks=True, copy_function=_link)
-        for kind in missing:
-            _install(kind, folder)
-        yield folder
-
-
-def _kind_of(item: pytest.Item) -> Kind | None:
-    pair = (
-        item.callspec.params.get("place") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    )
-    return None if pair is None else pair[1]
-
-
-def _link(source: str, target: str) -> str:
-    """Also what would take gigabytes."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        return str(shutil.copy2(source, target, follow_symlinks=False))
-    return target
-
-
-def _install(kind: str, folder: Path) -> None:
-    """As users do; who is not there after that is skipped."""
-    argv = [sys.executable, "-m", "visp", "runtime", "install", kind, "--set", f"runtimes.folder={folder}"]
-    if kind in PYTHONS:
-        here = sorted(PYENV.glob(f"{kind.partition(':')[2]}.*"))
-        if not here:
-            return
-        argv += ["--from", str(here[-1])]
-    subprocess.run(argv, check=False, timeout=INSTALL_S)
-
-
-@pytest.fixture(scope="session")
-def servers(home: Path) -> Iterator[Servers]:
+def servers() -> Iterator[Servers]:
     with contextlib.ExitStack() as stack:
-        yield Servers(stack, home)
+        yield Servers(stack, kinds.runtimes_here())
 
 
 @pytest.fixture(params=PAIRS)

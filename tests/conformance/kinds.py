@@ -354,6 +354,7 @@ KINDS = (
         "go:1.26",
         "Go 1.26 in /usr/local/go",
         "everything.go",
+        is_own=True,
         arrays="arrays.go",
         other="other",
         thrown=fails(EXITED, "panic: boom"),

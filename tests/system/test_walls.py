@@ -32,12 +32,14 @@ def test_actions_run_behind_it(place: Place, driver: str) -> None:
     if driver == "runsc":
         from visp.container import runsc
         from visp.errors import StartFailed
-        from visp.settings import load
+        from visp.settings import load, runtimes_folder
 
+        here = load(environ=os.environ).settings
         try:
-            runsc.find(load(environ=os.environ).settings)
+            runsc.find(here)
         except StartFailed as error:
             pytest.skip(str(error))
+        place.runtimes = runtimes_folder(here)
     server = place.start("--driver", driver)
     api = Api(server.url)
     for kind, code in KINDS.items():
