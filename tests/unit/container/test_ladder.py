@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from visp.container import ladder
+from visp.container.base import ContainerSpec
 from visp.container.fake import FakeDriver
 from visp.container.landlock import LandlockDriver
 from visp.container.process import ProcessDriver
+from visp.entity.network import proxy_environment
 from visp.errors import StartFailed
 from visp.roles import drivers
 from visp.roles.gated import GatedMaker
@@ -67,6 +70,21 @@ async def test_where_none_works_each_says_why(monkeypatch: pytest.MonkeyPatch, t
 
 async def test_driver_that_was_named_is_the_only_one_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert await choose(monkeypatch, tmp_path, "nsjail", driver="bwrap") == "driver bwrap does not work here"
+
+
+async def test_who_asks_early_is_told_of_the_network_as_it_came_to_be(tmp_path: Path) -> None:
+    """Whether containers have packets of their own, or need the proxy, is found out while they are asked for."""
+    driver = FakeDriver(Settings(), tmp_path)
+    told: dict[str, str] = {}
+    driver.has_doors = True
+    gated = roles.GatedMaker(driver, "http://api", lambda: told)
+    spec = ContainerSpec(id="c", argv=("a",), env={"__OW_API_HOST": "http://door"}, memory_mb=128)
+    asked = asyncio.ensure_future(gated.create(spec))
+    await asyncio.sleep(0)
+    told |= proxy_environment()
+    gated.open()
+    await (await asked).destroy()
+    assert [spec.env for spec in driver.created] == [{"__OW_API_HOST": "http://door"} | proxy_environment()]
 
 
 def test_no_ladder_leads_to_trust() -> None:
