@@ -77,7 +77,7 @@ async def test_who_asks_early_is_told_of_the_network_as_it_came_to_be(tmp_path: 
     driver = FakeDriver(Settings(), tmp_path)
     told: dict[str, str] = {}
     driver.has_doors = True
-    gated = roles.GatedMaker(driver, "http://api", lambda: told)
+    gated = GatedMaker(driver, "http://api", lambda: told)
     spec = ContainerSpec(id="c", argv=("a",), env={"__OW_API_HOST": "http://door"}, memory_mb=128)
     asked = asyncio.ensure_future(gated.create(spec))
     await asyncio.sleep(0)
