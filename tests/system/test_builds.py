@@ -326,6 +326,7 @@ def test_registry_that_cannot_be_reached_may_be_reached_later(settings: dict[str
     assert (status, "[build] environment" in body["error"]) == (400, True), body
 
 
+@pytest.mark.all
 @needs_go
 def test_go(api: Api) -> None:
     """One after the other: the first build leaves the standard library compiled."""

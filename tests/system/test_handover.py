@@ -135,8 +135,7 @@ def test_an_idle_connection_is_answered_once_more_before_it_is_closed(place: Pla
     assert server.process.wait(20) == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("why", ["a second signal", "the time is over"])
+@pytest.mark.parametrize(("why", "workers"), [("a second signal", 1), ("the time is over", 2)])
 def test_a_hurried_stop_tells_every_caller_where_to_ask(why: str, workers: int, place: Place) -> None:
     """What runs is cut off, which its record says; what waits runs at the next start."""
     bound_s = 0.7 if why == "the time is over" else 60
@@ -192,7 +191,7 @@ def test_a_third_signal_ends_the_process_and_nothing_of_it_stays(place: Place) -
 # ── a takeover ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("workers", [(1, 1, 1, 1), (2, 2, 2), (1, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize("workers", [(1, 1), (1, 2, 1)], ids=str)
 def test_servers_replace_one_another_and_no_request_fails(workers: tuple[int, ...], place: Place) -> None:
     server = place.serve(workers=workers[0])
     idle = Line(server.url)

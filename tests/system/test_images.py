@@ -334,6 +334,7 @@ def test_images_that_cannot_be_pulled(api: Api) -> None:
     assert record["response"]["status"] == "whisk internal error"
 
 
+@pytest.mark.all
 def test_what_is_pulled_and_when(api: Api, engine: Engine, registry: Registry) -> None:
     registry.add("made/latest", "latest", engine, f"{PROXY}:serve")
     registry.add("made/tagged", "1", engine, f"{PROXY}:serve")
@@ -353,6 +354,7 @@ def test_what_is_pulled_and_when(api: Api, engine: Engine, registry: Registry) -
     assert outcome(api, exec={"image": tagged})["response"]["success"], "a copy that is here serves"
 
 
+@pytest.mark.all
 def test_kinds_of_the_manifest_by_their_images(engine: Engine) -> None:
     """With the driver `docker` all kinds; none of their images is pulled."""
     before = set(engine.containers())
@@ -370,6 +372,7 @@ def test_kinds_of_the_manifest_by_their_images(engine: Engine) -> None:
     assert set(engine.containers()) <= before
 
 
+@pytest.mark.all
 def test_a_killed_server_s_containers_are_removed_by_the_next(engine: Engine) -> None:
     before = set(engine.containers())
     with opened(Place) as place:

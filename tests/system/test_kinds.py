@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.system.answers import MALFORMED, refused
-from tests.system.conftest import Api
+from tests.system.conftest import Api, has_sandbox
 from tests.system.places import TRUSTING, Place, opened
 
 from visp.premises import read_manifest
@@ -79,3 +80,15 @@ def test_stored_action_of_such_a_kind_can_be_read_and_deleted(place: Place) -> N
     refused(api.invoke("kinds"), 400, GONE, routed=True)
     assert json.loads(api.delete("actions/kinds").body)["exec"]["kind"] == OLD
     assert put(api, "python:3.11").status == 200
+
+
+@pytest.mark.skipif(not has_sandbox(), reason="bubblewrap is not installed: apt-get install bubblewrap")
+def test_a_compiled_program_waits_for_no_other_start_on_a_new_data_folder(place: Place) -> None:
+    """It becomes what a cell of the Python template was: there the first process is not bubblewrap."""
+    api = Api(place.start(driver="fork").url)
+    program = """#!/bin/sh
+    while read -r line; do printf '{"first": "%s"}\\n' "$(cat /proc/1/comm)" >&3; done
+    """
+    exec = {"kind": "native:1", "code": base64.b64encode(program.encode()).decode()}
+    assert api.request("PUT", "actions/first", {"exec": exec}).status == 200
+    assert api.run("first", {}) == {"first": "visp-cell"}

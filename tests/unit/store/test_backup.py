@@ -192,7 +192,7 @@ async def test_what_was_acknowledged_before_is_in_it_whatever_happens_meanwhile(
                 finished.add(number)
         if chance.random() < 0.5:
             await server.ledger.flush()
-            await server.ledger.sweep()
+            await server.ledger.sweeper.sweep()
         if chance.random() < 0.1:
             await server.ledger.index.sweep(NOW_MS + chance.randrange(50), 0)
 
