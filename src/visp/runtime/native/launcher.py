@@ -14,11 +14,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 FIRST_PRIVATE = 100
 REPLIES = 3
-START_S = 0.005
+START_S, LOOK_S = 0.005, 0.0005
 """How long ActionLoop's proxy waits for a program that ends at once."""
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""By Python, and programs would go on with that."""
 ARGUMENT_BYTES = 131071
 """No longer argument is taken by the kernel."""
 READ_BYTES = 1 << 20
@@ -88,30 +91,36 @@ def prepare(value):
 
 
 def become(program, value, replies):
-    """The program goes on in the place of this one; if it ends at once the init has failed, as in the proxy."""
+    """The program goes on in the place of this one; if it ends at once the init has failed, as in the proxy.
+
+    It is a child: to throw away the memory that this process shares with a template takes longer than to start one.
+    """
     env = environment(value)
     try:
-        if "__OW_WAIT_FOR_ACK" in env:  # its first line is the answer to init
-            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and programs would go on with that
-                signal.signal(ignored, signal.SIG_DFL)
-            os.execve(program, [program], env)
-        child = subprocess.Popen([program], env=env, pass_fds=(REPLIES,))
+        pid = os.posix_spawn(program, [program], env, setsigdef=IGNORED)
     except OSError as error:
         print(f"{program}: {error.strerror}", file=sys.stderr, flush=True)
         fail(replies, NO_START)
         return
     os.close(0)
-    try:
-        child.wait(START_S)
-    except subprocess.TimeoutExpired:
-        pass
-    else:
-        fail(replies, NO_START)
-        return
-    write(replies, b'{"ok":true}')
+    if "__OW_WAIT_FOR_ACK" not in env:  # else its first line is the answer to init
+        if ends_at_once(pid):
+            fail(replies, NO_START)
+            return
+        write(replies, b'{"ok":true}')
     os.close(REPLIES)
     os.close(replies)
-    sys.exit(child.wait() & 0xFF)
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+
+
+def ends_at_once(pid):
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def environment(value):
