@@ -35,12 +35,14 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
 	@scripts/system tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate
+	@$(BIN)/pytest -q tests/gate # alone: what it measures is caches too
 
 test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
 	@scripts/system tests kinds
 	@$(BIN)/python -m tests.equip
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate -m "all or not all"
+	@$(BIN)/pytest -q tests/gate
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
 	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
