@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in /usr/bin/python3.11 python3.11 python3; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install start demo test test-all crash simulate check gate bench bench-compare format launchers lock clean

@@ -238,7 +238,7 @@ def test_the_sandbox_of_the_old_server_is_gone_before_the_new_one_makes_its_own(
 def test_a_takeover_leaves_what_waits_to_the_new_server_and_lets_what_runs_end(place: Place) -> None:
     server = place.serve(pool__memory_mb=256)
     running = Line(server.url)
-    running.send("actions/counted?blocking=true", {"s": 1.5})
+    running.send("actions/counted?blocking=true", {"s": 5.0})
     until(lambda: place.counted().total() == 1)
     accepted = [Line(server.url).invoke("counted", {"n": n}, "").json["activationId"] for n in range(100)]
     new = place.start(*TAKEOVER)

@@ -271,7 +271,11 @@ class ForkDriver(BwrapDriver):
             await asyncio.shield(self._release(uid, group))
             raise
         if self.equip is not None and self._holds(wanted):
-            await self.equip(blank.doors, blank.process.exited)
+            try:
+                await self.equip(blank.doors, blank.process.exited)
+            except BaseException:
+                await asyncio.shield(self._drop(blank))
+                raise
         return blank
 
     async def _drop(self, blank: Blank) -> None:
