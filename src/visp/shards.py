@@ -1,8 +1,8 @@
 """A server of several shards: the process that starts them, watches them, and starts again what has ended.
 
 It has no hot work: it keeps the data folder's lock and the sockets that listen, hands them on, and says when all are
-ready, or that all may close. The shards die with it. Shard 0 is started first, for it makes what is made once: keys,
-tables, the sandbox's verdict.
+ready, or that all may close. The shards die with it. Shard 0 is started first, for it makes what is made once: keys
+and tables.
 
 The sockets stay open here, so who is in the queue of a shard that ended is not turned away: another one accepts there
 until it is back.

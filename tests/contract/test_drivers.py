@@ -1029,6 +1029,32 @@ async def test_template_lives_on_when_one_that_asked_has_given_up(forking: Forki
     await until(lambda: traces_of(forking) == [], "a cell that nobody wanted lives on")
 
 
+class Given:
+    """A network that says what was asked of it."""
+
+    def __init__(self) -> None:
+        self.has: set[Any] = set()
+        self.asked: list[Any] = []
+
+    async def equip(self, doors: Any, until: Any) -> None:
+        self.has.add(doors[0])
+        self.asked.append(doors[0])
+
+    async def strip(self, doors: Any) -> None:
+        self.has.discard(doors[0])
+
+
+@needs_python
+async def test_what_is_no_action_s_loses_the_network_of_the_cell_that_stood_ready(folder: Path) -> None:
+    """So what unpacks a hostile archive: nobody's policy holds for it."""
+    async with started(Forking(settings_in(folder, blanks=0), folder / "data")) as driver:
+        driver.network = given = Given()
+        for number, is_led_out in enumerate((True, False)):
+            container = await driver.create(spec(id=f"n{number}", is_led_out=is_led_out))
+            assert (container.doors[0] in given.has) == is_led_out
+            assert len(given.asked) == number + 1, "each cell had one"
+
+
 @needs_python
 async def test_template_is_renewed_while_cells_are_made(forking: Forking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(template, "RENEWED_AFTER", 2)
@@ -1154,13 +1180,13 @@ async def test_server_that_chose_by_itself_does_without_templates(
         kinds = local_kinds.find(premises.read_manifest(settings), driver.cells.install, driver.runtimes)
         try:
             if name:
-                await drivers.prepare(settings, folder / "data", folder / "data", GatedMaker(driver, ""), kinds)
+                await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
                 assert driver.name == name
                 container = await driver.create(spec(template=template_in(driver)))
                 await container.destroy()
             else:
                 with pytest.raises(StartFailed, match="no enclosure"):
-                    await drivers.prepare(settings, folder / "data", folder / "data", GatedMaker(driver, ""), kinds)
+                    await drivers.prepare(settings, folder / "data", GatedMaker(driver, ""), kinds)
         finally:
             await driver.close()
 

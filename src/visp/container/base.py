@@ -54,7 +54,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     `root` is a host folder that is the root file system in place of what the driver shows of the host's. `image` names
     what a container engine runs: then `argv` is empty, for the image has its own. `scratch_bytes` is how much it may
     write below `/tmp`, and the size of a file, where that is not the driver's usual. `reserve_mb` is memory that it
-    asks for besides and does not use: a limit on what is asked for leaves it out.
+    asks for besides and does not use: a limit on what is asked for leaves it out. `is_led_out` is for what may be given
+    a network later, once it is known for whom it runs; anything else never has one.
     """
 
     id: str
@@ -68,6 +69,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     image: Wanted | None = None
     scratch_bytes: int | None = None
     reserve_mb: int = 0
+    is_led_out: bool = False
 
 
 class Pipes(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from visp.settings import Settings
 
     Prove = Callable[[base.Template], Awaitable[bool]]
-    Equip = Callable[[Sequence[socket.socket], asyncio.Future[Any]], Awaitable[None]]
 
 NAMESPACES = {
     "--unshare-user": 0x10000000,
@@ -49,6 +48,16 @@ VARIANT_S = 60.0
 """A template with imports of its own stays for so long after it was used."""
 PROGRAMS = "/visp"
 """Only below it can a cell show programs of its own."""
+
+
+class Network(Protocol):
+    """What gives cells that stand ready a network; those of templates that are tried out have none."""
+
+    async def equip(self, doors: Sequence[socket.socket], until: asyncio.Future[Any]) -> None:
+        """Does not raise: whoever the cell is for asks once more."""
+
+    async def strip(self, doors: Sequence[socket.socket]) -> None:
+        """Takes away again what `equip` gave. Raises `StartFailed`."""
 
 
 class OnTrial:
@@ -81,8 +90,7 @@ class ForkDriver(BwrapDriver):
         self._usual: Limits | None = None
         """As the last container was bounded: so are cells that stand ready, for the next is likely to be the same."""
         self._forks = True
-        self.equip: Equip | None = None
-        """What gives cells that stand ready a network; those that are tried out have none."""
+        self.network: Network | None = None
 
     def __repr__(self) -> str:
         return f"<ForkDriver {[blanks for _, blanks in self._templates.values()]}>"
@@ -149,6 +157,12 @@ class ForkDriver(BwrapDriver):
 
     async def _fork(self, spec: ContainerSpec, template: base.Template) -> LocalContainer:
         blank = await self._pool_of(template).take()
+        if self.network is not None and not spec.is_led_out:
+            try:
+                await self.network.strip(blank.doors)
+            except BaseException:
+                await asyncio.shield(self._drop(blank))
+                raise
         try:
             self._usual = self._limits(spec)
             if blank.group is not None:
@@ -270,9 +284,9 @@ class ForkDriver(BwrapDriver):
         except asyncio.CancelledError:
             await asyncio.shield(self._release(uid, group))
             raise
-        if self.equip is not None and self._holds(wanted):
+        if self.network is not None and self._holds(wanted):
             try:
-                await self.equip(blank.doors, blank.process.exited)
+                await self.network.equip(blank.doors, blank.process.exited)
             except BaseException:
                 await asyncio.shield(self._drop(blank))
                 raise

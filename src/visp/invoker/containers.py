@@ -79,6 +79,7 @@ class Containers:
             root=command.root,
             image=command.image,
             reserve_mb=command.reserve_mb,
+            is_led_out=True,
         )
         limit_s: float | None = self._start_timeout_s
         if command.image is not None:  # it may have to be pulled: its driver bounds that, and how many at once

@@ -285,7 +285,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             stack.callback(finding_engine.cancel)
             leading = None if packets is None else asyncio.ensure_future(packets.start())
             try:
-                await drivers.prepare(settings, data_dir, home_dir, gated, kinds, packets)
+                await drivers.prepare(settings, home_dir, gated, kinds, packets)
             finally:
                 if leading is not None:
                     await leading

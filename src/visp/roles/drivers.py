@@ -65,7 +65,6 @@ def make(settings: Settings, data_dir: Path) -> Driver:
 
 async def prepare(
     settings: Settings,
-    data_dir: Path,
     home_dir: Path,
     gated: GatedMaker,
     kinds: Mapping[str, LocalKind],
@@ -79,7 +78,7 @@ async def prepare(
     refused: list[str] = []
     while True:
         try:
-            return await _prepare_driver(settings, data_dir, gated.driver, kinds, packets)
+            return await _prepare_driver(settings, gated.driver, kinds, packets)
         except StartFailed as error:
             refused.append(str(error))
             name = gated.driver.name
@@ -93,7 +92,7 @@ async def prepare(
 
 
 async def _prepare_driver(
-    settings: Settings, data_dir: Path, driver: Driver, kinds: Mapping[str, LocalKind], packets: Packets | None
+    settings: Settings, driver: Driver, kinds: Mapping[str, LocalKind], packets: Packets | None
 ) -> None:
     from visp.container.fork import ForkDriver
     from visp.container.sandbox import SandboxDriver
@@ -108,7 +107,7 @@ async def _prepare_driver(
     if isinstance(driver, SandboxDriver):
         await _test_sandbox(settings, driver, kinds)
     if isinstance(driver, ForkDriver) and packets is not None:
-        driver.equip = packets.equip
+        driver.network = packets
     known = ladder.standing(driver)
     log.info(
         "driver.ready",

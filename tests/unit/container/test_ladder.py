@@ -50,7 +50,7 @@ async def choose(monkeypatch: pytest.MonkeyPatch, folder: Path, works: str | Non
     settings = Settings(driver=driver)
     gated = GatedMaker(made(settings, made.home), "http://api")
     try:
-        await drivers.prepare(settings, folder, made.home, gated, {})
+        await drivers.prepare(settings, made.home, gated, {})
     except StartFailed as error:
         return str(error)
     return gated.driver.name

@@ -236,11 +236,10 @@ class Packets:
             return {}
         policies = own, await self._policy_of(namespace)
         targets = networks_of(policies)
-        place = self._ready.pop(doors[0], None)
         if targets == ():
-            if place is not None:
-                await self._part(place)
+            await self.strip(doors)
             return proxy_environment()
+        place = self._ready.pop(doors[0], None)
         if place is None:
             place = await self._join(doors[0])
         await self._permit(Link(place, namespace, policies, self._opened(namespace, targets), targets), until)
@@ -283,8 +282,11 @@ class Packets:
                 return place
         raise StartFailed("no address is free for a container")
 
-    async def _part(self, place: int) -> None:
-        """Takes a device away from a container that is to have none. Raises `StartFailed`."""
+    async def strip(self, doors: Sequence[socket.socket]) -> None:
+        """Takes its device away from what is to have none. Raises `StartFailed`."""
+        place = self._ready.pop(doors[0], None) if doors else None
+        if place is None:
+            return
         try:
             await self._in_thread(partial(veth.remove, nft.device_of(self._number, place)))
         except OSError as error:
@@ -375,7 +377,7 @@ class Packets:
                 "gauge",
                 {(): int(self.reason is None)},
             ),
-            Family(LINKS, "Containers that have a network device.", "gauge", {(): len(self._links)}),
+            Family(LINKS, "Containers of namespaces that have a network device.", "gauge", {(): len(self._links)}),
             Family(
                 FLOWS,
                 "Connections of containers' own packets that were allowed, and packets that were refused.",
