@@ -30,6 +30,7 @@ from visp.container.nsjail import NsjailDriver
 from visp.container.process import ProcessDriver
 from visp.entity.execs import Code, CodeExec
 from visp.errors import StartFailed
+from visp.invoker import code as code_module
 from visp.invoker import staging, unpacking
 from visp.invoker.building import Builds
 from visp.invoker.code import CodeCache
@@ -394,6 +395,23 @@ async def test_prepared_again_nothing_is_read_or_unpacked(
     assert await prepare(cache, inline) == first
     assert store.reads == 2
     assert len(driver.created) == 1
+
+
+async def test_whether_a_binary_is_to_be_built_is_looked_at_once(
+    driver: Watched, store: Store, make: Callable[..., CodeCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    look = code_module.has_to_build
+    monkeypatch.setattr(
+        code_module, "has_to_build", lambda folder, recipe: looked.append(folder) or look(folder, recipe)
+    )
+    cache, code = make(driver), store.put(b"\x7fELF and so on")
+    kind = Kind(Takes.PROGRAM, Recipe(command=Command(), stamp="1", skips=frozenset({"exec"})))
+    assert await folder_of(cache, code, kind) == await folder_of(cache, code, kind)
+    assert len(looked) == 1
+    other = Kind(Takes.PROGRAM, Recipe(command=Command(), stamp="2", skips=frozenset({"exec"})))
+    await folder_of(cache, code, other)
+    assert len(looked) == 2, "another toolchain may have something to do"
 
 
 async def test_all_who_ask_at_once_share_one_unpacking(
