@@ -5,7 +5,8 @@ left and at least what is asked for, so that a small limit is exact: of the last
 shard counts its own requests directly.
 
 A request is charged from what was reserved for it: at once, if enough is at hand, else after `obtain`. What was
-reserved and never charged is forgotten with the minute. When a home shard is restarted, the minute begins again with
+reserved in one minute may be charged in the next, for the minute ends between the two now and then; what is never
+charged is forgotten with that. When a home shard is restarted, the minute begins again with
 nothing counted, and what is in flight is told to it by the others.
 """
 
@@ -68,13 +69,17 @@ def home_of(namespace_uuid: str, count: int) -> int:
 
 
 class _Attempts:
-    """Of one namespace and kind, in one minute: what is at hand, what is kept for requests, what was refused."""
+    """Of one namespace and kind, in one minute: what is at hand, what is kept for requests, what was refused.
 
-    __slots__ = ("counted", "held", "is_over", "minute", "reserved")
+    `earlier`: of what is kept, what the minute before has given.
+    """
 
-    def __init__(self, minute: int) -> None:
+    __slots__ = ("counted", "earlier", "held", "is_over", "minute", "reserved")
+
+    def __init__(self, minute: int, earlier: int = 0) -> None:
         self.minute = minute
         self.held = 0
+        self.earlier = earlier
         self.reserved = 0
         self.is_over = False
         self.counted = 0
@@ -140,7 +145,9 @@ class LeasedThrottle(Throttle):
 
     def _spend(self, kind: int, uuid: str, limit: int) -> None:
         attempts = self._attempts_of(kind, uuid)
-        if attempts.reserved:
+        if attempts.earlier:
+            attempts.earlier -= 1
+        elif attempts.reserved:
             attempts.reserved -= 1
         elif attempts.held:
             attempts.held -= 1
@@ -154,10 +161,12 @@ class LeasedThrottle(Throttle):
     def _attempts_of(self, kind: int, uuid: str) -> _Attempts:
         minute = self._clock.now_ms() // 60_000
         if minute != self._minute:
+            for table in self._attempts:
+                kept = {uuid: each.reserved for uuid, each in table.items() if minute == self._minute + 1}
+                table.clear()
+                table.update((uuid, _Attempts(minute, count)) for uuid, count in kept.items() if count)
             self._minute = minute
             self._refused_places.clear()
-            for table in self._attempts:
-                table.clear()
             self._give_back_unused()
         table = self._attempts[kind]
         attempts = table.get(uuid)

@@ -166,6 +166,23 @@ async def test_without_the_home_shard_nothing_is_lent() -> None:
     assert await is_admitted(shards.all[home], who)
 
 
+async def test_what_is_reserved_is_there_though_the_minute_ends_before_it_is_charged() -> None:
+    """And no longer than for one more minute."""
+    shards = Shards()
+    who = caller(invocations_per_minute=1)
+    away = shards.all[(home_of("u", 3) + 1) % 3]
+    for minutes, is_there in ((1, True), (2, False)):
+        await away.obtain(who, 1)
+        for _ in range(minutes):
+            shards.clock.advance(60)
+            away.reserve(who, 0, 1)  # which looks at the clock
+        if is_there:
+            away.charge_invocation(who)
+        with pytest.raises(Throttled):
+            away.charge_invocation(who)
+        shards.clock.advance(120)
+
+
 async def test_unused_places_go_back_with_the_minute() -> None:
     shards = Shards()
     who = caller(concurrent_invocations=10_000)
