@@ -256,6 +256,7 @@ class Staging:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+            fcntl.flock(self._root, fcntl.LOCK_UN)  # a child between its fork and its program has the descriptor too
             self.discard()
 
     def discard(self) -> None:

@@ -315,6 +315,18 @@ def test_frames_in_pieces_of_any_size(step: int, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"tree"}
 
 
+def test_folder_that_appears_can_be_locked_whatever_child_has_the_descriptor_still(tmp_path: Path) -> None:
+    """One that was forked meanwhile has it until it is another program."""
+    into = Staging.below(tmp_path)
+    into.take(F(b"a") + DONE)
+    child = os.dup(into._root)
+    into.move(tmp_path / "tree")
+    held = staging.lock_shared(tmp_path / "tree")
+    assert held >= 0
+    os.close(held)
+    os.close(child)
+
+
 def test_letters_are_those_of_the_unpacker() -> None:
     theirs = (unpack.FOLDER, unpack.FILE, unpack.PROGRAM, unpack.BYTES)
     theirs += (unpack.LINK, unpack.HARD_LINK, unpack.END, unpack.REFUSED, b"?")
