@@ -1,4 +1,4 @@
-"""Twenty kills of real servers under load: the clients' log is the judge. `make crash` makes as many as one likes."""
+"""Forty kills of real servers under load: the clients' log is the judge. `make crash` makes as many as one likes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.crash.harness import run
 
 pytestmark = pytest.mark.slow  # a server is started for nearly every kill
 
-KILLS = 20
-POINTS = 8
+KILLS = 40
+POINTS = 12
 
 
-def test_twenty_kills_lose_nothing_and_run_nothing_twice() -> None:
+def test_forty_kills_lose_nothing_and_run_nothing_twice() -> None:
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
     report = run(KILLS, seed)
     print(table(report))
