@@ -1036,11 +1036,17 @@ class Given:
         self.has: set[Any] = set()
         self.asked: list[Any] = []
 
-    async def equip(self, doors: Any, until: Any) -> None:
+    async def equip(self, doors: Any) -> None:
         self.has.add(doors[0])
         self.asked.append(doors[0])
 
+    def is_equipped(self, doors: Any) -> bool:
+        return doors[0] in self.has
+
     async def strip(self, doors: Any) -> None:
+        self.has.discard(doors[0])
+
+    def part(self, doors: Any) -> None:
         self.has.discard(doors[0])
 
 
@@ -1048,11 +1054,47 @@ class Given:
 async def test_what_is_no_action_s_loses_the_network_of_the_cell_that_stood_ready(folder: Path) -> None:
     """So what unpacks a hostile archive: nobody's policy holds for it."""
     async with started(Forking(settings_in(folder, blanks=0), folder / "data")) as driver:
-        driver.network = given = Given()
+        driver.networks.outfit = given = Given()
         for number, is_led_out in enumerate((True, False)):
             container = await driver.create(spec(id=f"n{number}", is_led_out=is_led_out))
             assert (container.doors[0] in given.has) == is_led_out
             assert len(given.asked) == number + 1, "each cell had one"
+
+
+SAYS_ITS_NETWORK = """
+import json, os, socket, sys
+door = 3233
+if sys.stdin.readline().strip() == "knock":
+    socket.create_connection(("127.0.0.1", door)).close()
+os.write(3, json.dumps(os.readlink("/proc/self/ns/net")).encode() + b"\\n")
+sys.stdin.readline()
+"""
+
+
+@needs_python
+@pytest.mark.parametrize("is_equipped", [False, True])
+async def test_network_in_which_nothing_was_sent_serves_again(folder: Path, is_equipped: bool) -> None:
+    """One in which anything was, be it a connection to a door, never does: the next would see it counted."""
+    async with started(Forking(settings_in(folder, blanks=0), folder / "data")) as driver:
+        given = Given()
+        driver.networks.outfit = given if is_equipped else None
+
+        async def network(id: str, word: str) -> str:
+            container = await driver.create(spec(SAYS_ITS_NETWORK, id=id, is_led_out=True))
+            assert isinstance(container.wire, Pipes)
+            try:
+                os.write(container.wire.stdin, f"{word}\n".encode())
+                return (await read_line(container)).decode()
+            finally:
+                await container.destroy()
+
+        first = await network("a", "")
+        assert await network("b", "knock") == first
+        third = await network("c", "")
+        assert third != first
+        assert await network("d", "") == third
+        assert len(given.asked) == (2 if is_equipped else 0), "what has a device is given none"
+    assert not given.has, "all were given up"
 
 
 @needs_python

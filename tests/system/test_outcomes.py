@@ -133,21 +133,24 @@ def test_result_at_its_limit_is_kept_and_beyond_it_is_cut(api: Api, kind: str) -
 
 
 @KINDS
-@pytest.mark.parametrize("phase", ["run", "init"])
-def test_time_limit(api: Api, kind: str, phase: str) -> None:
+@pytest.mark.parametrize(("phase", "limit_ms"), [("run", 1500), ("init", 200)])
+def test_time_limit(api: Api, kind: str, phase: str, limit_ms: int) -> None:
+    """A run's limit is one that a busy machine does not spend on its initialization."""
     code = {
         (NODE, "run"): "function main () { for (;;) {} }",
         (NODE, "init"): "for (;;) {}\nfunction main () {}",
         (PYTHON, "run"): "def main(p):\n  print('begun', flush=True)\n  while True: pass",
         (PYTHON, "init"): "while True: pass\ndef main(p): return {}",
     }[kind, phase]
-    record = outcome(api, "endless", code, kind, limits={"timeout": 200})
+    record = outcome(api, "endless", code, kind, limits={"timeout": limit_ms})
     tail = " during initialization." if phase == "init" else "."
     assert record["response"]["status"] == DEVELOPER
-    assert record["response"]["result"] == {"error": f"The action exceeded its time limits of 200 milliseconds{tail}"}
+    assert record["response"]["result"] == {
+        "error": f"The action exceeded its time limits of {limit_ms} milliseconds{tail}"
+    }
     assert annotation(record, "timeout") is True
     assert "size" not in record["response"]
-    assert record["duration"] >= 200
+    assert record["duration"] >= limit_ms
     if (kind, phase) == (PYTHON, "run"):
         assert "begun" in texts(record, "stdout")
 

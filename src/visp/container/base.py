@@ -119,7 +119,7 @@ class Container(Protocol):
 
     @property
     def exited(self) -> asyncio.Future[Exit]:
-        """Done when the container's first process has ended, by itself or by `destroy`.
+        """Done when the container's first process has ended, by itself or by `destroy`: its memory is free then.
 
         Never cancelled, never raises.
         """

@@ -24,6 +24,7 @@ V1 = ("memory", "pids", "cpu")
 CPU_SHARES_OF_A_GIB = 1024
 GONE_S = 1.0
 EMPTY_CHECK_S = 0.002
+FILE_BYTES = 65536
 
 _JOIN = 'unset PWD; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
 """Moves itself into each group named before `--`, then becomes what follows. The text is fixed; all else are words."""
@@ -68,7 +69,7 @@ class Group:
         for hierarchy, folder in self._folders.items():
             values = [*_values(hierarchy, limits).items()]
             for file, value in reversed(values) if is_raised else values:  # memory may never exceed memory with swap
-                _set(folder / file, value)
+                _set(f"{folder}/{file}", value)
 
     @property
     def can_freeze(self) -> bool:
@@ -98,7 +99,7 @@ class Group:
             if folder is None:
                 continue
             with contextlib.suppress(OSError, ValueError):
-                for line in (folder / name).read_text().splitlines():
+                for line in _read(f"{folder}/{name}").splitlines():
                     word, _, count = line.partition(" ")
                     if word == "oom_kill" and int(count) > 0:
                         return True
@@ -121,7 +122,7 @@ class Group:
         out: set[int] = set()
         for folder in self._folders.values():
             with contextlib.suppress(OSError):
-                out.update(map(int, (folder / "cgroup.procs").read_text().split()))
+                out.update(map(int, _read(f"{folder}/cgroup.procs").split()))
         return [pid for pid in out if pid > 0]
 
 
@@ -164,10 +165,9 @@ class Cgroups:
         """A group, without limits if none are given; None where nothing can be written."""
         folders: dict[str, Path] = {}
         for hierarchy, parent in self._parents.items():
-            folder = parent / name
+            folders[hierarchy] = folder = parent / name
             with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-            folders[hierarchy] = folder
+                os.mkdir(folder)
         group = Group(folders, self._late) if folders else None
         if group is not None and limits is not None:
             group.limit(limits)
@@ -249,7 +249,16 @@ def _values(hierarchy: str, limits: Limits) -> dict[str, str]:
     }
 
 
-def _set(file: Path, value: str) -> None:
+def _read(file: str) -> str:
+    """Of the kernel's own, which are short."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, FILE_BYTES).decode()
+    finally:
+        os.close(descriptor)
+
+
+def _set(file: str, value: str) -> None:
     """Not every kernel has each file."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
@@ -270,7 +279,7 @@ def _sweep(late: deque[Path]) -> None:
 
 def _is_removed(folder: Path) -> bool:
     try:
-        folder.rmdir()
+        os.rmdir(folder)
     except FileNotFoundError:
         return True
     except OSError:

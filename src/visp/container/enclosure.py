@@ -27,7 +27,7 @@ CONTROL, PLAN = 3, 4
 MESSAGE_BYTES = 64 * 1024
 SPACE = socket.CMSG_SPACE(16 * 4)
 """For as many descriptors."""
-REQUEST = "=IB"
+REQUEST = "=IBB"
 CLONE_ARGUMENTS = "11Q"
 DESCRIPTORS_END = os.sysconf("SC_OPEN_MAX")
 FIRST_FREE = 200
@@ -160,9 +160,12 @@ def make_point(path, like):
 
 
 def put_together(plan):
-    """In namespaces of its own, with the root of the cells; capable of making cells."""
+    """In namespaces of its own, with the root of the cells; capable of making cells.
+
+    Where cells have networks its own is empty, and one to come back to from those in which they are born.
+    """
     os.umask(0o022)
-    flags = NEW_MOUNTS
+    flags = NEW_MOUNTS | plan["namespaces"] & NEW_NETWORK
     if os.geteuid() == 0:
         os.setgroups([])
     else:
@@ -291,6 +294,7 @@ class Ready:
         self.uid = plan["uid"]
         self.env = plan["env"]
         self.doors = plan["doors"]
+        self.network = os.open("/proc/self/ns/net", os.O_RDONLY)
         self.name = os.path.basename(os.path.realpath("/proc/self/exe"))
         self.enters = [*enters(plan)]
         self.furnishes = [*furnishes(plan)]
@@ -348,26 +352,28 @@ def serve(ready, rehearse):
     Then None for what the template is for, or the command of the other launcher. `rehearse` is called in a cell before
     it counts as furnished.
 
-    A request is two numbers: a uid of the host (0 where there is one only), and whether the second descriptor is the
-    folder of a group to be born in. The first is the cell's channel, those that are left are files by which groups are
-    joined. On the channel come `{pid}`, the host's number of the cell's first process, and when the cell is furnished
-    and its first process has nothing left to give away `{}`, or `{error}`.
+    A request is three numbers: a uid of the host (0 where there is one only), whether a descriptor is the folder of a
+    group to be born in, and whether one is a network to be born in, whose doors are open. The first descriptor is the
+    cell's channel, then come these, and those that are left are files by which groups are joined. On the channel come
+    `{pid}`, the host's number of the cell's first process, and when the cell is furnished and its first process has
+    nothing left to give away `{}`, with a network's descriptors where it was made for this cell; or `{error}`.
     """
     control = socket.socket(fileno=CONTROL)
     while True:
         request, descriptors = receive(control)
         if not request:
             os._exit(0)
-        uid, is_born_in_group = struct.unpack(REQUEST, request)
-        channel, group = descriptors[0], descriptors[1] if is_born_in_group else None
+        uid, *has = struct.unpack(REQUEST, request)
+        channel, *left = descriptors
+        group, network = [left.pop(0) if each else None for each in has]
         try:
-            is_cell = clone(ready, uid, group, channel)
+            is_cell = clone(ready, uid, group, network, channel)
         except OSError as error:
             tell(channel, f"no cell can be made: {error.strerror}")
             is_cell = False
         if is_cell:
             control.close()
-            return live(ready, rehearse, channel, descriptors[1 + is_born_in_group :])
+            return live(ready, rehearse, channel, left, network is None)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -395,9 +401,15 @@ def say(channel, message):
     return True
 
 
-def clone(ready, uid, group, channel):
-    """True in the cell, whose parent is the template's own: it ends as a child of the server."""
+def clone(ready, uid, group, network, channel):
+    """True in the cell, whose parent is the template's own: it ends as a child of the server.
+
+    A network is entered before, for none but its maker may do so once the cell has users of its own.
+    """
     flags = ready.flags | AS_SIBLING | (0 if group is None else INTO_CGROUP)
+    if network is not None:
+        check(libc.setns(network, NEW_NETWORK))
+        flags &= ~NEW_NETWORK
     arguments = struct.pack(CLONE_ARGUMENTS, flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, group or 0)
     reader, writer = os.pipe()
     pid = libc.syscall(CLONE3, arguments, len(arguments))
@@ -405,10 +417,12 @@ def clone(ready, uid, group, channel):
         os.close(writer)
         if os.read(reader, 1) != b"1":
             os._exit(CANNOT_ENTER)
-        os.close(reader)
-        if group is not None:
-            os.close(group)
+        for descriptor in (reader, ready.network, group, network):
+            if descriptor is not None:
+                os.close(descriptor)
         return True
+    if network is not None:
+        check(libc.setns(ready.network, NEW_NETWORK))
     try:
         check(pid)
         admit(ready.uid, uid, pid)
@@ -427,7 +441,7 @@ def admit(inside, outside, pid):
     write(f"/proc/{pid}/gid_map", f"{inside} {outside} 1")
 
 
-def live(ready, rehearse, channel, join):
+def live(ready, rehearse, channel, join, makes_network):
     """The first process of the cell: its child makes the sandbox around both; this one ends as that one ends.
 
     It does little, for it is a copy of the template too. Neither is made by `os.fork`, which lets each module look
@@ -443,7 +457,7 @@ def live(ready, rehearse, channel, join):
         pid = check(libc.fork())
         if pid == 0:
             os.close(is_bare)
-            return obey(ready, rehearse, channel, bare)
+            return obey(ready, rehearse, channel, bare, makes_network)
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 0, 0, 0, 0))  # its memory, environment and files are not for those inside
     except OSError as error:
@@ -457,7 +471,7 @@ def live(ready, rehearse, channel, join):
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def obey(ready, rehearse, channel, bare):
+def obey(ready, rehearse, channel, bare, makes_network):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
     An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
@@ -465,16 +479,16 @@ def obey(ready, rehearse, channel, bare):
     """
     try:
         follow(ready.furnishes)
-        doors = open_doors(ready.doors if ready.flags & NEW_NETWORK else [])
+        network = [*open_network(ready.doors)] if makes_network and ready.flags & NEW_NETWORK else []
     except OSError as error:
         tell(channel, f"no sandbox can be made: {error}")
         os._exit(CANNOT_ENTER)
     rehearse()
     os.read(bare, 1)  # until the first process has closed its end
-    if not give(channel, doors):
+    if not give(channel, network):
         os._exit(CANNOT_ENTER)
-    for door in doors:
-        door.close()
+    for descriptor in network:
+        os.close(descriptor)
     message, descriptors = receive(socket.socket(fileno=channel))
     if not message:
         os._exit(0)
@@ -503,6 +517,13 @@ def obey(ready, rehearse, channel, bare):
     return command
 
 
+def open_network(ports):
+    """Descriptors of the network that this process is in: what enters it, what counts in it, and its doors."""
+    yield os.open("/proc/self/ns/net", os.O_RDONLY)
+    yield os.open("/proc/self/net/dev", os.O_RDONLY)
+    yield from open_doors(ports)
+
+
 def open_doors(ports):
     """Sockets that listen at the loopback address of the network that this process is in."""
     doors = []
@@ -512,15 +533,15 @@ def open_doors(ports):
             fcntl.ioctl(door, SET_FLAGS, struct.pack("16sh14x", b"lo", UP_AND_RUNNING))
         door.bind(("127.0.0.1", port))
         door.listen(DOOR_BACKLOG)
-        doors.append(door)
+        doors.append(door.detach())
     return doors
 
 
-def give(channel, doors):
-    """Hands the doors over; false when whoever asked is gone, or has given up."""
-    if not doors:
+def give(channel, descriptors):
+    """Hands them over; false when whoever asked is gone, or has given up."""
+    if not descriptors:
         return say(channel, b"{}")
-    rights = array.array("i", [door.fileno() for door in doors])
+    rights = array.array("i", descriptors)
     try:
         with socket.socket(fileno=os.dup(channel)) as sock:
             sock.sendmsg([b"{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])

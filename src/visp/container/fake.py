@@ -71,10 +71,11 @@ class Script(msgspec.Struct, frozen=True):
 class FakeDriver:
     """Containers by script. The attributes may be changed at any time; what runs goes by the newest.
 
-    `on_init` and `on_run` get a line without its end; None goes by the script that the code is. `on_create` may raise
-    what `create` is to raise; `create_s` and `destroy_s` are how long they take. `can_add_code` false: every tree is
-    too large. `failing` names the calls of a container that raise `OSError`. `containers` are those that exist,
-    `created` the specs of the newest ones that ever did, `peak_mb` the most memory that existed at once.
+    `on_init` and `on_run` get a line without its end; None goes by the script that the code is. `on_create` may
+    raise what `create` is to raise; `create_s` and `destroy_s` are how long they take, `clean_s` how long it takes
+    to remove what has ended. `can_add_code` false: every tree is too large. `failing` names the calls of a
+    container that raise `OSError`. `containers` are those that exist, `created` the specs of the newest ones that
+    ever did, `peak_mb` the most memory that existed at once.
     """
 
     name = "fake"
@@ -90,6 +91,7 @@ class FakeDriver:
         self.on_create: Callable[[ContainerSpec], None] = _nothing
         self.create_s = 0.0
         self.destroy_s = 0.0
+        self.clean_s = 0.0
         self.can_add_code = True
         self.failing: frozenset[str] = frozenset()
         self.containers: dict[str, FakeContainer] = {}
@@ -167,12 +169,14 @@ class FakeContainer:
         if self._is_destroyed:
             return
         self._is_destroyed = True
+        if self._driver.destroy_s:
+            await self._driver.clock.sleep(self._driver.destroy_s)
         self.end(KILLED)
         for descriptor in msgspec.structs.astuple(self.wire):
             os.close(descriptor)
-        if self._driver.destroy_s:
-            await self._driver.clock.sleep(self._driver.destroy_s)
         self._driver.containers.pop(self.id, None)
+        if self._driver.clean_s:
+            await self._driver.clock.sleep(self._driver.clean_s)
         self._fail("destroy")
 
     def end(self, exit: Exit) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +17,7 @@ from visp.container import bwrap
 from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
 from visp.container.local import LocalContainer
+from visp.container.networks import Networks
 from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
 from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
 from visp.errors import StartFailed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from visp.container import base
     from visp.container.base import ContainerSpec
     from visp.container.cgroup import Group, Limits
+    from visp.container.networks import CellNetwork
     from visp.container.template import Blank
     from visp.settings import Settings
 
@@ -48,16 +50,6 @@ VARIANT_S = 60.0
 """A template with imports of its own stays for so long after it was used."""
 PROGRAMS = "/visp"
 """Only below it can a cell show programs of its own."""
-
-
-class Network(Protocol):
-    """What gives cells that stand ready a network; those of templates that are tried out have none."""
-
-    async def equip(self, doors: Sequence[socket.socket], until: asyncio.Future[Any]) -> None:
-        """Does not raise: whoever the cell is for asks once more."""
-
-    async def strip(self, doors: Sequence[socket.socket]) -> None:
-        """Takes away again what `equip` gave. Raises `StartFailed`."""
 
 
 class OnTrial:
@@ -90,7 +82,10 @@ class ForkDriver(BwrapDriver):
         self._usual: Limits | None = None
         """As the last container was bounded: so are cells that stand ready, for the next is likely to be the same."""
         self._forks = True
-        self.network: Network | None = None
+        self.networks = Networks(settings.container.blanks_limit)
+        self._is_first = "--unshare-pid" in bwrap.NAMESPACES
+        self._in_networks: dict[str, CellNetwork] = {}
+        """By the container that is in it."""
 
     def __repr__(self) -> str:
         return f"<ForkDriver {[blanks for _, blanks in self._templates.values()]}>"
@@ -157,9 +152,9 @@ class ForkDriver(BwrapDriver):
 
     async def _fork(self, spec: ContainerSpec, template: base.Template) -> LocalContainer:
         blank = await self._pool_of(template).take()
-        if self.network is not None and not spec.is_led_out:
+        if blank.network is not None and not spec.is_led_out:
             try:
-                await self.network.strip(blank.doors)
+                await self.networks.strip(blank.network)
             except BaseException:
                 await asyncio.shield(self._drop(blank))
                 raise
@@ -182,9 +177,23 @@ class ForkDriver(BwrapDriver):
             await self._drop(blank)
             await asyncio.to_thread(self.remove_folder, spec.id)
             raise StartFailed(f"no container could be prepared: {error}") from None
+        doors: Sequence[socket.socket] = ()
+        if blank.network is not None:
+            self._in_networks[spec.id], doors = blank.network, blank.network.doors
         return self._keep(
-            LocalContainer(self, spec, blank.process, wire, blank.group, blank.uid, "/action", blank.doors)
+            LocalContainer(
+                self, spec, blank.process, wire, blank.group, blank.uid, "/action", doors, is_first=self._is_first
+            )
         )
+
+    def _close_doors(self, container: LocalContainer) -> None:
+        network = self._in_networks.pop(container.id, None)
+        if network is None:
+            super()._close_doors(container)
+        elif container.exited.done():
+            self.networks.give(network)
+        else:
+            self.networks.drop(network)
 
     def _can_fork(self, spec: ContainerSpec) -> bool:
         """A cell sees nothing of the host's but the folder of cells."""
@@ -273,20 +282,23 @@ class ForkDriver(BwrapDriver):
 
     async def _make_blank(self, wanted: base.Template, template: Template) -> Blank:
         uid, group = self._uids.take(), None
+        is_sound = self._holds(wanted)
+        network = self.networks.take() if is_sound else None  # those of templates that are tried out have nothing
         try:
             if self.cgroups.hierarchies:
                 name = self.host_name(f"blank-{next(self._numbers)}")
                 group = await asyncio.to_thread(self.cgroups.make, name, self._usual)
-            blank = await template.make(uid, group)
+            blank = await template.make(uid, group, network)
         except (OSError, StartFailed) as error:
-            await self._release(uid, group)
+            await self._give_up(uid, group, network)
             raise StartFailed(f"driver fork: {error}") from None
         except asyncio.CancelledError:
-            await asyncio.shield(self._release(uid, group))
+            await asyncio.shield(self._give_up(uid, group, network))
             raise
-        if self.network is not None and self._holds(wanted):
+        if blank.network is not None:
+            blank.network.serves_once = not is_sound
             try:
-                await self.network.equip(blank.doors, blank.process.exited)
+                await self.networks.equip(blank.network)
             except BaseException:
                 await asyncio.shield(self._drop(blank))
                 raise
@@ -295,7 +307,15 @@ class ForkDriver(BwrapDriver):
     async def _drop(self, blank: Blank) -> None:
         blank.end()
         await blank.process.exited
+        if blank.network is not None:
+            self.networks.give(blank.network)
         await self._release(blank.uid, blank.group)
+
+    async def _give_up(self, uid: int | None, group: Group | None, network: CellNetwork | None) -> None:
+        """No cell was made."""
+        if network is not None:
+            self.networks.drop(network)
+        await self._release(uid, group)
 
     async def _release(self, uid: int | None, group: Group | None) -> None:
         if group is not None:
@@ -320,6 +340,7 @@ class ForkDriver(BwrapDriver):
         await asyncio.gather(*self._trials.values(), return_exceptions=True)
         await self._end_templates()
         await super().close()
+        self.networks.close()
 
 
 def _others(template: base.Template, commands: Sequence[base.Template]) -> Iterator[tuple[tuple[str, ...], int, str]]:

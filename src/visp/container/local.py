@@ -81,7 +81,9 @@ class LocalContainer:
         uid: int | None,
         code_at: str,
         doors: Sequence[socket.socket] = (),
+        is_first: bool = False,
     ) -> None:
+        """`is_first`: the process is the first of its own namespace, so that its end is the end of all there."""
         self.id = spec.id
         self.doors = doors
         self.wire = wire
@@ -94,6 +96,7 @@ class LocalContainer:
         self._process = process
         self._group = group
         self._uid = uid
+        self._is_first = is_first
         self._is_out_of_memory = False
         process.exited.add_done_callback(self._ended)
 
@@ -130,11 +133,11 @@ class LocalContainer:
         self._kill()
 
     def _kill(self) -> None:
-        if self._group is not None:
+        if self._group is None:
+            watch.end_tree(self.pid)
+        elif self.is_paused or not self._is_first:
             with contextlib.suppress(OSError):
                 self._group.kill()
-        else:
-            watch.end_tree(self.pid)
         self._process.kill()
 
     async def destroy(self) -> None:
@@ -146,8 +149,6 @@ class LocalContainer:
         if left:
             log.error("container.not_gone", id=self.id, pid=self.pid, processes=len(left))
         close_pipes(self.wire)
-        for door in self.doors:
-            door.close()
         await asyncio.to_thread(self._clean)
         self._driver.forget(self, self._uid)
 
@@ -315,6 +316,11 @@ class LocalDriver:
         """The container is gone."""
         self._containers.pop(container.id, None)
         self._uids.give(uid)
+        self._close_doors(container)
+
+    def _close_doors(self, container: LocalContainer) -> None:
+        for door in container.doors:
+            door.close()
 
     async def _watch(self) -> None:
         """Without a memory cgroup: the sum over each container's processes is looked at twice a second."""

@@ -21,7 +21,7 @@ from visp.container import seccomp, spawn, watch
 from visp.container.base import ContainerSpec
 from visp.container.cgroup import joined
 from visp.container.local import LocalDriver, close_pipes
-from visp.container.template import CONTROL, ENCLOSURE, answer
+from visp.container.template import CONTROL, ENCLOSURE, answer, door_sockets
 from visp.container.view import KERNEL, RUNTIMES, SYSTEM
 from visp.entity.relay import DOOR_NAME, DOOR_PORT, PROXY_PORT, parse_relays
 from visp.errors import StartFailed
@@ -203,7 +203,7 @@ class SandboxDriver(LocalDriver):
             except OSError:
                 doors = ()
             await opener.exited
-        return doors
+        return door_sockets(doors)
 
 
 def find_programs(driver: str, packages: Mapping[str, str]) -> dict[str, str]:

@@ -20,11 +20,12 @@ import msgspec
 
 from visp.container import spawn
 from visp.container.local import close_pipes, open_pipes
+from visp.container.networks import CellNetwork
 from visp.container.spawn import Process
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from visp.container.base import Pipes
@@ -36,8 +37,8 @@ ENCLOSURE = resources.files("visp.container").joinpath("enclosure.py")
 MESSAGE_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(64 * 4)
 """For as many descriptors."""
-REQUEST = struct.Struct("=IB")
-"""A uid, and whether a descriptor is of the group to be born in."""
+REQUEST = struct.Struct("=IBB")
+"""A uid, and whether descriptors are of a group and of a network to be born in."""
 READY_S = 10.0
 RENEWED_AFTER = 1000
 SAID_BYTES = 2048
@@ -79,10 +80,17 @@ def limits_of(rlimits: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
 class Blank:
     """A cell that waits for its order."""
 
-    def __init__(self, process: Process, channel: socket.socket, uid: int | None, group: Group | None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        channel: socket.socket,
+        uid: int | None,
+        group: Group | None,
+        network: CellNetwork | None,
+    ) -> None:
         self.process = process
-        self.doors: tuple[socket.socket, ...] = ()
-        """That lead out of it; once it is furnished."""
+        self.network = network
+        """Known once it is furnished; it outlives the cell, and is not ended with it."""
         self.uid = uid
         self.group = group
         self._channel = channel
@@ -104,8 +112,6 @@ class Blank:
     def end(self) -> None:
         """It was not needed; whoever made it waits for its process."""
         self._channel.close()
-        for door in self.doors:
-            door.close()
         self.process.kill()
 
 
@@ -123,29 +129,35 @@ class Template:
         """None while it does not run."""
         return self._run.process.pid if self._run is not None and self._run.lives else None
 
-    async def make(self, uid: int | None, group: Group | None) -> Blank:
-        """A blank cell with this uid, in this group. Raises `StartFailed`; what was made by then is ended."""
+    async def make(self, uid: int | None, group: Group | None, network: CellNetwork | None = None) -> Blank:
+        """A blank cell with this uid, in this group and network. Raises `StartFailed`; what was made by then is ended.
+
+        Without a network it has one of its own where its namespaces are to be.
+        """
         try:
-            return await self._make(self._running(), uid, group)
+            return await self._make(self._running(), uid, group, network)
         except _Ended:  # since it was looked at last: another is started
             pass
         try:
-            return await self._make(self._running(), uid, group)
+            return await self._make(self._running(), uid, group, network)
         except _Ended as error:
             raise StartFailed(f"the template gave no cell: {error}") from None
 
-    async def _make(self, run: _Run, uid: int | None, group: Group | None) -> Blank:
+    async def _make(self, run: _Run, uid: int | None, group: Group | None, network: CellNetwork | None) -> Blank:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         blank: Blank | None = None
         try:
             async with asyncio.timeout(READY_S):
-                run.ask(theirs, uid, group)
+                run.ask(theirs, uid, group, network)
                 theirs.close()  # so that the end of the last who holds it is seen
                 pid = (await answer(ours))[0].get("pid")
                 assert isinstance(pid, int)
-                blank = Blank(Process(pid), ours, uid, group)
-                _, blank.doors = await answer(ours)
+                blank = Blank(Process(pid), ours, uid, group, network)
+                _, made = await answer(ours)
+                if made:
+                    handle, counts, *doors = made
+                    blank.network = CellNetwork(handle, counts, door_sockets(doors))
         except BaseException as error:
             ours.close()
             if blank is not None:
@@ -222,7 +234,7 @@ class _Run:
         self._is_ended = True
         self.process.kill()
 
-    def ask(self, channel: socket.socket, uid: int | None, group: Group | None) -> None:
+    def ask(self, channel: socket.socket, uid: int | None, group: Group | None, network: CellNetwork | None) -> None:
         """For a cell that speaks on `channel`; raises `OSError`."""
         born_in = group.born_in if group is not None else None
         files: list[int] = []
@@ -230,9 +242,11 @@ class _Run:
         try:
             if born_in is not None:
                 files.append(os.open(born_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            if network is not None:
+                files.append(os.dup(network.handle))
             joined_by = group.joined_by if group is not None else ()
             files.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in joined_by)
-            request = REQUEST.pack(uid or 0, born_in is not None)
+            request = REQUEST.pack(uid or 0, born_in is not None, network is not None)
             socket.send_fds(self._control, [request], [channel.fileno(), *files])
         finally:
             for descriptor in files:
@@ -252,8 +266,8 @@ class _Run:
         self._said = -1
 
 
-async def answer(channel: socket.socket) -> tuple[dict[str, object], tuple[socket.socket, ...]]:
-    """The next message of a cell, and the doors that came with it.
+async def answer(channel: socket.socket) -> tuple[dict[str, object], tuple[int, ...]]:
+    """The next message of a cell, and the descriptors that came with it.
 
     Raises `StartFailed` for one that tells of an error, `OSError` for none.
     """
@@ -265,12 +279,17 @@ async def answer(channel: socket.socket) -> tuple[dict[str, object], tuple[socke
     finally:
         loop.remove_reader(channel.fileno())
     data, extra, _, _ = channel.recvmsg(MESSAGE_BYTES, RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
-    doors = tuple(socket.socket(fileno=number) for _, _, content in extra for number in array.array("i", content))
-    for door in doors:
-        door.setblocking(False)
+    descriptors = tuple(number for _, _, content in extra for number in array.array("i", content))
     if not data:
         raise ConnectionResetError("it ended")
     message = msgspec.json.decode(data, type=dict[str, object])
     if "error" in message:
         raise StartFailed(str(message["error"]))
-    return message, doors
+    return message, descriptors
+
+
+def door_sockets(descriptors: Iterable[int]) -> tuple[socket.socket, ...]:
+    doors = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+    for door in doors:
+        door.setblocking(False)
+    return doors

@@ -140,6 +140,8 @@ class Usage:
 
     def frequency(self, now_s: float) -> float:
         """Its uses, the older the less; at least 1, for what is looked at was used."""
+        if self._recent <= 1.0 and self.uses == self._counted:
+            return 1.0
         if now_s > self._recent_s:
             self._recent *= 0.5 ** ((now_s - self._recent_s) / HALF_LIFE_S)
             self._recent_s = now_s

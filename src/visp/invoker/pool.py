@@ -10,7 +10,7 @@ Warm path: `submit` finds a READY slot by one dictionary look-up, and the run li
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from visp.errors import ContainerGone, ContainerLost, StartFailed
 from visp.invoker.cell_demand import CellDemand
@@ -131,6 +131,8 @@ class Pool:
             is_calm=lambda: not self._queues and not self.is_closed,
         )
         self._is_empty = asyncio.Event()
+        self._clearing: set[asyncio.Future[None]] = set()
+        """What ended containers leave is being removed."""
 
     # ── what the invoker asks ───────────────────────────────────────────────────────────────────────────────────
 
@@ -507,20 +509,31 @@ class Pool:
         self._run(slot, job)
 
     async def _destroy(self, slot: Slot, heir: Slot | None) -> None:
-        container: Container | None = slot.container
-        try:
-            if slot.client is not None:
-                slot.client.close()
-            if container is not None:
-                await container.destroy()
-        except Exception as error:  # whatever a driver raises: the slot is gone all the same
-            log.error("pool.destroy_failed", slot=slot.id, reason=repr(error))
+        """The memory is free once the container has ended; what it leaves is removed while others go on."""
+        if slot.client is not None:
+            slot.client.close()
+        if slot.container is not None:
+            await self._clear_away(slot.container)
         self.shelf.removed(slot, heir)
         if self.is_closed:
             if not self.shelf.slots:
                 self._is_empty.set()
         elif self._queues:
             self._plan_all()
+
+    async def _clear_away(self, container: Container) -> None:
+        """Returns when the container has ended."""
+        clearing: asyncio.Future[None] = self._tasks.create_task(self._end(container))
+        self._clearing.add(clearing)
+        clearing.add_done_callback(self._clearing.discard)
+        both: tuple[asyncio.Future[Any], ...] = clearing, container.exited
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _end(self, container: Container) -> None:
+        try:
+            await container.destroy()
+        except Exception as error:  # whatever a driver raises: the slot is gone all the same
+            log.error("pool.destroy_failed", container=container.id, reason=repr(error))
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -552,6 +565,7 @@ class Pool:
         for slot in list(self.shelf.slots.values()):
             self.remove(slot)
         await self._is_empty.wait()
+        await asyncio.gather(*self._clearing)
 
     def __repr__(self) -> str:
         shelf = self.shelf

@@ -107,7 +107,7 @@ async def _prepare_driver(
     if isinstance(driver, SandboxDriver):
         await _test_sandbox(settings, driver, kinds)
     if isinstance(driver, ForkDriver) and packets is not None:
-        driver.network = packets
+        driver.networks.outfit = packets
     known = ladder.standing(driver)
     log.info(
         "driver.ready",

@@ -29,7 +29,7 @@ def test_memory_never_exceeds_memory_with_swap_while_both_are_changed(
 ) -> None:
     """A kernel refuses a bound that is above the other one at that moment; the same again is not written."""
     written: list[str] = []
-    monkeypatch.setattr(cgroup, "_set", lambda file, value: written.append(f"{file.name}={value}"))
+    monkeypatch.setattr(cgroup, "_set", lambda file, value: written.append(f"{Path(file).name}={value}"))
     group = Cgroups({"memory": tmp_path}).make("a", Limits(memory_bytes=256, processes=1))
     assert group is not None
     for memory_bytes in (512, 512, 128):

@@ -212,6 +212,20 @@ async def test_memory_is_taken_only_when_the_evicted_container_has_left(bench: B
     bench.driver.destroy_s = 0.0
 
 
+async def test_memory_is_free_while_what_has_ended_is_removed(bench: Bench) -> None:
+    bench.driver.clean_s = 0.5
+    await bench.warm("a", memory_mb=512)
+    id = bench.submit("b", memory_mb=512)
+    await bench.settle()
+    assert id in bench.running
+    closing = asyncio.ensure_future(bench.pool.close())
+    await bench.settle()
+    assert not closing.done(), "it waits for that"
+    bench.clock.advance(0.5)
+    await bench.settle()
+    assert closing.done()
+
+
 async def test_what_eviction_frees_beyond_the_need_is_free(bench: Bench) -> None:
     await bench.warm("a", memory_mb=512)
     id = bench.submit("b", memory_mb=128)

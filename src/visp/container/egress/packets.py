@@ -79,6 +79,8 @@ class Link(NamedTuple):
     policies: tuple[Policy, ...]
     opened: tuple[Place, ...]
     targets: tuple[Place, ...] | None
+    is_lent: bool
+    """The device was there before, and stays."""
 
     @property
     def has_rules(self) -> bool:
@@ -100,8 +102,8 @@ class Packets:
         self._range = IPv4Network((POOL.network_address, BITS))
         self._free: collections.deque[int] = collections.deque()
         self._links: dict[str, Link] = {}
-        self._ready: dict[socket.socket, int] = {}
-        """Places of containers that have a device and nobody's code yet, by their first door."""
+        self._places: dict[socket.socket, int] = {}
+        """Of networks that were equipped ahead, by their first door."""
         self._thread = ThreadPoolExecutor(1, "egress-links")
         """It enters other networks: no other thread does."""
         self._names = Names(self._may_ask, self._may_tell)
@@ -205,7 +207,7 @@ class Packets:
         """What a container needs to find its way out."""
         return {} if self.reason is None else proxy_environment()
 
-    async def equip(self, doors: Sequence[socket.socket], until: asyncio.Future[Any]) -> None:
+    async def equip(self, doors: Sequence[socket.socket]) -> None:
         """Gives what stands ready for anybody its device, which then is not to be waited for by whoever it serves.
 
         A device is a convenience until then: where it cannot be had now, `lead_out` asks for it once more.
@@ -213,15 +215,17 @@ class Packets:
         if self.reason is not None or not doors:
             return
         try:
-            place = await self._join(doors[0])
+            self._places[doors[0]] = await self._join(doors[0])
         except StartFailed as error:
             log.warning("egress.not_equipped", reason=str(error))
-            return
-        self._ready[doors[0]] = place
-        until.add_done_callback(lambda _: self._unused(doors[0]))
 
-    def _unused(self, door: socket.socket) -> None:
-        place = self._ready.pop(door, None)
+    def is_equipped(self, doors: Sequence[socket.socket]) -> bool:
+        """Whether a network is as `equip` left it, or would."""
+        return self.reason is not None or not doors or doors[0] in self._places
+
+    def part(self, doors: Sequence[socket.socket]) -> None:
+        """A network that was equipped goes, and its device with it."""
+        place = self._places.pop(doors[0], None) if doors else None
         if place is not None:
             self._free.append(place)
 
@@ -239,10 +243,14 @@ class Packets:
         if targets == ():
             await self.strip(doors)
             return proxy_environment()
-        place = self._ready.pop(doors[0], None)
+        opened = self._opened(namespace, targets)
+        has_rules = targets is not None or bool(opened)
+        # what is said of a device alone is said until it is gone: such a network serves no other
+        place = self._places.pop(doors[0], None) if has_rules else self._places.get(doors[0])
+        is_lent = place is not None and not has_rules
         if place is None:
             place = await self._join(doors[0])
-        await self._permit(Link(place, namespace, policies, self._opened(namespace, targets), targets), until)
+        await self._permit(Link(place, namespace, policies, opened, targets, is_lent), until)
         is_narrow = any(policy.targets is not None for policy in policies)
         return proxy_environment() if is_narrow else {}  # the proxy alone knows names in lists, and says what is closed
 
@@ -284,7 +292,7 @@ class Packets:
 
     async def strip(self, doors: Sequence[socket.socket]) -> None:
         """Takes its device away from what is to have none. Raises `StartFailed`."""
-        place = self._ready.pop(doors[0], None) if doors else None
+        place = self._places.pop(doors[0], None) if doors else None
         if place is None:
             return
         try:
@@ -312,7 +320,8 @@ class Packets:
 
     def _give_back(self, link: Link) -> None:
         self._links.pop(str(self._range[link.place]), None)
-        self._free.append(link.place)
+        if not link.is_lent:
+            self._free.append(link.place)
 
     async def _forget(self, link: Link) -> None:
         device = nft.device_of(self._number, link.place)

@@ -26,8 +26,10 @@ NEW_LINK, END_LINK, NEW_ADDRESS, NEW_ROUTE = 16, 17, 20, 24
 REQUEST, ACKNOWLEDGE, EXCLUSIVE, CREATE = 0x1, 0x4, 0x200, 0x400
 UP, ANY_TABLE, UNIVERSE, LINK, UNICAST, BY_BOOT = 1, 254, 0, 253, 1, 3
 IFLA_NAME, IFLA_INFO, IFLA_NETWORK, INFO_KIND, INFO_DATA, VETH_PEER = 3, 18, 28, 1, 2, 1
+IFLA_FAMILIES, INET6_ADDRESSES, NO_ADDRESSES = 26, 8, 1
 IFA_ADDRESS, IFA_LOCAL, RTA_DESTINATION, RTA_DEVICE, RTA_GATEWAY, RTA_SOURCE = 1, 2, 1, 4, 5, 7
 HEAD = struct.Struct("=IHHII")
+WITH_IPV6 = "/proc/net/if_inet6"
 WHOLE = 32
 """Bits of an address."""
 libc = ctypes.CDLL(None, use_errno=True)
@@ -46,6 +48,7 @@ def join(network: int, name: str, address: IPv4Address, gateway: IPv4Address) ->
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as here:
         ask(here, *pair(name, network))
         device = socket.if_nametoindex(name)
+        raise_up(here, device)
         ask(here, NEW_ADDRESS, *address_on(device, gateway))
         ask(here, NEW_ROUTE, *route(device, address, source=gateway))
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -56,7 +59,7 @@ def join(network: int, name: str, address: IPv4Address, gateway: IPv4Address) ->
         try:
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as there:
                 device = socket.if_nametoindex(DEVICE)
-                ask(there, NEW_LINK, 0, struct.pack("=BxHiII", 0, 0, device, UP, UP))
+                raise_up(there, device)
                 ask(there, NEW_ADDRESS, *address_on(device, address))
                 ask(there, NEW_ROUTE, *route(device, gateway))
                 ask(there, NEW_ROUTE, *route(device, None, through=gateway))
@@ -85,13 +88,22 @@ def ask(sock: socket.socket, kind: int, flags: int, body: bytes) -> None:
         raise OSError(-result, os.strerror(-result))
 
 
+def raise_up(sock: socket.socket, device: int) -> None:
+    """Without an address of IPv6, for which the kernel would send packets by itself."""
+    head = struct.pack("=BxHiII", 0, 0, device, 0, 0)
+    if os.path.exists(WITH_IPV6):
+        none = attribute(socket.AF_INET6, attribute(INET6_ADDRESSES, bytes([NO_ADDRESSES])))
+        ask(sock, NEW_LINK, 0, head + attribute(IFLA_FAMILIES, none))
+    ask(sock, NEW_LINK, 0, struct.pack("=BxHiII", 0, 0, device, UP, UP))
+
+
 def attribute(kind: int, content: bytes) -> bytes:
     size = 4 + len(content)
     return struct.pack("=HH", size, kind) + content + b"\0" * (-size % 4)
 
 
 def pair(name: str, network: int) -> tuple[int, int, bytes]:
-    """Two devices: one here, up once it has the other, one in another network."""
+    """Two devices: one here, one in another network."""
     far = (
         struct.pack("=BxHiII", 0, 0, 0, 0, 0)
         + attribute(IFLA_NAME, DEVICE.encode() + b"\0")
@@ -99,7 +111,7 @@ def pair(name: str, network: int) -> tuple[int, int, bytes]:
     )
     data = attribute(INFO_DATA, attribute(VETH_PEER, far))
     info = attribute(IFLA_INFO, attribute(INFO_KIND, b"veth\0") + data)
-    head = struct.pack("=BxHiII", 0, 0, 0, UP, UP)
+    head = struct.pack("=BxHiII", 0, 0, 0, 0, 0)
     return NEW_LINK, CREATE | EXCLUSIVE, head + attribute(IFLA_NAME, name.encode() + b"\0") + info
 
 
