@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -944,6 +947,7 @@ async def test_nothing_of_the_server_is_in_a_child(folder: Path, monkeypatch: py
     os.set_inheritable(held, True)
     code = f"""
 import os
+import re
 def main(args):
     secret, found = {secret[::-1]!r}[::-1].encode(), 0
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
@@ -1069,6 +1073,26 @@ if sys.stdin.readline().strip() == "knock":
 os.write(3, json.dumps(os.readlink("/proc/self/ns/net")).encode() + b"\\n")
 sys.stdin.readline()
 """
+
+
+TURNS = {"x86_64": (315, 48)}
+"""Number and size of what asks how a process is scheduled; at 24 lies how long a turn is, since Linux 6.12."""
+
+
+@needs_python
+@pytest.mark.skipif(os.uname().machine not in TURNS, reason="the number of the call is not known here")
+@pytest.mark.skipif(
+    tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 12),
+    reason="turns are the same for all before Linux 6.12",
+)
+async def test_turns_are_short(forking: Forking) -> None:
+    """A moment's work of one container does not wait for the turns of others to end."""
+    container = await forking.create(spec())
+    number, size = TURNS[os.uname().machine]
+    told_of = ctypes.create_string_buffer(size)
+    assert ctypes.CDLL(None).syscall(number, container.pid, told_of, size, 0) == 0
+    assert struct.unpack_from("Q", told_of, 24) == (100_000,)
+    await container.destroy()
 
 
 @needs_python
