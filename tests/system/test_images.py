@@ -317,10 +317,14 @@ def main(args):
         api = Api(place.start(**settings_for(engine), pool__pause_grace_s=0.2).url)
         first = outcome(api, code)
         assert first["response"]["success"], first
-        time.sleep(2)
-        second = run(api)
-        assert annotation(second, "initTime") is None
-        assert second["response"]["result"]["longest"] > 0.8
+
+        def longest_s() -> float:
+            time.sleep(2)
+            again = run(api)
+            assert annotation(again, "initTime") is None
+            return float(again["response"]["result"]["longest"])
+
+        assert any(longest_s() > 0.8 for _ in range(5)), "a busy machine may take its time to freeze it, but it does"
 
 
 def test_images_that_cannot_be_pulled(api: Api) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("/sys/fs/cgroup")
 V1 = ("memory", "pids", "cpu")
+PROCESSES, THREADS = "cgroup.procs", "tasks"
 CPU_SHARES_OF_A_GIB = 1024
 GONE_S = 1.0
 EMPTY_CHECK_S = 0.002
@@ -47,8 +48,11 @@ class Group:
 
     @property
     def join(self) -> tuple[str, ...]:
-        """Files into which a process writes 0 to move itself here."""
-        return tuple(str(folder / "cgroup.procs") for folder in self._folders.values())
+        """Files into which a process of one thread writes 0 to move itself here.
+
+        Where a thread may be moved alone, that takes no lock of all threads: the kernel waits some 10 ms for that one.
+        """
+        return tuple(str(folder / (PROCESSES if folder == self._v2 else THREADS)) for folder in self._folders.values())
 
     @property
     def born_in(self) -> Path | None:
@@ -58,7 +62,7 @@ class Group:
     @property
     def joined_by(self) -> tuple[Path, ...]:
         """Files as `join`, of those groups in which none can be born."""
-        return tuple(folder / "cgroup.procs" for folder in self._folders.values() if folder != self._v2)
+        return tuple(folder / THREADS for folder in self._folders.values() if folder != self._v2)
 
     def limit(self, limits: Limits) -> None:
         """Bounds what is in it, and what will be; what is bounded so already costs nothing."""
@@ -122,7 +126,7 @@ class Group:
         out: set[int] = set()
         for folder in self._folders.values():
             with contextlib.suppress(OSError):
-                out.update(map(int, _read(f"{folder}/cgroup.procs").split()))
+                out.update(map(int, _read(f"{folder}/{PROCESSES}").split()))
         return [pid for pid in out if pid > 0]
 
 
@@ -197,10 +201,10 @@ def _bases() -> list[tuple[str, Path]]:
     own = _own_groups()
     for controller in V1:
         mounted = ROOT / controller
-        if (mounted / "cgroup.procs").exists() and controller in own:
+        if (mounted / PROCESSES).exists() and controller in own:
             base = mounted / own[controller].lstrip("/")
             out.append((controller, base if base.is_dir() else mounted))
-    unified = ROOT / "unified" if (ROOT / "unified" / "cgroup.procs").exists() else ROOT
+    unified = ROOT / "unified" if (ROOT / "unified" / PROCESSES).exists() else ROOT
     if (unified / "cgroup.controllers").exists():
         out.append(("unified", unified))
     return out
