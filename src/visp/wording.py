@@ -35,6 +35,24 @@ def resource_missing(resource: str) -> str:
 
 UNKNOWN_ROUTE = "The requested resource could not be found."
 ONLY_OPTIONS = "HTTP method not allowed, supported methods: OPTIONS"
+WEB_METHODS = "HTTP method not allowed, supported methods: GET, DELETE, POST, PUT, HEAD, OPTIONS, PATCH"
+WEB_NOT_FOUND = "The requested resource does not exist."
+WEB_UNAUTHORIZED = "Authentication is possible but has failed or not yet been provided."
+WEB_FAILED = "There was an error processing your request."
+WEB_NOT_READY = "Response not yet ready."
+NO_SUCH_PROPERTY = "Response does not include requested property."
+UNKNOWN_CONTENT_TYPE = "Response did not specify a known content-type."
+TYPE_MISMATCH = "Response type in header did not match generated content type."
+
+
+def not_of_type(kind: str) -> str:
+    return f"Response is not valid '{kind}'."
+
+
+def not_acceptable(kind: str) -> str:
+    return f"Resource representation is only available with these types:\n{kind}"
+
+
 SUBJECT_SHORT = "Subject name must be at least 5 characters"
 SUBJECT_BLOCKED = "The subject you want to edit is blocked"
 NAMESPACE_EMPTY = "Namespace must not be empty"

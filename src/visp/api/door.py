@@ -21,16 +21,22 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from visp import wording
+from visp.api import web
 from visp.api.actions import http_answer
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
+from visp.api.events import SEND_S
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
-from visp.api.hot import parse_head
+from visp.api.hot import Target, WebTarget, parse_head
 from visp.api.inside import CONNECTIONS, INSIDE
 from visp.api.turns import Turns
+from visp.controller import webaction
 from visp.controller.fire import Firing
 from visp.controller.invoke import Invocation
+from visp.controller.primitive import Accepted, Finished
 from visp.controller.resolver import must_be_asked
+from visp.controller.streams import Reader
 from visp.entity.action import Action
+from visp.entity.activation import Status
 from visp.entity.execs import SequenceExec
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName
 from visp.entity.network import is_loopback
@@ -45,7 +51,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from visp.api.context import Services
-    from visp.api.hot import Head, Target
+    from visp.api.hot import Head
     from visp.api.inside import Inside
     from visp.controller.fire import NothingToDo
     from visp.controller.primitive import Answer
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from visp.store.cache import Entity
 
 HEADS_LIMIT = 10_000
+KEPT_METHODS = (b"POST ", b"GET ")
 KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
 LINGER_S = 2.0
@@ -143,21 +150,25 @@ class _Hot:
         "message_event",
         "resolved",
         "response_complete",
+        "response_started",
         "target",
         "transid",
+        "user",
     )
 
     def __init__(
         self,
-        target: Target,
+        target: Target | WebTarget,
         identity: Identity,
         entity: Action | Trigger,
         resolved: Resolved | None,
         headers: dict[str, str],
         id: str,
         keep_alive: bool,
+        user: str | None = None,
     ) -> None:
         self.target = target
+        self.user = user
         self.identity = identity
         self.entity = entity
         self.resolved = resolved
@@ -166,6 +177,7 @@ class _Hot:
         self.keep_alive = keep_alive
         self.body: list[bytes] = []
         self.response_complete = False
+        self.response_started = False
         self.disconnected = False
         self.message_event = _NEVER
 
@@ -264,7 +276,7 @@ class Door(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             return False
         end = data.find(_HEAD_END) + len(_HEAD_END)
-        if end > KEPT_HEAD_BYTES or not data.startswith(b"POST "):
+        if end > KEPT_HEAD_BYTES or not data.startswith(KEPT_METHODS):
             return False
         raw = data[:end]
         head = self.gate.heads.get(raw)
@@ -371,8 +383,6 @@ class Door(HttpToolsProtocol):
 
     def _decide(self) -> _Hot | None:
         """The hot request that begins, or None: then it is the application's."""
-        if self.parser.get_method() != b"POST":
-            return None
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             return None  # an answer is in flight on this connection
@@ -380,7 +390,7 @@ class Door(HttpToolsProtocol):
             return None
         gate = self.gate
         raw, self._raw_head = self._raw_head, b""
-        head = parse_head(self.url, self.headers, gate.longest_wait_ms)
+        head = parse_head(self.parser.get_method(), self.url, self.headers, gate.longest_wait_ms)
         hot = None if head is None else self._admit(head, keep_alive=self.parser.should_keep_alive())
         if hot is None or head is None or not hot.keep_alive or head.request_id is not None:
             return hot
@@ -390,15 +400,14 @@ class Door(HttpToolsProtocol):
 
     def _admit(self, head: Head, *, keep_alive: bool) -> _Hot | None:
         """The request, if its caller and entity are in memory and the caller may ask this way."""
-        gate = self.gate
+        gate, target = self.gate, head.target
+        if isinstance(target, WebTarget):
+            return self._admit_web(head, target, keep_alive=keep_alive)
         identity = gate.services.identities.peek(head.authorization)
         if identity is None or head.body_bytes > identity.limits.payload_bytes:
             return None
-        if identity.is_loopback_only and not (
-            (self._is_local_peer and head.is_from_here) if self.inside is None else self.inside.may_use(identity)
-        ):
+        if not self._may_use(identity, head):
             return None
-        target = head.target
         if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:
             return None
         entity: Entity | None
@@ -420,6 +429,39 @@ class Door(HttpToolsProtocol):
             return None
         id = transid.of_request(head.request_id)
         return _Hot(target, identity, entity, resolved, head.shown, id, keep_alive)
+
+    def _may_use(self, identity: Identity, head: Head) -> bool:
+        """The well-known key is for callers on this machine."""
+        if not identity.is_loopback_only:
+            return True
+        if self.inside is not None:
+            return self.inside.may_use(identity)
+        return self._is_local_peer and head.is_from_here
+
+    def _admit_web(self, head: Head, target: WebTarget, *, keep_alive: bool) -> _Hot | None:
+        """The request for a web action, if all that it needs is in memory and nothing is to be refused."""
+        services, name = self.gate.services, target.address.name
+        owner = services.identities.peek_owner(name.namespace)
+        if owner is None or head.body_bytes > owner.limits.payload_bytes:
+            return None
+        caller = None
+        if head.authorization:
+            caller = services.identities.peek(head.authorization)
+            if caller is None or not self._may_use(caller, head):
+                return None
+        resolved = services.resolver.peek(owner, name)
+        if resolved is None:
+            return None
+        action = resolved.action
+        if not webaction.is_exported(action) or not webaction.may_enter(action, target.headers, caller):
+            return None
+        if isinstance(action.exec, SequenceExec) and must_be_asked(action.exec):
+            return None
+        if self.gate.is_leased and not self.gate.reserve(owner, action):
+            return None
+        id = transid.of_request(head.request_id)
+        user = None if caller is None else caller.namespace
+        return _Hot(target, owner, action, resolved, head.shown, id, keep_alive, user)
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -454,6 +496,9 @@ class Door(HttpToolsProtocol):
     def _hand_on(self, hot: _Hot, body: bytes) -> None:
         """Hands a request to the controller, whose answer comes back once, later."""
         target = hot.target
+        if isinstance(target, WebTarget):
+            self._run_web(hot, target, body)
+            return
 
         def settle(answer: Answer) -> None:
             try:
@@ -470,7 +515,68 @@ class Door(HttpToolsProtocol):
         except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
             self._finish(hot, render(error, hot.transid))
 
+    def _run_web(self, hot: _Hot, target: WebTarget, body: bytes) -> None:
+        """Runs a web action; parts of its result are passed on as they come."""
+        services, extension = self.gate.services, target.address.extension
+        assert isinstance(hot.entity, Action)
+        is_custom = webaction.has_custom_options(hot.entity)
+        cors = () if is_custom else webaction.cors(target.headers.get("access-control-request-headers"))
+        parts = _Parts(self, hot, extension, cors) if extension in web.STREAMED else None
+
+        def settle(answer: Answer) -> None:
+            if parts is not None and parts.settle(answer):
+                return
+            if isinstance(answer, Finished) and len(answer.result) > web.PRETTY_AT_ONCE_BYTES:
+                self.loop.create_task(self._finish_long(hot, answer, extension, target.accept, cors))
+                return
+            try:
+                self._finish(hot, web.web_answer(answer, extension, target.accept, cors, hot.transid))
+            except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+                self._finish(hot, render(error, hot.transid))
+
+        try:
+            services.invoke.charge(hot.identity)
+        except VispError as error:
+            self._finish(hot, web.told(error, hot.transid))
+            return
+        given = target.given
+        if hot.user is not None:
+            given = given | webaction.user_field(hot.user)
+        try:
+            payload = webaction.argument(hot.entity, given, target.query, target.fields, target.kind, body)
+            id = services.invoke.start(
+                Invocation(
+                    identity=hot.identity,
+                    action=hot.entity,
+                    resolved=hot.resolved,
+                    body=b"",
+                    payload=payload,
+                    transid=hot.transid,
+                    received_ms=services.clock.now_ms(),
+                    wait_s=self.gate.longest_wait_ms / 1000,
+                    is_streamed=parts is not None,
+                ),
+                settle,
+            )
+        except VispError as error:
+            self._finish(hot, web.told(error, hot.transid, headers=cors))
+        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+            self._finish(hot, render(error, hot.transid))
+        else:
+            if parts is not None:
+                parts.begin(id)
+
+    async def _finish_long(
+        self, hot: _Hot, answer: Finished, extension: str, accept: str | None, cors: tuple[tuple[str, str], ...]
+    ) -> None:
+        try:
+            made = await web.finished(answer, extension, accept, cors, hot.transid)
+        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+            made = render(error, hot.transid)
+        self._finish(hot, made)
+
     def _invoke(self, hot: _Hot, body: bytes, settle: Callable[[Answer], None]) -> None:
+        assert isinstance(hot.target, Target)
         services, wait_ms = self.gate.services, hot.target.wait_ms
         assert isinstance(hot.entity, Action)
         services.invoke.charge(hot.identity)
@@ -529,6 +635,34 @@ class Door(HttpToolsProtocol):
             if self.gate.on_idle is not None:
                 self.gate.on_idle(self)
 
+    async def stream(self, hot: _Hot, parts: _Parts, reader: Reader) -> None:
+        """Sends parts as they come, in chunks; an action that fails in the middle ends the connection before."""
+        streams = self.gate.services.streams
+        taken: list[bytes] | None = await reader.next() or []
+        head, left = web.streamed_head(taken or [b'""'], parts.extension, parts.cors, parts.id)
+        hot.response_started = True
+        self.transport.write(self._head_of(head, hot.transid) + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while taken is not None and not (hot.disconnected or self.transport.is_closing()):
+            sent = b"".join(map(web.chunk, left))
+            if sent:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(sent), sent))
+                async with asyncio.timeout(SEND_S):
+                    await self.flow.drain()
+            streams.taken(parts.id, sum(map(len, taken)))
+            taken = await reader.next()
+            left = taken or []
+        outcome = await parts.answered
+        hot.response_complete = True
+        if hot.disconnected or self.transport.is_closing():
+            return
+        if not isinstance(outcome, Finished) or outcome.head.status != Status.SUCCESS:
+            self.transport.close()
+            return
+        self.transport.write(b"0\r\n\r\n")
+        if not hot.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
     # ── the end of the server ───────────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -550,14 +684,10 @@ class Door(HttpToolsProtocol):
     def _send(self, answer: HttpAnswer, id: str, *, keep_alive: bool) -> None:
         """One write: head and body together, unless the body is large enough that a copy would cost more."""
         body = answer.body
-        parts = [self.gate.start_of(answer, self.server_state.default_headers), id.encode()]
-        if answer.activation_id is not None:
-            parts += (_ACTIVATION_LINE, answer.activation_id.encode())
-        for name, value in answer.headers:
-            parts.append(f"\r\n{name}: {value}".encode("latin-1"))
+        parts = [self._head_of(answer, id)]
         if not keep_alive:
             parts.append(b"\r\nConnection: close")
-        if answer.status == 204:
+        if answer.status in (204, 304):
             parts.append(b"\r\n\r\n")
         else:
             parts.append(b"\r\nContent-Length: %d\r\n\r\n" % len(body))
@@ -566,6 +696,71 @@ class Door(HttpToolsProtocol):
             self.transport.write(b"".join(parts))
         else:
             self.transport.writelines((b"".join(parts), body))
+
+    def _head_of(self, answer: HttpAnswer, id: str) -> bytes:
+        """Without its last line end."""
+        parts = [self.gate.start_of(answer, self.server_state.default_headers), id.encode()]
+        if answer.activation_id is not None:
+            parts += (_ACTIVATION_LINE, answer.activation_id.encode())
+        for name, value in answer.headers:
+            parts.append(f"\r\n{name}: {value}".encode("latin-1"))
+        return b"".join(parts)
+
+
+class _Parts:
+    """Hears the parts of a web action's result; the first one makes its answer a stream."""
+
+    __slots__ = ("_door", "_hot", "_reader", "answered", "cors", "extension", "id")
+
+    def __init__(self, door: Door, hot: _Hot, extension: str, cors: tuple[tuple[str, str], ...]) -> None:
+        self._door = door
+        self._hot = hot
+        self._reader: Reader | None = None
+        self.extension = extension
+        self.cors = cors
+        self.id = ""
+        self.answered: asyncio.Future[Answer]
+
+    def begin(self, id: str) -> None:
+        """The run has its id; it may be over already."""
+        if not self._hot.response_complete:
+            self.id = id
+            self._door.gate.services.streams.enter(id, self)
+
+    def offer(self, part: bytes) -> None:
+        if self._reader is None:
+            self._reader = Reader()
+            self.answered = self._door.loop.create_future()
+            task = self._door.loop.create_task(self._door.stream(self._hot, self, self._reader))
+            self._door.tasks.add(task)
+            task.add_done_callback(self._ended)
+        self._reader.offer(part)
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def settle(self, answer: Answer) -> bool:
+        """The run is over, or is not waited for any longer; whether the stream tells of it."""
+        if self._reader is None:
+            self._door.gate.services.streams.leave(self.id, is_over=True)
+            return False
+        if not isinstance(answer, Accepted):
+            if not self.answered.done():
+                self.answered.set_result(answer)
+            self._reader.close()
+        return True
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The stream is over, or its reader gone."""
+        door = self._door
+        door.tasks.discard(task)
+        door.gate.services.streams.leave(self.id, is_over=self.answered.done())
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("door.stream_ended", transid=self._hot.transid, reason=repr(error))
+            self._hot.response_complete = True
+            door.transport.close()
 
 
 _CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)

@@ -28,7 +28,7 @@ HEARTBEAT = b":\n\n"
 
 class EventStream:
     """An answer of events, each as `event` makes it, or of another type. `close` is called once, also when nothing was
-    sent; `greeting` comes first.
+    sent; `greeting` comes first, `head` takes the place of the usual one.
     """
 
     def __init__(
@@ -38,11 +38,12 @@ class EventStream:
         *,
         media_type: str = MEDIA_TYPE,
         greeting: bytes = GREETING,
+        head: HttpAnswer | None = None,
     ) -> None:
         self.events = events
         self.close = close
-        self.media_type = media_type
         self.greeting = greeting
+        self.head = head or HttpAnswer(200, content_type=media_type, headers=(("Cache-Control", "no-store"),))
 
 
 def event(name: str, data: bytes, id: str | None = None) -> bytes:
@@ -81,9 +82,9 @@ async def respond(stream: EventStream, id: str, receive: Receive, send: Send) ->
 
 
 async def _send_all(stream: EventStream, id: str, send: Send) -> None:
-    headers = HttpAnswer(200, content_type=stream.media_type, headers=(("Cache-Control", "no-store"),)).all_headers(id)
+    headers = stream.head.all_headers(id)
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": 200, "headers": encoded})
+    await send({"type": "http.response.start", "status": stream.head.status, "headers": encoded})
     with contextlib.suppress(TimeoutError):
         async with contextlib.aclosing(stream.events) as events:
             if stream.greeting:

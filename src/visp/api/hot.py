@@ -1,7 +1,7 @@
 """What the head of a hot request asks for. Pure.
 
-Hot is the POST of an action or of a trigger, plainly put. What is not, or is malformed, is None
-here: the application says what is wrong with it.
+Hot is the POST of an action or of a trigger, and a web action's request, plainly put. What is not, or is malformed, is
+None here: the application says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import msgspec
 from visp.api import queries
 from visp.api.auth import host_of
 from visp.api.heads import check_head
+from visp.controller import webaction
+from visp.controller.webaction import Address
+from visp.entity.media import MediaType, parse_media_type
 from visp.entity.names import is_name
 from visp.entity.network import is_loopback
+from visp.entity.payload import JsonObject
 from visp.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,7 +31,14 @@ EVENTS = b"text/event-stream"
 COLD_FIELDS = frozenset({"delay", "at"})
 """Of the query."""
 
+WEB_METHODS = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
+"""What asks for a head alone, or what browsers ask first, is answered with more care."""
+WEB_URL_BYTES = 8 * 1024
+SYSTEM = "whisk.system"
+"""Whose web actions may be the platform's own routes."""
+
 _PREFIX = b"/api/v1/namespaces/"
+_WEB = webaction.PREFIX.encode()
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -71,10 +82,54 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
     return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result, package)
 
 
+class WebTarget(msgspec.Struct, frozen=True):
+    """What a hot request for a web action asks for, and what its head says to the action.
+
+    `given` is the context but for who asks, `fields` are the query's.
+    """
+
+    address: Address
+    query: str
+    kind: MediaType | None
+    accept: str | None
+    headers: dict[str, str]
+    given: JsonObject
+    fields: JsonObject
+
+    @property
+    def is_trigger(self) -> bool:
+        return False
+
+
+def parse_web_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WebTarget | None:
+    """The target of a request for a web action; None for whatever is not plain."""
+    if len(url) > WEB_URL_BYTES:
+        return None
+    path, _, raw_query = url.partition(b"?")
+    address = webaction.parse_address(path.decode("latin-1"))
+    if address is None or address.name.namespace == SYSTEM:
+        return None
+    query = raw_query.decode("latin-1")
+    shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    try:
+        fields = webaction.query_fields(query) if query else {}
+    except RequestError:
+        return None
+    return WebTarget(
+        address=address,
+        query=query,
+        kind=parse_media_type(shown.get("content-type", "")),
+        accept=shown.get("accept"),
+        headers=shown,
+        given=webaction.context(method.decode("latin-1"), shown.items(), address.rest, None),
+        fields=fields,
+    )
+
+
 class Head(msgspec.Struct, frozen=True):
     """What a plain head asks for; what it may have depends on who presents it."""
 
-    target: Target
+    target: Target | WebTarget
     authorization: bytes
     request_id: bytes | None
     body_bytes: int
@@ -84,22 +139,31 @@ class Head(msgspec.Struct, frozen=True):
     """Of a fire: the headers, which the fired actions see."""
 
 
-def parse_head(url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int) -> Head | None:
-    """A head that asks for nothing but a hot route with a JSON body of known length; None for every other one.
+def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int) -> Head | None:
+    """A head that asks for nothing but a hot route with a body of known length; None for every other one.
 
     Raises `HeadRefused` for one that no server should take.
     """
-    check_head(url, headers, "1.1")
-    target = parse_target(url, longest_wait_ms)
-    fields = dict(headers)
-    if target is None or len(fields) != len(headers):
-        return None  # a header given twice is looked at with more care
-    if not fields.keys().isdisjoint(COLD_HEADERS) or EVENTS in fields.get(b"accept", b"").lower():
+    is_web = url.startswith(_WEB)
+    if method not in WEB_METHODS if is_web else method != b"POST":
         return None
+    check_head(url, headers, "1.1")
+    fields = dict(headers)
+    if len(fields) != len(headers) or not fields.keys().isdisjoint(COLD_HEADERS):
+        return None  # a header given twice is looked at with more care
     length = fields.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > LENGTH_DIGITS:
         return None
-    if length != b"0" and fields.get(b"content-type", b"").partition(b";")[0] != b"application/json":
+    target: Target | WebTarget | None
+    if is_web:
+        target = parse_web_target(method, url, headers)
+    elif EVENTS in fields.get(b"accept", b"").lower() or (
+        length != b"0" and fields.get(b"content-type", b"").partition(b";")[0] != b"application/json"
+    ):
+        return None
+    else:
+        target = parse_target(url, longest_wait_ms)
+    if target is None:
         return None
     return Head(
         target=target,

@@ -29,11 +29,13 @@ from visp.api import (
     queries,
     rules,
     triggers,
+    web,
 )
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, render
 from visp.api.events import EventStream
 from visp.api.inside import INSIDE
+from visp.controller import webaction
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
@@ -156,9 +158,13 @@ class Site:
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
         is_api = path == API or path.startswith(API + "/")
+        inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
+        if path.startswith(webaction.PREFIX) and self._match(request.method, path) is None:
+            address = webaction.parse_address(path)
+            if address is not None:
+                return await web.answer(request, self._services, id, inside, address)
         if request.method == "OPTIONS":
             return _options(is_api)
-        inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
         if inside is not None and not is_api and path != "/":
             return _only_options(id)  # what is an operator's is not a container's
         handler = self._open.get((request.method, path))

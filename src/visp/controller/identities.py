@@ -100,6 +100,7 @@ class Identities:
         self._cache: dict[bytes, Identity] = {}
         self._by_uuid: dict[str, Identity] = {}
         self._policies: dict[str, Policy] = {}
+        self._owners: dict[str, Identity] = {}
 
     def peek(self, header: bytes) -> Identity | None:
         """The identity behind a header that was seen before."""
@@ -136,6 +137,7 @@ class Identities:
         self._cache.clear()
         self._by_uuid.clear()
         self._policies.clear()
+        self._owners.clear()
 
     async def _look_up(self, auth: AuthKey) -> Identity:
         presented = digest(auth, self._secret)
@@ -189,8 +191,22 @@ class Identities:
             limits=await self._limits_of(record.namespace),
         )
 
+    def peek_owner(self, namespace: str) -> Identity | None:
+        """Who a namespace is, where that was asked before."""
+        return self._owners.get(namespace)
+
     async def owner_of(self, namespace: str) -> Identity | None:
         """Who a namespace is, for what runs in it unasked; None where nobody may."""
+        known = self._owners.get(namespace)
+        if known is None:
+            known = await self._look_up_owner(namespace)
+            if known is not None:
+                if len(self._owners) >= CACHED_HEADERS:
+                    self._owners.clear()
+                self._owners[namespace] = known
+        return known
+
+    async def _look_up_owner(self, namespace: str) -> Identity | None:
         if namespace == GUEST and self.has_public_guest:
             return await self.by_uuid(GUEST_UUID)
         for record in await self._subjects.keys_of(namespace):

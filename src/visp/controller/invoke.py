@@ -25,6 +25,7 @@ from visp.entity.follow import Follow
 from visp.entity.keeping import keep_of
 from visp.entity.locking import marks_of
 from visp.entity.parameters import Parameters, is_true, values
+from visp.entity.payload import JsonObject
 from visp.entity.subject import Identity
 from visp.errors import BadRequest, TooLarge
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from visp.controller.primitive import Primitive
     from visp.entitlement.throttle import Throttle
     from visp.entity.names import FullyQualifiedName
-    from visp.entity.payload import JsonObject
     from visp.entity.runtime_manifest import Manifest
 
 
@@ -45,7 +45,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     `resolved` says how it was found, if that was through a package: `action` has the parameters of both. `follow` is
     what a rule says of failures. `id` is given where it was promised before: then the ledger has the work before it
     runs, blocking or not. `is_forced`: its record is kept, whatever else is said. `on_result`: parts of the result are
-    wanted as they come; it hears of the outcome, save that of a composite, which has no parts.
+    wanted as they come; it hears of the outcome, save that of a composite, which has no parts. `payload` is the body as
+    an object, where that was read already. `is_streamed`: parts are wanted while the outcome is waited for.
     """
 
     identity: Identity
@@ -59,6 +60,8 @@ class Invocation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     resolved: Resolved | None = None
     is_forced: bool = False
     on_result: Callable[[ResultAck | None], None] | None = None
+    payload: JsonObject | None = None
+    is_streamed: bool = False
 
 
 class Invoke:
@@ -114,7 +117,7 @@ class Invoke:
         elif is_promised:
             self._primitive.run_promised(order, wait_s, then)
         else:
-            self._primitive.run_blocking(order, wait_s, then)
+            self._primitive.run_blocking(order, wait_s, then, is_streamed=invocation.is_streamed)
         return order.id
 
     def has_parts(self, action: Action) -> bool:
@@ -165,7 +168,9 @@ class Invoke:
         `is_here`: it lies in this shard's ledger, with what caused it.
         """
         identity, action = invocation.identity, invocation.action
-        payload = payloads.parse_object(invocation.body)
+        payload = invocation.payload
+        if payload is None:
+            payload = payloads.parse_object(invocation.body)
         self.check_action(identity, action, payload)
         self._primitive.check_room()
         is_composite = composes(action)

@@ -139,13 +139,15 @@ class Primitive:
         """Where the activation goes: to the shard that its id names; to this one, if there is none of that number."""
         return self._topics.get(order.id[12:14], self._topic)
 
-    def run_blocking(self, order: Order, wait_s: float, then: Callable[[Answer], None]) -> None:
-        """Answers `Finished`, or `Accepted` once `wait_s` has passed."""
+    def run_blocking(
+        self, order: Order, wait_s: float, then: Callable[[Answer], None], *, is_streamed: bool = False
+    ) -> None:
+        """Answers `Finished`, or `Accepted` once `wait_s` has passed. `is_streamed`: somebody reads parts meanwhile."""
         topic = self._topic_of(order)
         waiting = _Waiting(self, order, topic, wait_s, then)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
         self._deadlines.add(order.id, wait_s, waiting.on_deadline)
-        self._bus.publish(topic, message_of(order, is_blocking=True))
+        self._bus.publish(topic, message_of(order, is_blocking=True, is_streamed=is_streamed))
 
     def run_accepted(
         self,

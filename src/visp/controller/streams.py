@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from visp.bus import base as topics
 from visp.bus.base import invoker_topic
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from visp.bus.messages import Message, ResultAck
 
 
+class Hearing(Protocol):
+    """Who is given parts."""
+
+    def offer(self, part: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Nothing more will be told here."""
+
+
 class Reader:
     """One activation's parts, and how it ended: `ack` is None while it runs, and where that cannot be known."""
 
@@ -28,7 +37,7 @@ class Reader:
         self.ack: ResultAck | None = None
         self._parts: list[bytes] = []
         self._ready = asyncio.Event()
-        self._is_over = False
+        self.is_over = False
 
     def offer(self, part: bytes) -> None:
         self._parts.append(part)
@@ -41,13 +50,13 @@ class Reader:
 
     def close(self) -> None:
         """Nothing more will be told here."""
-        self._is_over = True
+        self.is_over = True
         self._ready.set()
 
     async def next(self) -> list[bytes] | None:
         """The next parts, as many as there are; None after the last."""
         while not self._parts:
-            if self._is_over:
+            if self.is_over:
                 return None
             self._ready.clear()
             await self._ready.wait()
@@ -61,7 +70,7 @@ class Streams:
     def __init__(self, bus: Bus, shards: int) -> None:
         self._bus = bus
         self._topics = {f"{number:02x}": invoker_topic(number) for number in range(shards)}
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, Hearing] = {}
         bus.subscribe(topics.PARTS, self._heard)
 
     def close(self) -> None:
@@ -72,13 +81,20 @@ class Streams:
     @contextlib.contextmanager
     def reading(self, id: str, reader: Reader) -> Iterator[None]:
         """`reader` is given the parts of this activation until it leaves; the run does not end with that."""
-        self._readers[id] = reader
+        self.enter(id, reader)
         try:
             yield
         finally:
-            del self._readers[id]
-            if reader.ack is None:
-                self._tell(id, None)
+            self.leave(id, is_over=reader.ack is not None)
+
+    def enter(self, id: str, reader: Hearing) -> None:
+        """Until `leave`."""
+        self._readers[id] = reader
+
+    def leave(self, id: str, *, is_over: bool) -> None:
+        """A run that is not over is told that nobody reads."""
+        if self._readers.pop(id, None) is not None and not is_over:
+            self._tell(id, None)
 
     def taken(self, id: str, count_bytes: int) -> None:
         """So much more may come."""

@@ -71,14 +71,14 @@ URL = b"/api/v1/namespaces/_/actions/a?blocking=true"
 
 
 def test_a_plain_head_is_read() -> None:
-    head = parse_head(URL, HEADERS, 60_000)
+    head = parse_head(b"POST", URL, HEADERS, 60_000)
     assert head is not None
     assert (head.target.name, head.authorization, head.body_bytes, head.is_from_here) == ("a", b"Basic x", 7, True)
     assert (head.request_id, head.shown) == (None, {})
 
 
 def test_a_fire_shows_its_headers() -> None:
-    head = parse_head(b"/api/v1/namespaces/_/triggers/t", HEADERS, 60_000)
+    head = parse_head(b"POST", b"/api/v1/namespaces/_/triggers/t", HEADERS, 60_000)
     assert head is not None
     assert head.shown["content-length"] == "7"
 
@@ -95,18 +95,18 @@ def test_a_fire_shows_its_headers() -> None:
 )
 def test_a_head_that_asks_for_more_is_the_applications(more: tuple[bytes, bytes]) -> None:
     headers = [header for header in HEADERS if more[0] != b"transfer-encoding" or header[0] != b"content-length"]
-    assert parse_head(URL, [*headers, more], 60_000) is None
+    assert parse_head(b"POST", URL, [*headers, more], 60_000) is None
 
 
 @pytest.mark.parametrize("length", [b"x", b"-1", b"1" * 13])
 def test_a_length_that_is_none_is_the_applications(length: bytes) -> None:
     headers = [(name, length if name == b"content-length" else value) for name, value in HEADERS]
-    assert parse_head(URL, headers, 60_000) is None
+    assert parse_head(b"POST", URL, headers, 60_000) is None
 
 
 def test_a_body_of_another_type_is_the_applications() -> None:
     headers = [(name, b"text/plain" if name == b"content-type" else value) for name, value in HEADERS]
-    assert parse_head(URL, headers, 60_000) is None
+    assert parse_head(b"POST", URL, headers, 60_000) is None
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_a_body_of_another_type_is_the_applications() -> None:
     ids=["another host", "a web page"],
 )
 def test_what_may_come_through_a_browser_is_not_from_here(headers: list[tuple[bytes, bytes]]) -> None:
-    head = parse_head(URL, headers, 60_000)
+    head = parse_head(b"POST", URL, headers, 60_000)
     assert head is not None
     assert not head.is_from_here
 
 
 def test_a_head_without_a_host_is_refused() -> None:
     with pytest.raises(HeadRefused):
-        parse_head(URL, HEADERS[1:], 60_000)
+        parse_head(b"POST", URL, HEADERS[1:], 60_000)
