@@ -192,16 +192,21 @@ def argument(
     if is_raw(action):
         entity = msgspec.Raw(encode(_shown(kind, body, is_raw=True)))
         return given | {QUERY: msgspec.Raw(encode(rendered_query(query))), BODY: entity}
-    own = fields | body_fields(kind, body) if body else fields
-    if not own:
+    if not body and not fields:
         return given
-    check_fields(action.parameters, action.annotations, own)
-    return given | own
+    sent = _sent(kind, body) if body else {}
+    if isinstance(sent, dict):
+        own = fields | sent
+        check_fields(action.parameters, action.annotations, own)
+        return given | own
+    check_fields(action.parameters, action.annotations, fields)
+    return given | fields | {BODY: sent}
 
 
-def body_fields(kind: MediaType | None, body: bytes) -> JsonObject:
+def _sent(kind: MediaType | None, body: bytes) -> JsonObject | msgspec.Raw:
+    """The fields of a body that has some, else its value. Raises `Malformed`, `BadRequest`."""
     if kind is None:
-        return {BODY: msgspec.Raw(encode(_base64(body)))}
+        return msgspec.Raw(encode(_base64(body)))
     if kind.is_json:
         if body.lstrip()[:1] == b"{":
             return parse_object(body)
@@ -211,10 +216,10 @@ def body_fields(kind: MediaType | None, body: bytes) -> JsonObject:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise Malformed(wording.unexpected_json(str(error))) from None
         check_text(body)
-        return {BODY: msgspec.Raw(bytes(value))}
+        return msgspec.Raw(bytes(value))
     if kind.kind == FORM:
         return query_fields(body.decode("utf-8", "replace"))
-    return {BODY: msgspec.Raw(encode(_shown(kind, body, is_raw=False)))}
+    return msgspec.Raw(encode(_shown(kind, body, is_raw=False)))
 
 
 def _shown(kind: MediaType | None, body: bytes, *, is_raw: bool) -> str:
