@@ -58,8 +58,19 @@ class Platform:
         path = f"{_HERE}/{collection}/{name}?overwrite=true"
         _value(self._connection.request("PUT", path, msgspec.json.encode(document)))
 
-    def put_action(self, name: str, code: str, kind: str = NODE_KIND, *, memory_mb: int = 256) -> None:
-        self.put("actions", name, {"exec": {"kind": kind, "code": code}, "limits": {"memory": memory_mb}})
+    def put_action(
+        self,
+        name: str,
+        code: str,
+        kind: str = NODE_KIND,
+        *,
+        memory_mb: int = 256,
+        annotations: Mapping[str, Any] | None = None,
+    ) -> None:
+        document: dict[str, Any] = {"exec": {"kind": kind, "code": code}, "limits": {"memory": memory_mb}}
+        if annotations is not None:
+            document["annotations"] = [{"key": key, "value": value} for key, value in annotations.items()]
+        self.put("actions", name, document)
 
     def delete_action(self, name: str) -> None:
         _value(self._connection.request("DELETE", f"{_HERE}/actions/{name}"))
@@ -108,6 +119,11 @@ class Platform:
     ) -> Load:
         """POSTs to `actions/NAME` or `triggers/NAME`."""
         return load.finish(self.begin_load(target, clients=clients, seconds=seconds, query=query), may_refuse)
+
+    def load_web(self, name: str, *, clients: int, seconds: int) -> Load:
+        """GETs of a web action in no package, by nobody known."""
+        url = f"{self.url}/api/v1/web/guest/default/{name}"
+        return load.finish(load.begin(url, clients=clients, seconds=seconds, method="GET", body=""))
 
     def begin_load(
         self,

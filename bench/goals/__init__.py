@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAMES = (
     "warm",
     "throughput",
+    "web",
     "cpu",
     "own_python",
     "openwhisk",

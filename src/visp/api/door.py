@@ -702,8 +702,10 @@ class Door(HttpToolsProtocol):
         parts = [self.gate.start_of(answer, self.server_state.default_headers), id.encode()]
         if answer.activation_id is not None:
             parts += (_ACTIVATION_LINE, answer.activation_id.encode())
-        for name, value in answer.headers:
-            parts.append(f"\r\n{name}: {value}".encode("latin-1"))
+        if answer.headers is webaction.USUAL_CORS:
+            parts.append(_WEB_CORS_LINES)
+        else:
+            parts += (f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers)
         return b"".join(parts)
 
 
@@ -764,4 +766,5 @@ class _Parts:
 
 
 _CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)
+_WEB_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in webaction.USUAL_CORS)
 _ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()

@@ -266,9 +266,8 @@ def web_answer(
     kind = made.kind
     if kind is not None and 200 <= made.status < 300 and not media.accepts(accept, kind.partition(";")[0]):
         return error_answer(406, wording.not_acceptable(kind), id, is_routed=False)
-    return HttpAnswer(
-        made.status, made.body, kind, is_routed=False, activation_id=head.id, headers=(*cors, *made.headers)
-    )
+    headers = (*cors, *made.headers) if made.headers else cors
+    return HttpAnswer(made.status, made.body, kind, is_routed=False, activation_id=head.id, headers=headers)
 
 
 def refusal(

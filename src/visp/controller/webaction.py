@@ -242,9 +242,12 @@ def check_fields(parameters: Parameters, annotations: Parameters, names: Iterabl
             raise BadRequest(wording.RESERVED_PARAMETERS)
 
 
+USUAL_CORS = (*CORS, (ALLOWED_HEADERS, USUAL_HEADERS))
+
+
 def cors(asked_headers: str | None) -> tuple[tuple[str, str], ...]:
     """What the platform says of a web action to browsers."""
-    return (*CORS, (ALLOWED_HEADERS, asked_headers or USUAL_HEADERS))
+    return (*CORS, (ALLOWED_HEADERS, asked_headers)) if asked_headers else USUAL_CORS
 
 
 # ── from outcome to response ────────────────────────────────────────────────────────────────────────────────────
