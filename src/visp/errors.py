@@ -155,8 +155,8 @@ class WrongContentType(RequestError):
     status = 415
     is_routed = False
 
-    def __init__(self, given: str) -> None:
-        super().__init__(wording.wrong_content_type(given))
+    def __init__(self, given: str, expected: str = "application/json") -> None:
+        super().__init__(wording.wrong_content_type(given, expected))
 
 
 class Throttled(RequestError):

@@ -23,7 +23,7 @@ from visp.entity.portable import StoredCode, reason_of
 from visp.entity.subject import AuthKey
 from visp.errors import Refused, RequestError
 from visp.store import check, takeout
-from visp.store.cache import COLLECTIONS
+from visp.store.cache import COLLECTIONS, blobs_of
 from visp.store.database import FAILURES
 from visp.store.filesystem import FileBlobs
 from visp.store.intake import Coming, Intake, Records
@@ -203,8 +203,7 @@ def _conflicts(first: Sequence[str], count: int) -> PortableError:
 
 
 def _blobs_of(entities: Iterator[Entity]) -> set[str]:
-    found = (entity.exec.code for entity in entities if isinstance(entity, Action))
-    return {code.blob for code in found if code is not None and code.blob is not None}
+    return {blob for entity in entities if isinstance(entity, Action) for blob in blobs_of(entity)}
 
 
 def counts_of(coming: Coming, settled: Settled) -> Counter[str]:

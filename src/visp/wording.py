@@ -143,8 +143,27 @@ def malformed_query(name: str, reason: str) -> str:
     return f"The query parameter '{name}' was malformed:\n{reason}"
 
 
-def wrong_content_type(given: str) -> str:
-    return f"The request's Content-Type [{given}] is not supported. Expected:\napplication/json"
+def wrong_content_type(given: str, expected: str) -> str:
+    return f"The request's Content-Type [{given}] is not supported. Expected:\n{expected}"
+
+
+SITE_NO_ZIP = "The site is no zip archive that can be read."
+
+
+def site_too_many(count: int, limit: int) -> str:
+    return f"The site has {count} files: {limit} at most."
+
+
+def site_too_large(limit_bytes: int) -> str:
+    return f"The site's files are larger than {limit_bytes >> 20} MiB together."
+
+
+def site_file_too_large(path: str, limit_bytes: int) -> str:
+    return f"The site's file '{path[:200]}' is larger than {limit_bytes >> 20} MiB."
+
+
+def site_path(path: str) -> str:
+    return f"'{path[:200]}' is no path of a file in a site: relative, once, no link, without '..'."
 
 
 END_OF_INPUT = "Unexpected end-of-input at input index 0 (line 1, position 1), expected JSON Value:\n\n^\n"

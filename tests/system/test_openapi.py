@@ -5,8 +5,10 @@ Requests are drawn by schemathesis from a fixed seed, half of them right and hal
 
 from __future__ import annotations
 
+import io
 import re
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +42,18 @@ RIGHT, WRONG = 8, 5
 """Requests for each operation."""
 FAKE = ("--driver", "visp.container.fake:FakeDriver")
 WITHIN_S = 30.0
+
+
+@schemathesis.serializer("application/zip")
+def zipped(context: Any, value: Any) -> bytes:
+    """What is right is an archive, of whatever was drawn; what is wrong is none."""
+    if not isinstance(value, (str, bytes)):
+        return repr(value).encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("drawn.txt", value)
+    return out.getvalue()
+
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.document())
 FOUND = [found.ok() for found in SCHEMA.get_all_operations()]

@@ -22,6 +22,7 @@ from visp.controller.invoke import Invoke
 from visp.controller.later import Later
 from visp.controller.packages import Packages
 from visp.controller.resolver import Resolver
+from visp.controller.sites import Sites
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     resolver: Resolver
     builds: Builds
     packages: Packages
+    sites: Sites
     invoke: Invoke
     fire: Fire
     later: Later
@@ -106,15 +108,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     async def body(self) -> bytes:
         """The whole body; raises `WrongContentType` for what is not JSON, `BodyTooLarge` beyond the server's bound."""
-        limit, announced = self.services.settings.http.body_bytes, self.announced_bytes
-        if announced:
+        if self.announced_bytes:
             check_content_type(self.request.headers.get("content-type"))
+        return await self.bytes(lambda: check_content_type(self.request.headers.get("content-type")))
+
+    async def bytes(self, begin: Callable[[], None] = lambda: None) -> bytes:
+        """The whole body of any type; `begin` is called before its first byte is taken. Raises `BodyTooLarge`."""
+        limit, announced = self.services.settings.http.body_bytes, self.announced_bytes
         if announced > limit:
             raise BodyTooLarge(announced, limit)
         chunks, size = [], 0
         async for chunk in self.request.stream():
             if chunk and not size:
-                check_content_type(self.request.headers.get("content-type"))
+                begin()
             size += len(chunk)
             if size > limit:
                 raise BodyTooLarge(None, limit)

@@ -121,7 +121,10 @@ def _operation(path: str, handler: Callable[..., Any], shapes: _Shapes, *, is_gu
         out["description"] = told.description
     if names or told.parameters:
         out["parameters"] = [_path_parameter(name) for name in names] + [_parameter(part) for part in told.parameters]
-    if told.body is not None:
+    if told.body_type is not None:
+        content = {told.body_type: {"schema": {"type": "string", "format": "binary"}}}
+        out["requestBody"] = {"required": True, "content": content}
+    elif told.body is not None:
         content = {JSON: {"schema": shapes.schema(told.body)}}
         out["requestBody"] = {"required": told.is_body_required, "content": content}
     out["responses"] = _responses(told, shapes)

@@ -22,6 +22,7 @@ from visp.api import (
     packages,
     rules,
     schemas,
+    site,
     triggers,
 )
 from visp.api.errors import JSON
@@ -63,6 +64,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     refusals: tuple[int, ...]
     parameters: tuple[Parameter, ...] = ()
     body: Any = None
+    body_type: str | None = None
+    """Of a body that is no JSON: its bytes."""
     is_body_required: bool = True
     description: str = ""
 
@@ -87,7 +90,7 @@ REFUSALS = {
     409: "The resource exists, is of another collection, or was changed by someone else meanwhile.",
     413: "The body, or a part of it, is larger than allowed.",
     414: "The URL is longer than allowed.",
-    415: "The body is not `application/json`.",
+    415: "The body is not of the type that is taken here, mostly `application/json`.",
     422: "A package binding leads to another one.",
     429: "A limit of the namespace is reached.",
     500: "The server failed.",
@@ -303,6 +306,26 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         summary="Deletes a package",
         parameters=(_flag("force", "deletes its actions too; without it a package that has some stays"),),
         answers=_entity(schemas.Package, "The package as it was."),
+        refusals=_WRITE,
+    ),
+    site.get_site: Operation(
+        tag="Packages",
+        summary="The files of a package's site",
+        answers=_entity(schemas.Site, "Where they are served, and which there are."),
+        refusals=(*_NAMED, *_BOUND),
+    ),
+    site.put_site: Operation(
+        tag="Packages",
+        summary="Replaces a package's site by the files of a zip archive",
+        body_type=site.ZIP,
+        answers=_entity(schemas.Site, "The site as it is served from now on."),
+        refusals=_PUT,
+        description="Files are served to everybody, beside the package's web actions, which go before them.",
+    ),
+    site.delete_site: Operation(
+        tag="Packages",
+        summary="Deletes a package's site",
+        answers=_entity(schemas.Site, "What is left: nothing."),
         refusals=_WRITE,
     ),
     # triggers

@@ -28,6 +28,7 @@ from visp.api import (
     paths,
     queries,
     rules,
+    site,
     triggers,
     web,
 )
@@ -89,6 +90,9 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/packages/{{name}}", packages.get_package),
     ("PUT", f"{_NS}/packages/{{name}}", packages.put_package),
     ("DELETE", f"{_NS}/packages/{{name}}", packages.delete_package),
+    ("GET", f"{_NS}/packages/{{name}}/web", site.get_site),
+    ("PUT", f"{_NS}/packages/{{name}}/web", site.put_site),
+    ("DELETE", f"{_NS}/packages/{{name}}/web", site.delete_site),
     ("GET", f"{_NS}/actions", actions.list_actions),
     ("GET", f"{_NS}/actions/", actions.list_actions),
     ("GET", f"{_NS}/actions/{{name}}", actions.get_action),
@@ -161,8 +165,11 @@ class Site:
         inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
         if path.startswith(webaction.PREFIX) and self._match(request.method, path) is None:
             address = webaction.parse_address(path)
-            if address is not None:
-                return await web.answer(request, self._services, id, inside, address)
+            answer = None if address is None else await web.answer(request, self._services, id, inside, address)
+            if answer is None or (isinstance(answer, HttpAnswer) and answer.status == 404 and not answer.activation_id):
+                answer = await site.serve(request, self._services) or answer
+            if answer is not None:
+                return answer
         if request.method == "OPTIONS":
             return _options(is_api)
         if inside is not None and not is_api and path != "/":

@@ -192,6 +192,24 @@ class PackageContent(Package, kw_only=True):
     feeds: Annotated[list[PackagedAction], Meta(description="those with the annotation `feed`")]
 
 
+class SiteFile(msgspec.Struct, kw_only=True):
+    """A file of a site; `size` in bytes, `digest` is its SHA-256."""
+
+    path: str
+    size: int
+    digest: str
+    type: str
+
+
+class Site(msgspec.Struct, kw_only=True):
+    """The files of a package's site, and the path below which they are served."""
+
+    namespace: Name
+    name: Name
+    path: str
+    files: list[SiteFile]
+
+
 class PackagePut(EntityPut, kw_only=True):
     """A package or binding to create or to change. Parameters and annotations are replaced as a whole."""
 

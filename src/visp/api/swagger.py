@@ -49,7 +49,10 @@ def _operation(told: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
     parameters = [_parameter(parameter) for parameter in told.get("parameters", ())]
     if "requestBody" in told:
         body = told["requestBody"]
-        schema = _schema(body["content"][JSON]["schema"])
+        kind, content = next(iter(body["content"].items()))
+        schema = _schema(content["schema"])
+        if kind != JSON:
+            out["consumes"] = [kind]
         parameters.append({"name": "body", "in": "body", "required": body["required"], "schema": schema})
     if parameters:
         out["parameters"] = parameters

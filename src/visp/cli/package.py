@@ -1,4 +1,4 @@
-"""`visp package`: create, update, bind, get, list, delete."""
+"""`visp package`: create, update, bind, get, list, delete, web."""
 
 from __future__ import annotations
 
@@ -140,6 +140,54 @@ def delete(session: Session, name: str, is_forced: bool) -> None:
     with unable(f"delete package '{name}'"):
         session.client.delete(COLLECTION, entity, is_forced=is_forced)
     output.ok(f"deleted package {entity.name}")
+
+
+@package.command(
+    epilog="""\b
+Examples:
+  visp package web shop ./dist
+  visp package web shop
+  visp package web shop --delete
+"""
+)
+@click.argument("name")
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False))
+@click.option("--delete", "is_deleted", is_flag=True, help="Delete the site.")
+@listing.json_option
+@pass_session
+def web(session: Session, name: str, folder: str | None, is_deleted: bool, as_json: bool) -> None:
+    """Serve the files of FOLDER beside the package's web actions, in place of those that were there; or list them."""
+    entity = _parse(name)
+    if folder is not None and is_deleted:
+        raise misuse("FOLDER or --delete, not both")
+    with unable(f"change the site of package '{name}'"):
+        if is_deleted:
+            session.client.delete_site(entity)
+            output.ok(f"deleted the site of package {entity.name}")
+            return
+        raw = session.client.get_site(entity) if folder is None else session.client.put_site(entity, _zipped(folder))
+    if as_json:
+        output.line(raw.decode())
+        return
+    site = documents.value(raw)
+    for file in documents.objects(site.get("files")):
+        output.line(f"{file.get('size'):>10}  {documents.text(file, 'path')}")
+    if folder is not None:
+        output.ok(f"serves {session.client.credentials.apihost}{documents.text(site, 'path')}")
+
+
+def _zipped(folder: str) -> bytes:
+    """Every file below a folder, links followed while they stay inside."""
+    import io
+    import zipfile
+    from pathlib import Path
+
+    root, out = Path(folder).resolve(), io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.resolve().is_relative_to(root):
+                zipped.write(path, path.relative_to(root).as_posix())
+    return out.getvalue()
 
 
 def _document(shared: str | None, given: dict[str, Any]) -> dict[str, Any]:

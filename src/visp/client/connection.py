@@ -128,7 +128,7 @@ class Connection:
         if self._credentials.auth:
             headers["Authorization"] = "Basic " + base64.b64encode(self._credentials.auth.encode()).decode()
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers.setdefault("Content-Type", "application/json")
         return headers
 
     def _exchange(

@@ -69,6 +69,16 @@ class Client:
     def put(self, collection: str, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool) -> bytes:
         return self._ask("PUT", _entity(collection, name), {"overwrite": overwrite}, msgspec.json.encode(document))
 
+    def put_site(self, name: FullyQualifiedName, archive: bytes) -> bytes:
+        """Replaces a package's site by the files of a zip archive."""
+        return self._ask("PUT", f"{_entity('packages', name)}/web", None, archive, {"Content-Type": "application/zip"})
+
+    def get_site(self, name: FullyQualifiedName) -> bytes:
+        return self._ask("GET", f"{_entity('packages', name)}/web")
+
+    def delete_site(self, name: FullyQualifiedName) -> bytes:
+        return self._ask("DELETE", f"{_entity('packages', name)}/web")
+
     def put_built(
         self, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool, hear: Callable[[str], None]
     ) -> bytes:
@@ -242,8 +252,15 @@ class Client:
 
     # ── one call ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ask(self, method: str, path: str, query: Query | None = None, body: bytes | None = None) -> bytes:
-        answer = self._call(method, path, query, body)
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        answer = self._call(method, path, query, body, headers)
         _check(answer)
         return answer.body
 

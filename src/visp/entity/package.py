@@ -17,6 +17,7 @@ from visp.entity.action import parse_publish, raw_fields
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, is_name
 from visp.entity.parameters import Parameters, plain, render_parameters
 from visp.entity.payload import encode, parse_document
+from visp.entity.site import Site
 from visp.errors import Conflict, Malformed
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     publish: bool = False
     updated_ms: int = 0
     revision: int = 0
+    site: Site = {}
+    """The files of its front end, by path."""
 
     def action(self, name: str) -> FullyQualifiedName:
         """The name of an action in it."""

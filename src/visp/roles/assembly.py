@@ -48,6 +48,7 @@ from visp.controller.provisions import Provisions
 from visp.controller.recovery import Recovery
 from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
+from visp.controller.sites import Sites
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.network import is_loopback
@@ -221,6 +222,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             resolver=resolver,
             builds=Builds(bus=bus, is_built=partial(is_built, kinds), limit=settings.build.waiting),
             packages=Packages(entities=entities, crud=crud, locks=locks, clock=clock),
+            sites=Sites(entities, blobs, clock),
             invoke=invoke,
             fire=fire,
             later=later,

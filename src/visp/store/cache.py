@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from visp.entity.action import Action
+from visp.entity.execs import SequenceExec
 from visp.entity.package import Package
 from visp.entity.rule import Rule
 from visp.entity.trigger import Trigger
@@ -81,6 +82,20 @@ def from_document(document: Document) -> Entity:
     except (KeyError, msgspec.DecodeError, UnicodeDecodeError):
         raise Corrupt() from None
     return msgspec.structs.replace(entity, revision=document.revision)
+
+
+WITH_BLOBS: Final = ("actions", "packages")
+"""Collections of what may name blobs."""
+
+
+def blobs_of(entity: Entity) -> tuple[str, ...]:
+    """The blobs that it names: those alone are kept."""
+    if isinstance(entity, Package):
+        return tuple(digest for file in entity.site.values() for digest in file.digests)
+    exec = entity.exec if isinstance(entity, Action) else None
+    if exec is None or isinstance(exec, SequenceExec) or exec.code is None or exec.code.blob is None:
+        return ()
+    return (exec.code.blob,)
 
 
 class EntityCache:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from visp.entity.action import Action
-from visp.entity.execs import SequenceExec
 from visp.errors import VispError
 from visp.store import frames, index, promises, rows, sqlite, tallies, wal
-from visp.store.cache import from_document
+from visp.store.cache import WITH_BLOBS, blobs_of, from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.frames import Type
 from visp.store.values import Values
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from visp.store.base import Document
 
 RESTORE = "stop the server and restore a backup: visp admin restore FILE --data-dir {folder} --replace"
 RECORD_LOST = "the record is answered with an error and left out of lists; it goes with its age"
@@ -76,13 +73,13 @@ def everything(data_dir: Path, *, is_running: bool, progress: Callable[[str, int
 
 
 def entities(path: Path, named: dict[str, str]) -> Iterator[Damage]:
-    """Damages of the entities' file. `named` gets the blobs that its actions name, and one action for each."""
+    """Damages of the entities' file. `named` gets the blobs that its entities name, and one entity for each."""
     mend = RESTORE.format(folder=path.parent)
 
     def read_document(row: Any) -> None:
         document = rows.document(row)
-        if (blob := blob_of(document)) is not None:
-            named[blob] = document.id
+        if document.collection in WITH_BLOBS:
+            named.update(dict.fromkeys(blobs_of(from_document(document)), document.id))
 
     try:
         with read_only(path) as db:
@@ -143,17 +140,6 @@ def promised(path: Path) -> Iterator[Damage]:
                 yield Damage(str(path), f"the number of keys of {namespace} is not what is counted", mend)
     except FAILURES as error:
         yield Damage(str(path), f"cannot be read: {error}", mend)
-
-
-def blob_of(document: Document) -> str | None:
-    """The blob that holds an action's code, if one does."""
-    if document.collection != "actions":
-        return None
-    action = from_document(document)
-    exec = action.exec if isinstance(action, Action) else None
-    if exec is None or isinstance(exec, SequenceExec) or exec.code is None:
-        return None
-    return exec.code.blob or None
 
 
 def is_whole(row: Sequence[Any], values: Values) -> bool:

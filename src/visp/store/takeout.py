@@ -15,7 +15,7 @@ from visp.entity.action import Action
 from visp.entity.portable import HeldNamespace, LimitsDocument, SubjectDocument, render_entity, render_record
 from visp.errors import Corrupt
 from visp.store import check, index, portable, rows, sqlite
-from visp.store.cache import from_document
+from visp.store.cache import blobs_of, from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.portable import Manifest, PortableError, Writer
 from visp.store.values import Values
@@ -119,7 +119,7 @@ class _Leaving:
         """Writes the code that these entities name; what is missing of it, and one action for each."""
         missing: dict[str, str] = {}
         for document in self._scan(db, "actions"):
-            digest = check.blob_of(document)
+            digest = next(iter(blobs_of(from_document(document))), None)
             if digest is None or digest in self._written or digest in missing:
                 continue
             try:
@@ -139,7 +139,7 @@ class _Leaving:
         for collection in portable.COLLECTIONS:
             for document in self._scan(db, collection):
                 entity = from_document(document)
-                if isinstance(entity, Action) and check.blob_of(document) in missing:
+                if isinstance(entity, Action) and not missing.keys().isdisjoint(blobs_of(entity)):
                     continue
                 self._document(collection, render_entity(entity))
 
