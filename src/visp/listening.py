@@ -22,6 +22,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from visp.api.inside import INSIDE
+from visp.api.socket import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +44,9 @@ class Listening:
         self._config = Config(
             site,
             http=protocol,
-            ws="none",
+            ws="none",  # the door loads what speaks it when somebody asks
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -102,7 +105,7 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        return len(self._gate.doors)
+        return len(self._gate.doors) + len(self._gate.sockets)
 
     def pause(self) -> None:
         """Accepts nothing any more; what listens is still there, and new connections wait in its queue."""
@@ -123,10 +126,12 @@ class Listening:
                 await self._adopt(connection)
 
     def end_connections(self) -> None:
-        """From now on each connection's next answer is its last."""
+        """From now on each connection's next answer is its last; who speaks WebSocket is told to come again."""
         self._gate.is_ending = True
         for door in self._gate.doors:
             door.end_after_answer()
+        for framing in list(self._gate.sockets):
+            framing.shutdown()
 
     def close_idle(self) -> None:
         for door in [door for door in self._gate.doors if door.is_idle]:

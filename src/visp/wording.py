@@ -147,6 +147,14 @@ def wrong_content_type(given: str, expected: str) -> str:
     return f"The request's Content-Type [{given}] is not supported. Expected:\n{expected}"
 
 
+SOCKET_GONE = "There is no such connection (any more)."
+SOCKET_OF_OTHERS = "A connection is its own namespace's alone."
+
+
+def too_many_sockets(limit: int) -> str:
+    return f"The namespace has {limit} WebSocket connections: no more are taken."
+
+
 SITE_NO_ZIP = "The site is no zip archive that can be read."
 
 

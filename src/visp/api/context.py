@@ -23,6 +23,7 @@ from visp.controller.later import Later
 from visp.controller.packages import Packages
 from visp.controller.resolver import Resolver
 from visp.controller.sites import Sites
+from visp.controller.sockets import Sockets
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName, parse_name, parse_namespace
@@ -63,6 +64,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     activations: ActivationStore
     waits: Waits
     streams: Streams
+    sockets: Sockets
     metrics: Registry
     disable: Callable[[], None]
     """Makes it say that it does not serve."""

@@ -15,7 +15,8 @@ the connection goes first.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from visp.api.context import Services
+    from visp.api.framing import Framing
     from visp.api.hot import Head
     from visp.api.inside import Inside
     from visp.controller.fire import NothingToDo
@@ -81,6 +83,8 @@ class Gate:
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
+        self.sockets: set[Framing] = set()
+        """Connections that speak WebSocket by now."""
         self.inside = 0
         """As many of them lead out of containers: they take nothing of what others may have."""
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
@@ -215,6 +219,7 @@ class Door(HttpToolsProtocol):
         self._is_in_message = False
         self._is_in_head = False
         self._refusal: tuple[int, str] | None = None
+        self._is_socket = False
 
     # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,7 +230,7 @@ class Door(HttpToolsProtocol):
         if inside is not None and inside.connections < CONNECTIONS:
             inside.connections += 1
             gate.inside += 1
-        elif inside is not None or len(gate.doors) - gate.inside >= gate.http.connections:
+        elif inside is not None or len(gate.doors) + len(gate.sockets) - gate.inside >= gate.http.connections:
             transport.close()
             return
         gate.doors.add(self)
@@ -253,7 +258,10 @@ class Door(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # no other protocol is offered: the request is answered as it stands, and ends the connection
+            if self._is_socket:
+                self._become_socket()
+                return
+            # no other protocol is offered: the request is answered as it stands, and ends the connection
         except httptools.HttpParserError as error:
             self._refuse_for(error)
             return
@@ -377,9 +385,36 @@ class Door(HttpToolsProtocol):
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
+        self._is_socket = self._wants_socket()
         super().on_headers_complete()
+        if self._is_socket:
+            return
         if self.parser.should_upgrade() or self.gate.is_ending:
             self.cycle.keep_alive = False
+
+    def _should_upgrade(self) -> bool:
+        return self._is_socket
+
+    def _wants_socket(self) -> bool:
+        """Whether the request asks for a WebSocket where there may be one, and nothing is owed before it."""
+        return (
+            self.parser.should_upgrade()
+            and self._get_upgrade() == b"websocket"
+            and self.parser.get_method() == b"GET"
+            and self.url.startswith(_WEB)
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.gate.is_ending
+        )
+
+    def _become_socket(self) -> None:
+        """From now on another protocol has the connection; it counts as before."""
+        from visp.api.framing import Framing  # most servers never need it
+
+        gate = self.gate
+        self.ws_protocol_class = cast("Any", partial(Framing, gate=gate, inside=self.inside))
+        gate.doors.discard(self)
+        self.late_at_s = 0.0
+        self.handle_websocket_upgrade()
 
     def _decide(self) -> _Hot | None:
         """The hot request that begins, or None: then it is the application's."""
@@ -766,5 +801,6 @@ class _Parts:
 
 
 _CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)
+_WEB = webaction.PREFIX.encode()
 _WEB_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in webaction.USUAL_CORS)
 _ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()

@@ -23,6 +23,7 @@ from visp.api import (
     rules,
     schemas,
     site,
+    socket,
     triggers,
 )
 from visp.api.errors import JSON
@@ -77,6 +78,7 @@ TAGS = {
     "Triggers": "Named channels of events.",
     "Rules": "Which trigger runs which action.",
     "Activations": "Records of what ran.",
+    "Connections": "WebSocket clients of web actions.",
     "Delayed": "What was accepted and is not due yet.",
     "Dead letters": "Activations that failed for good, where the action's annotations ask that they are kept.",
     "Server": "What this server is and how it does; most of it without authentication.",
@@ -327,6 +329,20 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         summary="Deletes a package's site",
         answers=_entity(schemas.Site, "What is left: nothing."),
         refusals=_WRITE,
+    ),
+    socket.say_to_connection: Operation(
+        tag="Connections",
+        summary="Says the body to a WebSocket connection",
+        body_type="application/octet-stream",
+        answers=_entity(schemas.Connection, "It is on its way."),
+        refusals=(*_ONE, 413),
+        description="As bytes where it is `application/octet-stream`, else as text.",
+    ),
+    socket.close_connection: Operation(
+        tag="Connections",
+        summary="Ends a WebSocket connection",
+        answers=_entity(schemas.Connection, "It is on its way."),
+        refusals=_ONE,
     ),
     # triggers
     triggers.list_triggers: Operation(

@@ -29,6 +29,7 @@ from visp.api import (
     queries,
     rules,
     site,
+    socket,
     triggers,
     web,
 )
@@ -124,6 +125,8 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/activations/{{id}}/logs", activations.get_logs),
     ("GET", f"{_NS}/delayed", deferred.list_delayed),
     ("DELETE", f"{_NS}/delayed/{{id}}", deferred.cancel_delayed),
+    ("POST", f"{_NS}/connections/{{id}}", socket.say_to_connection),
+    ("DELETE", f"{_NS}/connections/{{id}}", socket.close_connection),
     ("GET", f"{_NS}/deadletters", deferred.list_letters),
     ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
     ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
@@ -143,6 +146,9 @@ class Site:
         self._guarded = [(method, compile_path(path)[0], handler) for method, path, handler in GUARDED]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await socket.serve(scope, receive, send, self._services)
+            return
         request = Request(scope, receive)
         id = transid.of_request(request.headers.get("x-request-id", "").encode("latin-1", "replace") or None)
         answer: HttpAnswer | EventStream

@@ -192,6 +192,12 @@ class PackageContent(Package, kw_only=True):
     feeds: Annotated[list[PackagedAction], Meta(description="those with the annotation `feed`")]
 
 
+class Connection(msgspec.Struct, kw_only=True):
+    """A WebSocket connection, by its id."""
+
+    connection: str
+
+
 class SiteFile(msgspec.Struct, kw_only=True):
     """A file of a site; `size` in bytes, `digest` is its SHA-256."""
 

@@ -49,6 +49,7 @@ from visp.controller.recovery import Recovery
 from visp.controller.relock import Relock
 from visp.controller.resolver import Resolver
 from visp.controller.sites import Sites
+from visp.controller.sockets import Sockets
 from visp.controller.streams import Streams
 from visp.controller.waits import Waits
 from visp.entity.network import is_loopback
@@ -140,6 +141,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         doors.lead_out(proxy.answer)
         acks = Acks(throttle, settings.queue, bus, clock)
         waits = Waits(ground.activations, settings.waits)
+        sockets = Sockets()
         streams = Streams(bus, settings.workers)
         fleet = Fleet(clock)
         metrics = Registry({"shard": str(number)})
@@ -234,6 +236,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             activations=ground.activations,
             waits=waits,
             streams=streams,
+            sockets=sockets,
             metrics=metrics,
             disable=lambda: setattr(parts, "unready", "disabled by its operator"),
             unready=lambda: parts.unready,
@@ -279,6 +282,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             from visp.controller.abroad import Abroad
 
             waits.join(Abroad(waits, neighbours.links, ground.activations))
+            sockets.join(neighbours.links)
             await neighbours.join(entities, identities, acks, fleet)
 
         async def boot() -> None:
