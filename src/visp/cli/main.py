@@ -31,6 +31,7 @@ NOUNS = {
     "trigger": "visp.cli.trigger:trigger",
     "rule": "visp.cli.rule:rule",
     "package": "visp.cli.package:package",
+    "api": "visp.cli.api:api",
     "namespace": "visp.cli.namespace:namespace",
     "property": "visp.cli.property:property_",
 }

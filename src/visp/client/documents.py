@@ -61,6 +61,11 @@ def whole(document: Any, key: str) -> int | None:
     return member if isinstance(member, int) and not isinstance(member, bool) else None
 
 
+def mapping(document: Any) -> dict[str, Any]:
+    """The value, where it is an object; an empty one where it is not."""
+    return document if isinstance(document, dict) else {}
+
+
 def objects(document: Any) -> list[dict[str, Any]]:
     """The elements of an array that are objects."""
     return [element for element in document if isinstance(element, dict)] if isinstance(document, list) else []

@@ -30,6 +30,9 @@ PAGE_LIMIT = 200
 ERROR_LIMIT = 300
 """Characters of an action's own error that a sentence of ours repeats."""
 
+NO_TOKEN = "DUMMY TOKEN"
+"""What clients say that have no token for the gateway."""
+
 Query = dict[str, str | int | bool | None]
 
 
@@ -78,6 +81,26 @@ class Client:
 
     def delete_site(self, name: FullyQualifiedName) -> bytes:
         return self._ask("DELETE", f"{_entity('packages', name)}/web")
+
+    # ── APIs of the gateway, as OpenWhisk's clients ask for them ────────────────────────────────────────────────
+
+    def create_api(self, document: Mapping[str, Any], response_type: str) -> bytes:
+        """Creates an API, or adds to one; `document` is what OpenWhisk calls `apidoc`."""
+        body = msgspec.json.encode({"apidoc": document})
+        return self._managed("POST", "createApi", {"responsetype": response_type}, body)
+
+    def apis(self, name: str | None = None, *, limit: int | None = None, skip: int | None = None) -> bytes:
+        """Those of the namespace; one by its base path or name."""
+        return self._managed("GET", "getApi", {"basepath": name, "limit": limit, "skip": skip})
+
+    def delete_api(self, name: str, path: str | None = None, verb: str | None = None) -> bytes:
+        return self._managed("DELETE", "deleteApi", {"basepath": name, "relpath": path, "operation": verb})
+
+    def _managed(self, method: str, what: str, query: Query, body: bytes | None = None) -> bytes:
+        """An error there is a sentence without a code."""
+        tenant = self.credentials.auth.partition(":")[0]
+        told = {"accesstoken": NO_TOKEN, "spaceguid": tenant} | query
+        return self._ask(method, f"/web/whisk.system/apimgmt/{what}.http", told, body)
 
     def put_built(
         self, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool, hear: Callable[[str], None]
