@@ -62,6 +62,9 @@ if TYPE_CHECKING:
     from visp.store.cache import Entity
 
 HEADS_LIMIT = 10_000
+WEB_HEADS_LIMIT = 1_000
+STARTS_LIMIT = 1_000
+"""Kinds of answers: web actions may give any content type."""
 KEPT_METHODS = (b"POST ", b"GET ")
 KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
@@ -80,6 +83,7 @@ class Gate:
         self.services = services
         self.heads: dict[bytes, Head] = {}
         """Heads as they came, from the request line to the empty line: clients send the same one again and again."""
+        self._web_heads = 0
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
@@ -103,9 +107,14 @@ class Gate:
         return self.services.invoke.reserve(identity)
 
     def remember(self, raw: bytes, head: Head) -> None:
-        """From now on this head is not parsed again. The table is emptied when it is full."""
-        if len(self.heads) >= HEADS_LIMIT:
+        """From now on this head is not parsed again. The table is emptied when it is full.
+
+        Web actions are for everybody to ask, with any query, and what is known of such a head is several times longer.
+        """
+        self._web_heads += isinstance(head.target, WebTarget)
+        if len(self.heads) >= HEADS_LIMIT or self._web_heads > WEB_HEADS_LIMIT:
             self.heads.clear()
+            self._web_heads = int(isinstance(head.target, WebTarget))
         self.heads[raw] = head
 
     def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
@@ -116,6 +125,8 @@ class Gate:
         key = (answer.status, answer.content_type, answer.is_routed)
         start = self._starts.get(key)
         if start is None:
+            if len(self._starts) >= STARTS_LIMIT:
+                self._starts.clear()
             lines = [STATUS_LINE[answer.status], *(b"%b: %b\r\n" % header for header in dated)]
             if answer.is_routed:
                 lines.append(_CORS_LINES)
