@@ -11,7 +11,8 @@
     │   ├── Conflict 409
     │   ├── TooLarge 413 ──── BodyTooLarge
     │   ├── WrongContentType 415
-    │   └── Throttled 429
+    │   ├── Throttled 429
+    │   └── ApiRefused 502
     ├── ServiceError        ours; 5xx; with `retry_after_s` the same call may succeed later
     │   ├── StoreUnavailable 503, StoreFull 507, Corrupt 500
     │   └── Overloaded 503
@@ -171,6 +172,12 @@ class Throttled(RequestError):
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         return (("Retry-After", str(self.retry_after_s)),)
+
+
+class ApiRefused(RequestError):
+    """What the management of APIs refuses, as the failing action that it is in OpenWhisk."""
+
+    status = 502
 
 
 # ── ServiceError ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -625,3 +625,124 @@ def bad_delay(days: int) -> str:
 
 def bad_instant(days: int) -> str:
     return f"expected milliseconds since 1970 or a time like 2030-01-31T12:00:00Z, at most {days} days from now"
+
+
+# ── APIs of the gateway ─────────────────────────────────────────────────────────────────────────────────────────
+API_NO_KEY = "A valid auth key is required."
+API_NO_CALLER = "Invalid authentication."
+APIDOC_REQUIRED = "apidoc is required."
+BASEPATH_REQUIRED = "basepath is required."
+RELPATH_REQUIRED = "When specifying an operation, the path is required."
+SWAGGER_AND_BASE_PATH = "swagger and gatewayBasePath are mutually exclusive and cannot be specified together."
+NO_ASSEMBLY = "The swagger file is missing x-ibm-configuration.assembly.execute."
+PATHS_NOT_OBJECTS = "The paths of the swagger file and the operations of each must be objects."
+NOT_HTTP_RESPONSE = "The action must use a response type of '.http' in order to receive the path parameters."
+RESOURCE_PATH_SLASH = "Resource path must begin with '/'."
+RESOURCE_PATH_QUOTE = 'resource path contains illegal character "\'".'
+BASE_PATH_QUOTE = 'basePath contains illegal character "\'".'
+NUMBER_TOO_LARGE = "a number of the document is too large."
+API_CHANGED = "The API was changed by others meanwhile: try again."
+
+
+def api_field_unparsable(field: str) -> str:
+    return f"{field} field cannot be parsed. Ensure it is valid JSON."
+
+
+def apidoc_of_type(kind: str) -> str:
+    return f"apidoc field is of type {kind} and should be a JSON object or a JSON string."
+
+
+def swagger_of_type(kind: str) -> str:
+    return f"swagger field is {kind} and should be an object or a JSON string."
+
+
+def apidoc_lacks(field: str) -> str:
+    return f"apidoc is missing the {field} field"
+
+
+def action_lacks(field: str) -> str:
+    return f"action is missing the {field} field."
+
+
+def swagger_lacks(field: str) -> str:
+    return f"swagger is missing the {field} field."
+
+
+APIDOC_LACKS_ACTION = "apidoc is missing the action field."
+
+
+def bad_backend_url(url: str) -> str:
+    return f"The backendUrl '{url}' is no URL with http or https and a host."
+
+
+def bad_response_type(kind: str, known: Iterable[str]) -> str:
+    return f"The response type '{kind}' is none of {', '.join(sorted(known))}."
+
+
+def base_path_has_parameters(base_path: str) -> str:
+    return f"The base path ({base_path}) cannot have parameters. Only the relative path supports path parameters."
+
+
+def target_not_path(operation_id: str) -> str:
+    return (
+        f"The target-url for operationId '{operation_id}' must end in '$(request.path)' in order for actions to "
+        "receive the path parameters."
+    )
+
+
+def parameter_not_defined(name: str, path: str) -> str:
+    return (
+        f"The parameter '{name}' defined in path '{path}' does not match any of the parameters defined for the path in "
+        "the swagger file."
+    )
+
+
+def verb_not_supported(verb: str) -> str:
+    return f"Resource verb '{verb}' not supported."
+
+
+def gateway_refused(text: str) -> str:
+    """`text` is a part of a JSON string."""
+    return f'Unable to configure the API Gateway (status code 400): {{"status":400,"message":"Error: {text}"}}'
+
+
+def api_not_created(cause: str) -> str:
+    return f"API creation failure: {cause}"
+
+
+def api_not_deleted(cause: str) -> str:
+    return f"API deletion failure: {cause}"
+
+
+def no_such_api(name: str) -> str:
+    return f"API '{name}' does not exist."
+
+
+def no_such_api_path(path: str) -> str:
+    return f"path '{path}' does not exist in the API"
+
+
+def no_such_api_operation(path: str, verb: str) -> str:
+    return f"path '{path}' with operation '{verb}' does not exist in the API"
+
+
+def too_many_apis(limit: int) -> str:
+    return f"The namespace has {limit} APIs, which is as many as it may have: delete one, or put more paths into one."
+
+
+def api_too_large(size: int, limit: int) -> str:
+    return f"The document of the API has {size} bytes, more than {limit}: split it into several base paths."
+
+
+def apis_too_large(limit: int) -> str:
+    return (
+        f"The documents of the namespace's APIs have more than {limit} bytes together: delete one, or make it smaller."
+    )
+
+
+def api_too_deep(limit: int) -> str:
+    return f"The document of the API is nested more than {limit} deep."
+
+
+def bad_openapi(what: str) -> str:
+    return f"The OpenAPI document cannot be taken: {what}."
