@@ -1,9 +1,9 @@
 """What visp asks of its stores.
 
-Four ports: `EntityStore` (documents by id), `SubjectStore` (keys and limits), `BlobStore` (large values by content
-hash) and `ActivationStore` with its `Ledger` (accepted work and records). Implementations: `memory`, `sqlite`,
-`filesystem`, `ledger`. All async methods may be called from the event loop and never block it. Foreign exceptions never
-leave a store: they become `StoreUnavailable`, `StoreFull` or `Corrupt`.
+Five ports: `EntityStore` (documents by id), `ApiStore` (APIs of the gateway), `SubjectStore` (keys and limits),
+`BlobStore` (large values by content hash) and `ActivationStore` with its `Ledger` (accepted work and records).
+Implementations: `memory`, `sqlite`, `apis`, `filesystem`, `ledger`. All async methods may be called from the event loop
+and never block it. Foreign exceptions never leave a store: they become `StoreUnavailable`, `StoreFull` or `Corrupt`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from visp.entity.activation import ActivationRecord
+    from visp.entity.api import Api
 
 Revision = int
 """Grows with every write of a document, across its deletion and re-creation too; never 0 for what exists."""
@@ -24,7 +25,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """One entity as it is stored.
 
     `id` is `ns[/pkg]/name`, unique over all collections; `collection` is `actions`, `triggers`, `rules` or `packages`;
-    `namespace` the first segment of the id, `package` the second of three. `body` is the owner's business (JSON).
+    `namespace` the first segment of the id, `package` the second of three. `body` is the owner's business (JSON). Of
+    `apis` the id is the namespace, a slash and the base path, so that no entity has the same.
     """
 
     id: str
@@ -55,7 +57,8 @@ class Delete(msgspec.Struct, frozen=True):
 class EntityQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A list: of one collection in one namespace, newest `updated_ms` first (ties: by id, descending).
 
-    `package` None lists all, in packages or not. `only_published` leaves out what is not public. `limit` 0 to 200.
+    `package` None lists all, in packages or not. `only_published` leaves out what is not public. `limit` 0 to 200, but
+    for APIs, which are read all at once.
     """
 
     collection: str
@@ -97,6 +100,25 @@ class EntityStore(Protocol):
 
     async def close(self) -> None:
         """After what was acknowledged is on disk; nothing may be asked afterwards."""
+        ...
+
+
+class ApiStore(Protocol):
+    """APIs by namespace and base path, with optimistic concurrency. What is acknowledged survives a power cut."""
+
+    async def of(self, namespace: str) -> list[Api]:
+        """All of a namespace, by base path; one that does not read is left out, with a log line."""
+        ...
+
+    async def put(self, api: Api, expected: Revision | None) -> Revision:
+        """Stores the API in place of revision `expected` (None: where none is); its new revision.
+
+        Raises `Conflict(wording.CONCURRENT_CHANGE)` when the revision is another.
+        """
+        ...
+
+    async def delete(self, api: Api) -> None:
+        """Removes the API, which must still be at the revision it has: else raises `Conflict`."""
         ...
 
 
