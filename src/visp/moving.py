@@ -18,6 +18,7 @@ from visp.controller.identities import NamespaceLimits, effective_limits, opens,
 from visp.entity import portable as documents
 from visp.entity.action import Action
 from visp.entity.activation import shard_of
+from visp.entity.api import Api, id_of
 from visp.entity.execs import is_base64
 from visp.entity.portable import StoredCode, reason_of
 from visp.entity.subject import AuthKey
@@ -27,7 +28,7 @@ from visp.store.cache import COLLECTIONS, blobs_of
 from visp.store.database import FAILURES
 from visp.store.filesystem import FileBlobs
 from visp.store.intake import Coming, Intake, Records
-from visp.store.portable import ACTIVATIONS, CODE, KINDS, LIMITS, SUBJECTS, Manifest, PortableError, Reader
+from visp.store.portable import ACTIVATIONS, APIS, CODE, KINDS, LIMITS, SUBJECTS, Manifest, PortableError, Reader
 from visp.store.segments import sync_folder
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ async def _import_archive(
         archive = _Archive(settings, file, records, progress)
         archive.look_through()
         keys = archive.keys
-        coming = Coming(entities=archive.entities, limits=archive.limits, made=keys.made_uuids)
+        coming = Coming(entities=archive.entities, limits=archive.limits, apis=archive.apis, made=keys.made_uuids)
         coming.keys = keys.records(premises.read_secret(settings, data_dir))
         async with Intake.opened(data_dir) as intake:
             settled = await intake.settle(coming, on_conflict)
@@ -213,6 +214,7 @@ def counts_of(coming: Coming, settled: Settled) -> Counter[str]:
     counts.update(collection_of[type(coming.entities[id])] for id in settled.taken)
     counts[SUBJECTS] = len({key.subject for key in settled.keys})
     counts[LIMITS] = len(settled.limits)
+    counts[APIS] = len(settled.apis)
     return counts
 
 
@@ -288,6 +290,7 @@ class _Archive:
     def __init__(self, settings: Settings, file: Path, records: Records, progress: Progress) -> None:
         self.entities: dict[str, Entity] = {}
         self.limits: dict[str, bytes] = {}
+        self.apis: dict[str, Api] = {}
         self.keys = Keys()
         self.there = 0
         """Activations that are there already, and the first of them by name."""
@@ -342,6 +345,12 @@ class _Archive:
         elif kind == LIMITS:
             given = documents.parse_namespace_limits(line)
             self.limits[given.namespace], _ = checked_limits(given.limits, self._settings)
+        elif kind == APIS:
+            api = documents.parse_api(line)
+            id = id_of(api.namespace, api.base_path)
+            if id in self.apis:
+                raise Refused(f"the API {api.base_path} of {api.namespace} comes twice")
+            self.apis[id] = api
         else:
             entity = documents.parse_entity(kind, line, self._kinds, self._code, time.time_ns() // 1_000_000)
             if entity.name.id in self.entities:

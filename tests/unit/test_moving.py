@@ -21,6 +21,7 @@ from visp import moving, premises
 from visp.controller.identities import pair_of, record_of
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord
+from visp.entity.api import Api, api_of, empty_document
 from visp.entity.execs import Code, CodeExec, SequenceExec
 from visp.entity.limits import ActionLimits
 from visp.entity.names import FullyQualifiedName
@@ -31,6 +32,7 @@ from visp.entity.subject import AuthKey, new_key
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
 from visp.premises import CannotStart
 from visp.settings import Settings
+from visp.store.apis import DocumentApis
 from visp.store.base import Put
 from visp.store.cache import from_document, to_document
 from visp.store.filesystem import FileBlobs
@@ -88,12 +90,16 @@ def record(number: int, shard: int = 0, result: bytes = b"{}", **fields: Any) ->
     return ActivationRecord(head=head, result=result, logs=("a line", "another"))
 
 
-async def _fill(folder: Path, entities: list[Entity], records: list[ActivationRecord], keys: list[Any]) -> None:
+async def _fill(
+    folder: Path, entities: list[Entity], records: list[ActivationRecord], keys: list[Any], apis: list[Api]
+) -> None:
     secret = premises.read_secret(Settings(), folder)
     blobs = FileBlobs(folder / "blobs")
     store = await SqliteEntities.open(folder / "entities.db")
     for entity in entities:
         await store.write([Put(to_document(entity), None)])
+    for api in apis:
+        await DocumentApis(store).put(api, None)
     for subject, namespace, auth, is_blocked in keys:
         made = record_of(auth, secret, subject=subject, namespace=namespace)
         await store.put_key(msgspec.structs.replace(made, is_blocked=is_blocked))
@@ -104,9 +110,9 @@ async def _fill(folder: Path, entities: list[Entity], records: list[ActivationRe
         await intake.records(records)
 
 
-def fill(folder: Path, *entities: Entity, records: Any = (), keys: Any = ()) -> None:
+def fill(folder: Path, *entities: Entity, records: Any = (), keys: Any = (), apis: Any = ()) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
-    asyncio.run(_fill(folder, list(entities), list(records), list(keys)))
+    asyncio.run(_fill(folder, list(entities), list(records), list(keys), list(apis)))
 
 
 def settings(folder: Path, **fields: Any) -> Settings:
@@ -204,6 +210,7 @@ def make_full(folder: Path) -> Path:
             record(4, path=None, kind=None, end_ms=0, duration_ms=None, cause=None),
         ],
         keys=[("alice", "ns", ALICE, False), ("alice", "team", new_key(), False), ("blocked", "gone", new_key(), True)],
+        apis=[api_of("ns", empty_document("/shop", None), NOW_MS), api_of("ns", empty_document("/", "Root"), NOW_MS)],
     )
     return folder
 
@@ -218,6 +225,7 @@ def test_everything_goes_and_comes(full: Path, tmp_path: Path) -> None:
         "rules": 2,
         "subjects": 2,
         "limits": 1,
+        "apis": 2,
         "activations": 4,
         "code": 1,
     }
@@ -314,7 +322,7 @@ def test_conflicts_end_it_before_anything_is_written(archive: Path, tmp_path: Pa
         bring(tmp_path / "there", archive)
     assert state(tmp_path / "there") == before
     bring(tmp_path / "new", archive)
-    with pytest.raises(PortableError, match=r"there is already: package ns/bound, .* and 12 more"):
+    with pytest.raises(PortableError, match=r"there is already: package ns/bound, .* and 14 more"):
         bring(tmp_path / "new", archive)
 
 
@@ -325,7 +333,7 @@ def test_skip_keeps_what_is_there(archive: Path, tmp_path: Path) -> None:
     assert entity(tmp_path / "new", "ns/a").exec.code.inline == "mine = 1"
     assert found_result(tmp_path / "new", record(1)) == b'{"mine":1}'
     taken = bring(tmp_path / "new", archive, "skip")
-    assert (sum(taken.counts.values()), taken.there) == (0, 17)
+    assert (sum(taken.counts.values()), taken.there) == (0, 19)
 
 
 def test_replace_takes_what_comes(archive: Path, tmp_path: Path) -> None:

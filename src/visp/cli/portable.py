@@ -216,7 +216,7 @@ def _say_taken(verb: str, taken: Taken, *, are_keys_said: bool = True) -> None:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    said = {"code": "large code"}
+    said = {"code": "large code", "apis": "APIs"}
     return ", ".join(f"{count} {said.get(kind, kind)}" for kind, count in counts.items())
 
 

@@ -29,6 +29,7 @@ from visp.entity.activation import (
     Phases,
     Status,
 )
+from visp.entity.api import Api, api_of
 from visp.entity.execs import Code, SequenceExec
 from visp.entity.limits import (
     CODE_LIMIT_BYTES,
@@ -295,6 +296,25 @@ class LimitsDocument(msgspec.Struct, frozen=True):
 
     namespace: str
     limits: msgspec.Raw
+
+
+class ApiDocument(msgspec.Struct, frozen=True):
+    """`{"namespace", "updated", "apidoc"}`: an API of the gateway by its document."""
+
+    namespace: str
+    updated: _Time
+    apidoc: msgspec.Raw
+
+
+def parse_api(body: bytes) -> Api:
+    """Raises `Refused`, and `RequestError` for what the gateway refuses."""
+    found = _decoded(body, ApiDocument)
+    if not is_name(found.namespace):
+        raise Refused(wording.NAMESPACE_ILLEGAL)
+    document = _decoded(bytes(found.apidoc), dict[str, Any])
+    if not isinstance(document.get("basePath"), str) or not isinstance(document.get("paths"), dict):
+        raise Refused(wording.swagger_lacks("basePath"))
+    return api_of(found.namespace, document, found.updated)
 
 
 def parse_subject(body: bytes) -> SubjectDocument:

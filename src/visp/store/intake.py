@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from visp.entity.activation import shard_of
+from visp.entity.api import Api
 from visp.entity.execs import INLINE_CODE_BYTES, Code, SequenceExec
 from visp.entity.portable import Entity, link_of, linked
 from visp.entity.rule import Rule
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger, unlink
 from visp.errors import Corrupt
-from visp.store import check, rows, sqlite
+from visp.store import apis, check, rows, sqlite
 from visp.store.base import KeyRecord, Put
 from visp.store.cache import COLLECTIONS, from_document, to_document
 from visp.store.database import Database, read_only
@@ -39,7 +40,7 @@ _NOUNS = {kind: collection[:-1] for collection, kind in COLLECTIONS.items()}
 
 
 class Coming(msgspec.Struct, kw_only=True):
-    """What is to come: entities by id, pairs, and limits by namespace; activations come after them.
+    """What is to come: entities and APIs by id, pairs, and limits by namespace; activations come after them.
 
     `made` are the uuids of pairs whose keys were made here, for want of one: they never replace another.
     """
@@ -48,16 +49,19 @@ class Coming(msgspec.Struct, kw_only=True):
     keys: list[KeyRecord] = []
     made: set[str] = set()
     limits: dict[str, bytes] = {}
+    apis: dict[str, Api] = {}
 
 
 class Settled(msgspec.Struct, kw_only=True):
     """What is going to be written, and what is there already, by sentences such as `action ns/a`.
 
-    `taken` are the ids of entities that come; changes may be more of them, for triggers that rules are linked to.
+    `taken` are the ids of entities that come, and `apis` of APIs; changes may be more of them, for triggers that rules
+    are linked to.
     """
 
     changes: list[Put] = []
     taken: set[str] = set()
+    apis: set[str] = set()
     keys: list[KeyRecord] = []
     gone_uuids: list[str] = []
     limits: dict[str, bytes] = {}
@@ -88,6 +92,13 @@ def settle(db: sqlite3.Connection | None, coming: Coming, on_conflict: OnConflic
     for id, entity in final.items():
         document = there.get(id)
         settled.changes.append(Put(to_document(entity), None if document is None else document.revision))
+    for id, api in coming.apis.items():
+        old = _document(db, id)
+        if old is not None:
+            settled.conflicts.append(f"API {api.base_path} of {api.namespace}")
+        if old is None or is_replacing:
+            settled.apis.add(id)
+            settled.changes.append(Put(apis.to_document(api), None if old is None else old.revision))
     _settle_keys(db, coming, settled, is_replacing=is_replacing)
     for namespace, limits in coming.limits.items():
         is_there = db is not None and db.execute(sqlite.GET_LIMITS, (namespace,)).fetchone() is not None

@@ -2,7 +2,8 @@
 
 ::
 
-    code/<sha256> … packages-000001.ndjson actions-… triggers-… rules-… subjects-… limits-… activations-… manifest.json
+    code/<sha256> … packages-000001.ndjson actions-… triggers-… rules-… subjects-… limits-… apis-… activations-…
+    manifest.json
 
 Documents are lines of JSON. A member is read whole, so each is bounded, and what there is much of takes several. The
 manifest is last and has the SHA-256 of every member: a file that was cut short has none, and is no archive.
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "visp-archive"
-VERSION = 1
+VERSION = 2
+"""2: with APIs of the gateway."""
 CODE = "code"
 MANIFEST = "manifest.json"
 COLLECTIONS = ("packages", "actions", "triggers", "rules")
-SUBJECTS, LIMITS, ACTIVATIONS = "subjects", "limits", "activations"
-KINDS = (*COLLECTIONS, SUBJECTS, LIMITS, ACTIVATIONS)
+SUBJECTS, LIMITS, APIS, ACTIVATIONS = "subjects", "limits", "apis", "activations"
+KINDS = (*COLLECTIONS, SUBJECTS, LIMITS, APIS, ACTIVATIONS)
 _NAME = re.compile(rf"{CODE}/[0-9a-f]{{64}}|(?:{'|'.join(KINDS)})-[0-9]{{6}}\.ndjson|{re.escape(MANIFEST)}")
 
 CHUNK_BYTES = 16 * MIB

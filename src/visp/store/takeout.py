@@ -12,9 +12,16 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from visp.entity.action import Action
-from visp.entity.portable import HeldNamespace, LimitsDocument, SubjectDocument, render_entity, render_record
+from visp.entity.portable import (
+    ApiDocument,
+    HeldNamespace,
+    LimitsDocument,
+    SubjectDocument,
+    render_entity,
+    render_record,
+)
 from visp.errors import Corrupt
-from visp.store import check, index, portable, rows, sqlite
+from visp.store import apis, check, index, portable, rows, sqlite
 from visp.store.cache import blobs_of, from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.portable import Manifest, PortableError, Writer
@@ -113,6 +120,7 @@ class _Leaving:
                     self.damages.append(f"the code {digest} of {id} is missing or damaged: the action is left out")
                 self.documents(db, missing)
                 self.subjects(db, key_of)
+                self.apis(db)
                 return
 
     def _code(self, db: sqlite3.Connection) -> dict[str, str]:
@@ -143,14 +151,21 @@ class _Leaving:
                     continue
                 self._document(collection, render_entity(entity))
 
-    def _scan(self, db: sqlite3.Connection, collection: str) -> Iterator[Document]:
-        """Those that read; the others are said once."""
+    def apis(self, db: sqlite3.Connection) -> None:
+        for document in self._scan(db, apis.COLLECTION, apis.from_document):
+            told = ApiDocument(document.namespace, document.updated_ms, msgspec.Raw(document.body))
+            self._document(portable.APIS, msgspec.json.encode(told))
+
+    def _scan(
+        self, db: sqlite3.Connection, collection: str, read: Callable[[Document], object] = from_document
+    ) -> Iterator[Document]:
+        """Those that `read` takes; the others are said once."""
         after = ""
         while found := db.execute(sqlite.SCAN_DOCUMENTS, (collection, after, PAGE)).fetchall():
             for row in found:
                 try:
                     document = rows.document(row)
-                    from_document(document)
+                    read(document)
                 except Corrupt:
                     said = f"{collection[:-1]} {row[0]!r} does not read: it is left out"
                     if said not in self.damages:

@@ -21,7 +21,7 @@ from visp.store.sqlite import SqliteEntities
 if TYPE_CHECKING:
     from pathlib import Path
 
-COUNTS = "0 packages, 0 actions, 1 triggers, 0 rules, 1 subjects, 0 limits, 0 activations"
+COUNTS = "0 packages, 0 actions, 1 triggers, 0 rules, 1 subjects, 0 limits, 0 APIs, 0 activations"
 
 
 @pytest.fixture
@@ -112,7 +112,8 @@ def test_a_dump(visp, tmp_path: Path):
     assert dry.exit_code == 1
     assert dry.stdout.startswith("skipped alice/b: ")
     assert dry.stdout.endswith(
-        "would import 0 packages, 1 actions, 0 triggers, 0 rules, 0 subjects, 0 limits, 0 activations\nskipped 1\n"
+        "would import 0 packages, 1 actions, 0 triggers, 0 rules, 0 subjects, 0 limits, 0 APIs, 0 "
+        "activations\nskipped 1\n"
     )
     good = dumps.all_docs(tmp_path / "g.json", [dumps.action("alice/a")])
     done = visp("admin", "import-openwhisk", str(good), "--ids", str(tmp_path / "ids"), "--data-dir", new)

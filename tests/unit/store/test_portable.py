@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,19 +69,26 @@ def test_tar_reads_it() -> None:
     assert manifest["members"][0] == {"name": f"code/{DIGEST}", "size_bytes": len(CODE), "sha256": DIGEST}
 
 
+def inflated(raw: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
     whole = archive()
+    plain = gzip.decompress(whole)
     for at in range(0, len(whole), 7):
         raw = bytearray(whole)
         raw[at] ^= 0x11
-        if at in range(4, 10):  # time, flags and system of gzip's own head are nobody's
+        if inflated(bytes(raw)) == plain:  # in gzip's own head are bytes that are nobody's, at its end bits
             continue
         with pytest.raises(PortableError):
             read(tmp_path / "a", bytes(raw))
     for length in range(0, len(whole), 11):
         with pytest.raises(PortableError):
             read(tmp_path / "a", whole[:length])
-    plain = gzip.decompress(whole)
     for content in (CODE, b'{"n":1}', b"code/", b"rules-"):  # behind gzip's back
         changed = plain.replace(content, content[:-1] + b"!", 1)
         with pytest.raises(PortableError):
@@ -130,7 +138,7 @@ def test_a_manifest_that_tells_of_something_else(tmp_path: Path) -> None:
     before, manifest = plain[:at], msgspec.json.decode(plain[at + 512 :].rstrip(b"\0"))
     for change, says in (
         ({"members": manifest["members"][:-1]}, "rules-000001.ndjson is not what its manifest says"),
-        ({"version": 2}, "import it with the visp that knows it"),
+        ({"version": 3}, "import it with the visp that knows it"),
         ({"format": "tar"}, "import it with"),
     ):
         raw = before + member(MANIFEST, msgspec.json.encode(manifest | change)) + bytes(1024)
