@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from visp.bus.messages import Ping
     from visp.clock import Clock
     from visp.controller.acks import Acks
+    from visp.controller.apis import Apis
     from visp.controller.identities import Identities
     from visp.scheduler.fleet import Fleet
     from visp.store.cache import EntityCache
@@ -56,18 +57,20 @@ class Neighbours:
             self._store = await BorrowedEntities.borrow(path, self.links)
         return self._store
 
-    async def join(self, entities: EntityCache, identities: Identities, acks: Acks, fleet: Fleet) -> None:
+    async def join(self, entities: EntityCache, apis: Apis, identities: Identities, acks: Acks, fleet: Fleet) -> None:
         """Opens the links: all that hears by them is there."""
         links, bus, throttle = self.links, self.bus, self.throttle
 
         def changed(id: str, revision: int) -> None:
             entities.heard(id, revision)
+            apis.heard(id)
             bus.publish(topics.ENTITIES, EntityChanged(id, revision))
 
         def forget(peer: int) -> None:
             """Without a link to the writer, changes are missed."""
             if peer == WRITER:
                 entities.clear()
+                apis.clear()
                 identities.forget()
 
         def lend(peer: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:

@@ -1,4 +1,4 @@
-// npm `openwhisk`: every method of every resource. `routes` is left out: there is no API gateway yet.
+// npm `openwhisk`: every method of every resource.
 'use strict'
 
 const assert = require('node:assert/strict')
@@ -372,6 +372,61 @@ run({
     await ow.actions.update({ ...feed, action: 'const main = () => ({ error: "no such schedule" })' })
     await refused(ow.feeds.create({ name: 'js-source/feed', trigger: 'js-event' }), 502, 'no such schedule')
     await refused(ow.feeds.create({ name: 'js-source/none', trigger: 'js-event' }), 404, ABSENT)
+  },
+
+  // ── routes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async createsAndListsRoutes () {
+    await put('js-route')
+    const one = { basepath: '/js-api', relpath: '/one', operation: 'GET', action: 'js-route', name: 'JS API' }
+    const made = await ow.routes.create(one)
+    assert.equal(made.gwApiUrl, `${HOST}/gw/guest/js-api`)
+    assert.equal(made.apidoc.info.title, 'JS API')
+    const { get } = made.apidoc.paths['/one']
+    assert.equal(get.operationId, 'getOne')
+    assert.equal(get['x-openwhisk'].url, `${HOST}/api/v1/web/guest/default/js-route.json`)
+    const parameters = await ow.routes.create({
+      ...one, relpath: '/books/{isbn}', operation: 'put', responsetype: 'http'
+    })
+    assert.equal(parameters.apidoc.paths['/books/{isbn}'].put.parameters[0].name, 'isbn')
+    const secured = await ow.routes.create({ ...one, relpath: '/two', operation: 'POST', secure_key: 'opens' })
+    assert.ok(JSON.stringify(secured.apidoc).includes('X-Require-Whisk-Auth'))
+    const { apis } = await ow.routes.list()
+    const [entry] = apis.filter(({ value }) => value.apidoc.basePath === '/js-api')
+    assert.deepEqual(Object.keys(entry.value.apidoc.paths), ['/one', '/books/{isbn}', '/two'])
+    for (const basepath of ['/js-api', 'JS API']) {
+      assert.deepEqual(await ow.routes.get({ basepath }), { apis: [entry] })
+    }
+    assert.deepEqual(await ow.routes.list({ basepath: '/js-none' }), { apis: [] })
+    assert.equal((await ow.routes.list({ limit: 1, skip: 0 })).apis.length, 1)
+  },
+
+  async deletesRoutes () {
+    const of = (relpath, operation) => ({ basepath: '/js-gone', relpath, ...(operation && { operation }) })
+    for (const operation of ['GET', 'POST']) await ow.routes.create({ ...of('/a', operation), action: 'js-route' })
+    await ow.routes.create({ ...of('/b', 'GET'), action: 'js-route' })
+    assert.deepEqual(await ow.routes.delete(of('/a', 'GET')), {})
+    await refused(
+      ow.routes.delete(of('/a', 'GET')), 502,
+      "API deletion failure: path '/a' with operation 'get' does not exist in the API"
+    )
+    assert.deepEqual(await ow.routes.delete(of('/b')), {})
+    assert.deepEqual(await ow.routes.delete({ basepath: '/js-gone' }), {})
+    const gone = "API deletion failure: API '/js-gone' does not exist."
+    await refused(ow.routes.delete({ basepath: '/js-gone' }), 502, gone)
+  },
+
+  async tellsWhyARouteCannotBe () {
+    const wrong = { basepath: '/js-{x}', relpath: '/a', operation: 'GET', action: 'js-route' }
+    await refused(
+      ow.routes.create(wrong), 502,
+      'API creation failure: The base path (/js-{x}) cannot have parameters. Only the relative path supports path ' +
+        'parameters.'
+    )
+    const withToken = openwhisk({ apigw_token: 'any', apigw_space_guid: '00000000-0000-0000-0000-000000000000' })
+    await ow.routes.create({ ...wrong, basepath: '/js-own' })
+    const { apis } = await withToken.routes.get({ basepath: '/js-own' })
+    assert.equal(apis.length, 1) // whatever tenant is named, the key decides
   },
 
   // ── options of the client ─────────────────────────────────────────────────────────────────────────────────────

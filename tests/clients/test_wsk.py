@@ -1,6 +1,6 @@
 """The walk through `wsk`: every command's requests in their order, its exit status, and the types that it reads.
 
-`wsk api` is left out: there is no API gateway yet.
+`wsk api` is in `tests/system/test_apis.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`wskdeploy` by its requests: a manifest is deployed, kept in step, exported and undeployed.
 
-Like `wsk`, which it shares its client with, it is published as a program. `apis` of a manifest are left out: there is
-no API gateway yet.
+Like `wsk`, which it shares its client with, it is published as a program. `apis` of a manifest are sent
+as `wsk api` sends them: see `tests/system/test_apis.py`.
 """
 
 from __future__ import annotations

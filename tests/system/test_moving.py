@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.system.conftest import Api
 from tests.system.places import TRUSTING, Place, opened
+from tests.system.test_apis import Apis
 from tests.system.test_retries import until
 from tests.unit import dumps
 
@@ -59,6 +60,7 @@ def make(api: Api) -> None:
         answer = api.request("PUT", path, body)
         assert answer.status == 200, (path, answer)
     assert api.request("POST", "rules/off", {"status": "inactive"}).status == 200
+    assert Apis(api).add("/shop", "/items", "GET", "echo").status == 200
     for n in range(4):
         assert api.invoke("echo", {"n": n, "size": 70_000 if n == 1 else 1}).status == 200
     assert api.invoke("seq", {"n": 1}).status == 200
@@ -78,6 +80,8 @@ def shown(api: Api) -> dict[str, Any]:
         for summary in api.get(f"{collection}?limit=200").json:
             path = "/".join((*summary["namespace"].split("/")[1:], summary["name"]))
             out[f"{collection}/{path}"] = api.get(f"{collection}/{path}").json
+    for entry in Apis(api).found():
+        out["an api"] = entry["apidoc"]
     for record in listed(api):
         out[record["activationId"]] = api.request("GET", f"activations/{record['activationId']}?phases=true").json
     return out
@@ -95,7 +99,8 @@ def test_everything_moves(place: Place, other: Place) -> None:
     done = place.admin("export", one)
     assert done.returncode == 0, done
     assert done.stdout == (
-        f"{one}: 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 9 activations, 1 large code\n"
+        f"{one}: 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 9 activations, "
+        "1 large code\n"
     )
     assert "keys are in clear in it" in done.stderr
     assert stat.S_IMODE(one.stat().st_mode) == 0o600
@@ -111,7 +116,9 @@ def test_everything_moves(place: Place, other: Place) -> None:
 
     done = other.admin("import", one)
     assert done.returncode == 0, done
-    assert done.stdout.startswith("imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 9 act")
+    assert done.stdout.startswith(
+        "imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 9"
+    )
     moved = Api(other.start(*TRUSTING).url, alice)
     assert shown(moved) == before
     assert moved.get("limits").json["invocationsPerMinute"] == 900
@@ -143,7 +150,10 @@ def test_openwhisk(place: Place) -> None:
     assert dry.returncode == done.returncode == 1
     assert dry.stdout.replace("would import", "imported") == done.stdout
     assert "\nskipped alice/s3: its code is kept outside" in done.stdout
-    assert "imported 2 packages, 7 actions, 1 triggers, 2 rules, 3 subjects, 1 limits, 4 activations" in done.stdout
+    assert (
+        "imported 2 packages, 7 actions, 1 triggers, 2 rules, 3 subjects, 1 limits, 0 APIs, 4 activations"
+        in done.stdout
+    )
     assert done.stdout.endswith("\nskipped 6\n")
     assert "warning: alice/wide: it cannot run with its limits" in done.stderr
 

@@ -78,6 +78,16 @@ EXECS = (
     {"kind": "blackbox", "image": "some/image:1"},
     {"kind": "cobol:60", "code": CODE},
 )
+APIS = "/api/v1/web/whisk.system/apimgmt"
+APIDOC = {
+    "namespace": "_",
+    "swagger": {
+        "basePath": "/shop",
+        "info": {"title": "Shop", "version": "1"},
+        "paths": {},
+        "x-ibm-configuration": {"assembly": {"execute": []}},
+    },
+}
 REFERENCES = ("/_/event", "/_/works", "/guest/pack/works", {"path": "other", "name": "works"})
 
 
@@ -119,6 +129,8 @@ class Docs(Place):
             "triggers/quiet": {},
             "rules/link": {"trigger": "/_/event", "action": "/_/works"},
         }
+        made = self.api.request("POST", f"{APIS}/createApi", {"apidoc": APIDOC})
+        assert made.status == 200, made
         for path, body in bodies.items():
             answer = self.api.request("PUT", f"{path}?overwrite=true", body)
             if answer.status == 409:  # a request made something else of that name
@@ -158,6 +170,10 @@ def aim(case: Any, data: st.DataObject, ids: tuple[str, ...]) -> None:
     body = case.body
     if case.operation.method == "put" and case.meta.generation.mode is GenerationMode.POSITIVE:
         case.query = (case.query or {}) | {"overwrite": data.draw(st.sampled_from((True, True, False)))}
+    if isinstance(body, dict) and "apidoc" in body:
+        body["apidoc"] = data.draw(st.sampled_from((APIDOC, body["apidoc"])))
+    if case.path.endswith("Api") and "basepath" in (case.query or {}):
+        case.query["basepath"] = data.draw(st.sampled_from(("/shop", "Shop", case.query["basepath"])))
     if isinstance(body, dict) and "Put" in str(case.operation.definition.raw["requestBody"]):
         if isinstance(body.get("exec"), dict) and "kind" in body["exec"]:
             body["exec"] = data.draw(st.sampled_from(EXECS))
@@ -198,7 +214,8 @@ def check(place: Docs, id: str, mode: GenerationMode, count: int) -> Counter[int
 
 def is_outcome(answer: requests.Response) -> bool:
     """Whether it was the action that failed, and not the server."""
-    return answer.status_code == 502 and "x-openwhisk-activation-id" in answer.headers
+    is_of_an_api = "/apimgmt/" in str(answer.request.url)
+    return answer.status_code == 502 and (is_of_an_api or "x-openwhisk-activation-id" in answer.headers)
 
 
 OF_OPERATORS = {"disable"}

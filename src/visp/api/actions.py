@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
-from visp.api import deferred, events, progress, queries
+from visp.api import deferred, events, gateway, progress, queries
 from visp.api.errors import JSON, HttpAnswer, json_answer
 from visp.api.streaming import streamed
 from visp.controller.invoke import Invocation
@@ -119,13 +119,20 @@ async def invoke_action(call: Call) -> HttpAnswer | EventStream:
     invoke = call.services.invoke
     await invoke.obtain(call.identity)
     invoke.charge(call.identity)
-    await call.services.resolver.check(call.identity, name)
+    is_own = gateway.is_own(name)
+    if is_own:
+        check_owner(call.identity, name.namespace, name.id)
+    else:
+        await call.services.resolver.check(call.identity, name)
     invoke.check_size(call.identity, call.announced_bytes)
     is_blocking = queries.boolean(call.query, "blocking")
     is_result = queries.boolean(call.query, "result")
     wait_ms = queries.wait_ms(call.query, call.services.settings.limits.blocking_wait_ms)
     body = await call.body()
-    parse_object(body)  # what is malformed is told before what is absent
+    fields = parse_object(body)  # what is malformed is told before what is absent
+    if is_own:
+        invoke.check_size(call.identity, len(body))
+        return http_answer(await gateway.invoke(call, name, fields, is_blocking=is_blocking), is_result=is_result)
     resolved = await call.services.resolver.resolve(call.identity, name)
     await call.services.resolver.check_parts(call.identity, resolved.action)
     invoke.check_size(call.identity, len(body))

@@ -12,6 +12,7 @@ from visp.api.errors import JSON
 from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
+from visp.controller.apis import Apis
 from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
@@ -48,6 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     identities: Identities
     entities: EntityCache
+    apis: Apis
     crud: Crud
     resolver: Resolver
     builds: Builds

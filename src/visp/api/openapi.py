@@ -18,11 +18,12 @@ from visp.api.errors import ACTIVATION_ID, JSON
 from visp.api.operations import OPERATIONS, REFUSALS, TAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from visp.api.operations import Content, Operation, Parameter
 
     Schema = dict[str, Any]
+    Table = Iterable[tuple[str, str, Callable[..., Any]]]
 
 DESCRIPTION = """\
 What Apache OpenWhisk's REST API is, and what visp has beyond it: delays, idempotency keys, waiting for records, dead
@@ -100,8 +101,11 @@ FORMS = {"openapi": _openapi, "swagger": _swagger, "page": _page}
 
 def _rows() -> Iterator[tuple[str, str, Callable[..., Any], bool]]:
     """The table, and whether a row takes a key; without the twins that only have a slash or an extension more."""
-    known = {row[:2]: row[2] for row in (*routes.OPEN, *routes.GUARDED)}
-    for table, is_guarded in ((routes.OPEN, False), (routes.GUARDED, True)):
+    known: dict[tuple[str, str], Any] = {
+        (method, path): handler for method, path, handler in (*routes.OPEN, *routes.GUARDED, *routes.WEB)
+    }
+    tables: tuple[tuple[Table, bool], ...] = ((routes.OPEN, False), (routes.GUARDED, True), (routes.WEB, True))
+    for table, is_guarded in tables:
         for method, path, handler in table:
             plain = re.sub(r"(/|\.http)$", "", path)
             if plain == path or known.get((method, plain)) is not handler:

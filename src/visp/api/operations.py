@@ -29,6 +29,7 @@ from visp.api import (
 from visp.api.errors import JSON
 from visp.api.queries import DELAY_LIMIT_DAYS
 from visp.controller.idempotency import KEY_LIMIT
+from visp.entity.api import RESPONSE_TYPES
 from visp.entity.limits import LIST_DEFAULT, LIST_MAXIMUM
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 TAGS = {
     "Namespaces": "The namespace of a key, and what it may do.",
+    "APIs": "Web actions under paths of one's own, as documents of the gateway.",
     "Actions": "Code that runs when it is invoked.",
     "Packages": "Actions under one name, and bindings: packages of others under a name of one's own.",
     "Triggers": "Named channels of events.",
@@ -89,6 +91,7 @@ REFUSALS = {
     401: "No credentials, or none that are known.",
     403: "Not for this key. What a foreign namespace holds is not told.",
     404: "There is no such resource.",
+    406: "The answer is not of a type that the request accepts.",
     409: "The resource exists, is of another collection, or was changed by someone else meanwhile.",
     413: "The body, or a part of it, is larger than allowed.",
     414: "The URL is longer than allowed.",
@@ -109,6 +112,7 @@ _NAMED = (*_ONE, 409)
 _WRITE = (*_NAMED, 507)
 _PUT = (*_WRITE, 413, 415)
 _CHARGED = (*_PUT, 429)
+_WEB = (400, 406, 413, 414, 429, 500, 503, 507)
 _OPEN = (414,)
 _BOUND = (422,)
 """Where a name may lead through a binding."""
@@ -189,6 +193,8 @@ def _record(shape: Any, description: str) -> dict[int, Content]:
 
 _ACTIVATION_ID = "x-openwhisk-activation-id"
 _ACCEPTED = Content("Begun, or to be begun when it is due.", _json(schemas.Accepted), (_ACTIVATION_ID,))
+_REFUSED = {502: Content("Why it cannot be, or that the key is missing or unknown.", _json(schemas.ApiError))}
+_NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
 _RUN = (schemas.Activation, dict[str, Any], list[Any])
 """The record; with `result`, or where it is an array, the bare result."""
 
@@ -207,12 +213,48 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         answers=_entity(schemas.NamespaceLimits, "The limits."),
         refusals=_OWN,
     ),
-    gateway.list_apis: Operation(
-        tag="Namespaces",
+    # APIs
+    gateway.get_api: Operation(
+        tag="APIs",
         summary="The APIs of the namespace",
-        description="As OpenWhisk's clients ask for them; none can be made yet.",
-        answers=_entity(schemas.Apis, "None."),
-        refusals=_ANY,
+        description="By base path. Whatever else OpenWhisk's clients send is ignored.",
+        parameters=(
+            Parameter("basepath", {"type": "string"}, "those with this base path or, without a slash at first, title"),
+            Parameter("skip", _NUMBER, "how many to leave out before these"),
+            Parameter("limit", _NUMBER, "how many; all without it"),
+            Parameter(
+                "format", {"type": "string", "enum": ["swagger", "openapi"]}, "`openapi`: documents as OpenAPI 3.1"
+            ),
+        ),
+        answers=_entity(schemas.Apis, "The APIs.") | _REFUSED,
+        refusals=_WEB,
+    ),
+    gateway.create_api: Operation(
+        tag="APIs",
+        summary="Makes an API, or adds an operation to one",
+        description="An operation that is there is replaced.",
+        parameters=(
+            Parameter(
+                "responsetype",
+                {"type": "string", "enum": sorted(RESPONSE_TYPES)},
+                "extension of the web action that an operation calls; `json` without it",
+            ),
+        ),
+        body=schemas.NewApi,
+        answers=_entity(schemas.Api, "The API as it is then.") | _REFUSED,
+        refusals=_WEB,
+    ),
+    gateway.delete_api: Operation(
+        tag="APIs",
+        summary="Deletes an API, a path of it, or an operation",
+        description="An API goes with the last of its paths, a path with the last of its operations.",
+        parameters=(
+            Parameter("basepath", {"type": "string"}, "its base path or, without a slash at first, its title"),
+            Parameter("relpath", {"type": "string"}, "only this path"),
+            Parameter("operation", {"type": "string"}, "only this method of the path, in any case"),
+        ),
+        answers=_entity(dict[str, Any], "It is gone.") | _REFUSED,
+        refusals=_WEB,
     ),
     # actions
     actions.list_actions: Operation(

@@ -131,10 +131,18 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
     ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
     ("DELETE", f"{_NS}/deadletters/{{id}}", deferred.drop_letter),
-    ("GET", f"{_APIS}/getApi", gateway.list_apis),
-    ("GET", f"{_APIS}/getApi.http", gateway.list_apis),
 )
 """With a key."""
+
+WEB: tuple[tuple[str, str, Callable[[gateway.Asked], Awaitable[object]]], ...] = (
+    ("POST", f"{_APIS}/createApi", gateway.create_api),
+    ("POST", f"{_APIS}/createApi.http", gateway.create_api),
+    ("GET", f"{_APIS}/getApi", gateway.get_api),
+    ("GET", f"{_APIS}/getApi.http", gateway.get_api),
+    ("DELETE", f"{_APIS}/deleteApi", gateway.delete_api),
+    ("DELETE", f"{_APIS}/deleteApi.http", gateway.delete_api),
+)
+"""Web actions that are the platform's own, by the method that clients use: they are found as web actions are."""
 
 
 class Site:
@@ -169,8 +177,10 @@ class Site:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
         is_api = path == API or path.startswith(API + "/")
         inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
-        if path.startswith(webaction.PREFIX) and self._match(request.method, path) is None:
+        if path.startswith(webaction.PREFIX):
             address = webaction.parse_address(path)
+            if address is not None and gateway.is_own(address.name):
+                return await gateway.answer(request, self._services, id, inside, address)
             answer = None if address is None else await web.answer(request, self._services, id, inside, address)
             if answer is None or (isinstance(answer, HttpAnswer) and answer.status == 404 and not answer.activation_id):
                 answer = await site.serve(request, self._services) or answer

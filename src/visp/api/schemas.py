@@ -366,10 +366,46 @@ class DeadLetter(msgspec.Struct, kw_only=True, rename="camel"):
 # ── namespaces and the server ───────────────────────────────────────────────────────────────────────────────────
 
 
-class Apis(msgspec.Struct):
-    """APIs of a namespace."""
+class Api(msgspec.Struct, kw_only=True, rename="camel"):
+    """An API of the gateway; its fields `namespace` and `tenantId` say nothing."""
 
-    apis: list[dict[str, Any]]
+    namespace: str
+    tenant_id: str
+    gw_api_activated: bool
+    gw_api_url: Annotated[str, Meta(description="where it answers")]
+    apidoc: Annotated[dict[str, Any], Meta(description="its document, Swagger 2.0")]
+
+
+class ListedApi(msgspec.Struct):
+    """An entry of the list of APIs; `id` and `key` say nothing."""
+
+    id: str
+    key: str
+    value: Api
+
+
+class Apis(msgspec.Struct):
+    """APIs of a namespace, by base path."""
+
+    apis: list[ListedApi]
+
+
+class NewApi(msgspec.Struct):
+    """What makes an API, or changes it."""
+
+    apidoc: Annotated[
+        dict[str, Any],
+        Meta(
+            description="one operation (`gatewayBasePath`, `gatewayPath`, `gatewayMethod`, `action`), or `swagger`: a "
+            "whole document in place of what is there, Swagger 2.0 or OpenAPI 3; and `namespace`, which may be `_`"
+        ),
+    ]
+
+
+class ApiError(msgspec.Struct):
+    """Why the management of APIs refuses."""
+
+    error: str
 
 
 class NamespaceLimits(msgspec.Struct, kw_only=True, rename="camel"):

@@ -51,7 +51,7 @@ async def answer(
     if request.method not in webaction.METHODS:
         return refusal(405, wording.WEB_METHODS, id, headers=(("Allow", ", ".join(sorted(webaction.METHODS))),))
     headers = request.headers
-    caller = await _caller(request, services, inside)
+    caller = await caller_of(request, services, inside)
     owner = await services.identities.owner_of(address.name.namespace)
     try:
         if owner is None:
@@ -78,7 +78,7 @@ async def answer(
     if not is_question and not webaction.may_enter(action, headers, caller):
         return refusal(401, wording.WEB_UNAUTHORIZED, id, headers=cors)
     try:
-        body = await _body(request, services, owner)
+        body = await body_of(request, services, owner)
     except RequestError as error:
         return told(error, id)
     query = request.scope["query_string"].decode("latin-1")
@@ -107,7 +107,7 @@ async def answer(
         return told(error, id, headers=cors)
 
 
-async def _caller(request: Request, services: Services, inside: Inside | None) -> Identity | None:
+async def caller_of(request: Request, services: Services, inside: Inside | None) -> Identity | None:
     """Who asks, where that is told and true."""
     if "authorization" not in request.headers:
         return None
@@ -122,7 +122,7 @@ def _shown(request: Request) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
 
 
-async def _body(request: Request, services: Services, owner: Identity) -> bytes:
+async def body_of(request: Request, services: Services, owner: Identity) -> bytes:
     """The whole body; raises `TooLarge`."""
     limit, chunks, size = services.settings.http.body_bytes, [], 0
     async for chunk in request.stream():
@@ -256,18 +256,30 @@ def web_answer(
         return told(answer.error, id, headers=cors)
     if isinstance(answer, Accepted):
         return refusal(202, wording.WEB_NOT_READY, id, headers=cors, activation_id=answer.id)
-    head = answer.head
+    return shaped(Status(answer.head.status), answer.result, extension, accept, cors, id, answer.head.id)
+
+
+def shaped(
+    status: Status,
+    result: bytes,
+    extension: str,
+    accept: str | None,
+    cors: tuple[tuple[str, str], ...],
+    id: str,
+    activation_id: str | None = None,
+) -> HttpAnswer:
+    """What the result of a web action is told as. Pure."""
     try:
-        made = webaction.response(Status(head.status), answer.result, extension)
+        made = webaction.response(status, result, extension)
     except webaction.Unfit as unfit:
-        return refusal(unfit.status, unfit.sentence, id, headers=cors, activation_id=head.id)
+        return refusal(unfit.status, unfit.sentence, id, headers=cors, activation_id=activation_id)
     except RecursionError:
-        return refusal(400, wording.WEB_FAILED, id, headers=cors, activation_id=head.id)
+        return refusal(400, wording.WEB_FAILED, id, headers=cors, activation_id=activation_id)
     kind = made.kind
     if kind is not None and 200 <= made.status < 300 and not media.accepts(accept, kind.partition(";")[0]):
         return error_answer(406, wording.not_acceptable(kind), id, is_routed=False)
     headers = (*cors, *made.headers) if made.headers else cors
-    return HttpAnswer(made.status, made.body, kind, is_routed=False, activation_id=head.id, headers=headers)
+    return HttpAnswer(made.status, made.body, kind, is_routed=False, activation_id=activation_id, headers=headers)
 
 
 def refusal(

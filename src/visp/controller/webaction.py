@@ -194,16 +194,16 @@ def argument(
         return given | {QUERY: msgspec.Raw(encode(rendered_query(query))), BODY: entity}
     if not body and not fields:
         return given
-    sent = _sent(kind, body) if body else {}
-    if isinstance(sent, dict):
-        own = fields | sent
+    said = sent(kind, body) if body else {}
+    if isinstance(said, dict):
+        own = fields | said
         check_fields(action.parameters, action.annotations, own)
         return given | own
     check_fields(action.parameters, action.annotations, fields)
-    return given | fields | {BODY: sent}
+    return given | fields | {BODY: said}
 
 
-def _sent(kind: MediaType | None, body: bytes) -> JsonObject | msgspec.Raw:
+def sent(kind: MediaType | None, body: bytes) -> JsonObject | msgspec.Raw:
     """The fields of a body that has some, else its value. Raises `Malformed`, `BadRequest`."""
     if kind is None:
         return msgspec.Raw(encode(_base64(body)))

@@ -30,6 +30,7 @@ from visp.container import ladder
 from visp.container.egress.proxy import Proxy
 from visp.container.egress.surroundings import is_open
 from visp.controller.acks import Acks
+from visp.controller.apis import Apis
 from visp.controller.blobs import BlobSweep
 from visp.controller.builds import Builds
 from visp.controller.composites import Composites
@@ -60,6 +61,7 @@ from visp.roles.invoker import packets_of, running_invoker
 from visp.roles.kinds import find_kinds, is_built
 from visp.roles.tasks import ended_with
 from visp.scheduler.fleet import Fleet
+from visp.store.apis import DocumentApis
 from visp.store.cache import EntityCache
 from visp.store.promises import SqlitePromises
 from visp.telemetry import log
@@ -133,6 +135,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             if neighbours
             else lambda id, revision: bus.publish(topics.ENTITIES, EntityChanged(id, revision)),
         )
+        apis = Apis(DocumentApis(ground.store), clock)
         identities = Identities(
             ground.store, secret, settings.limits, is_loopback=is_loopback(settings.host), network=policy
         )
@@ -220,6 +223,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             manifest=manifest,
             identities=identities,
             entities=entities,
+            apis=apis,
             crud=crud,
             resolver=resolver,
             builds=Builds(bus=bus, is_built=partial(is_built, kinds), limit=settings.build.waiting),
@@ -283,7 +287,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
 
             waits.join(Abroad(waits, neighbours.links, ground.activations))
             sockets.join(neighbours.links)
-            await neighbours.join(entities, identities, acks, fleet)
+            await neighbours.join(entities, apis, identities, acks, fleet)
 
         async def boot() -> None:
             home_dir = shard.home_dir(data_dir, number)

@@ -22,7 +22,7 @@ from visp.entity.trigger import RuleLink, RuleStatus
 
 DOCUMENT = openapi.document()
 SWAGGER = swagger.from_openapi(DOCUMENT, routes.API)
-ROWS = [(method, path, handler) for method, path, handler in (*routes.OPEN, *routes.GUARDED)]
+ROWS: list[tuple[str, str, Any]] = [*routes.OPEN, *routes.GUARDED, *routes.WEB]
 TOLD = [(path, verb, told) for path, methods in DOCUMENT["paths"].items() for verb, told in methods.items()]
 
 
@@ -60,9 +60,10 @@ def test_every_operation_says_what_it_is() -> None:
 
 
 def test_what_needs_a_key_says_so() -> None:
-    guarded = {path for _, path, _ in routes.GUARDED}
+    """Web actions tell a missing key as they tell any failure."""
+    guarded, web = ({path for _, path, _ in table} for table in (routes.GUARDED, routes.WEB))
     for path, _, told in TOLD:
-        assert told.get("security", DOCUMENT["security"]) == ([{"basicAuth": []}] if path in guarded else [])
+        assert told.get("security", DOCUMENT["security"]) == ([{"basicAuth": []}] if path in guarded | web else [])
         assert ("401" in told["responses"]) is (path in guarded or path in ("/metrics", "/disable"))
 
 
