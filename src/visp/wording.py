@@ -134,6 +134,53 @@ def in_flight_full(limit: int) -> str:
     return f"Too many activations are in flight on this server (allowed: {limit}; setting [queue] activations)."
 
 
+# ── the gateway's managed endpoints ─────────────────────────────────────────────────────────────────────────────
+GATEWAY_NOT_FOUND = "Not found."
+VERB_NOT_SUPPORTED = "Whoops. Verb not supported."
+GATEWAY_FAILED = "Oops. Something went wrong. Check your URI and try again."
+GATEWAY_UNAUTHORIZED = "Unauthorized"
+SECRET_MISMATCH = "Secret mismatch or not subscribed to this api."
+NO_BEARER = "No Authorization header provided"
+TOKEN_REFUSED = "Token didn't work or provider doesn't support OpenID connect. "
+TOKEN_UNSIGNED = "The token signature did not match any known JWK."
+TOKEN_EXPIRED = "The access token has expired."
+RATE_EXCEEDED = "Rate limit exceeded"
+ARTIFACT_MISSING = "Missing artifact_id"
+NO_SUBSCRIPTION = "Subscription doesn't exist"
+
+
+def gateway_error(sentence: str) -> str:
+    return f"Error: {sentence}"
+
+
+def gateway_field_missing(name: str) -> str:
+    return f"Missing field '{name}' in request body."
+
+
+def is_required(name: str) -> str:
+    return f"{name} required"
+
+
+def unknown_api(id: str) -> str:
+    return f"Unknown API id {id}"
+
+
+def subscribed(client: str, api: str) -> str:
+    return f"Subscription '{client}' created for API '{api}'"
+
+
+def bad_client(limit: int) -> str:
+    return f"client_id and client_secret are texts of 1 to {limit} characters."
+
+
+def too_many_subscriptions(limit: int) -> str:
+    return f"The namespace has as many subscriptions as it may have: {limit}."
+
+
+def gateway_body_too_large(limit: int) -> str:
+    return f"The request body is larger than allowed: {limit} bytes."
+
+
 # ── requests ────────────────────────────────────────────────────────────────────────────────────────────────────
 def malformed_content(reason: str) -> str:
     return f"The request content was malformed:\n{reason}"
@@ -595,6 +642,10 @@ def bad_hook(reason: str) -> str:
 
 def address_closed(host: str) -> str:
     return f'{host} is not an address of the internet; the operator\'s setting [hooks] reach = "any" allows it'
+
+
+def answer_too_long(limit: int) -> str:
+    return f"the answer is longer than {limit} bytes"
 
 
 def not_answered(limit_s: float) -> str:

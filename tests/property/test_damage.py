@@ -26,7 +26,7 @@ from visp.entity.subject import SYSTEM
 from visp.errors import ServiceError, VispError
 from visp.premises import read_secret
 from visp.settings import Ledger, Limits, Settings
-from visp.store.base import ActivationQuery, Document, EntityQuery, Letter, Promise, Put, Work
+from visp.store.base import ActivationQuery, Document, EntityQuery, Letter, Promise, Put, Subscription, Work
 from visp.store.filesystem import FileBlobs
 from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
@@ -102,6 +102,12 @@ def scope(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
+def subscription(number: int, namespace: str) -> Subscription:
+    return Subscription(
+        namespace=namespace, base_path="/shop", digest=scope(number), client=f"client-{number}", secret=scope(number)
+    )
+
+
 async def fill(folder: Path) -> None:
     secret = read_secret(settings_of(folder), folder)
     entities = await SqliteEntities.open(folder / "entities.db")
@@ -116,6 +122,7 @@ async def fill(folder: Path) -> None:
     for number, letter in enumerate(LETTERS):
         await promises.put_letter(letter, 1_000)
         await promises.put_promise(scope(number), letter.namespace, PROMISE, 0, 1_000)
+        await promises.put_subscription(subscription(number, letter.namespace), 1_000)
     await promises.close()
     blobs = FileBlobs(folder / "blobs")
     for blob in BLOBS:
@@ -180,9 +187,13 @@ async def read_promises(folder: Path) -> dict[Any, Any]:
         for number, letter in enumerate(LETTERS):
             out["letter", letter.id] = await attempt(store.letter(letter.namespace, letter.id))
             out["promise", number] = await attempt(store.promise(scope(number), 0))
+            one = subscription(number, letter.namespace)
+            out["subscription", number] = await attempt(store.subscription(one.namespace, one.base_path, one.digest))
         for namespace in NAMESPACES:
             found = await attempt(store.letters(namespace, 0, 200))
             out |= {("list", one.id): one for one in found if isinstance(found, list)}
+            clients = await attempt(store.subscriptions(namespace, "/shop"))
+            out |= {("client", namespace, one.client): one for one in clients if isinstance(clients, list)}
             out["count", namespace] = await attempt(store.count_letters(namespace))
             # the limit holds for what was promised: one more is refused
             own = sum(letter.namespace == namespace for letter in LETTERS)

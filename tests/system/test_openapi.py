@@ -88,6 +88,7 @@ APIDOC = {
         "x-ibm-configuration": {"assembly": {"execute": []}},
     },
 }
+SUBSCRIPTION = {"artifact_id": "/shop", "client_id": "reader"}
 REFERENCES = ("/_/event", "/_/works", "/guest/pack/works", {"path": "other", "name": "works"})
 
 
@@ -131,6 +132,8 @@ class Docs(Place):
         }
         made = self.api.request("POST", f"{APIS}/createApi", {"apidoc": APIDOC})
         assert made.status == 200, made
+        made = self.api.request("POST", "/v2/_/subscriptions", SUBSCRIPTION)
+        assert made.status == 200, made
         for path, body in bodies.items():
             answer = self.api.request("PUT", f"{path}?overwrite=true", body)
             if answer.status == 409:  # a request made something else of that name
@@ -163,6 +166,8 @@ def aim(case: Any, data: st.DataObject, ids: tuple[str, ...]) -> None:
         "package": PACKAGES,
         "name": own * 2 + OTHER_NAMES,
         "id": ids,
+        "tenant": NAMESPACES,
+        "client": ("reader", "reader", "absent"),
     }
     for name, text in where.items():
         if isinstance(text, str) and re.match(schemas.ID if name == "id" else schemas.NAME, text):
@@ -172,6 +177,10 @@ def aim(case: Any, data: st.DataObject, ids: tuple[str, ...]) -> None:
         case.query = (case.query or {}) | {"overwrite": data.draw(st.sampled_from((True, True, False)))}
     if isinstance(body, dict) and "apidoc" in body:
         body["apidoc"] = data.draw(st.sampled_from((APIDOC, body["apidoc"])))
+    if "/subscriptions" in case.path:
+        for given in (body, case.query if case.operation.method in ("get", "delete") else None):
+            if isinstance(given, dict) and case.meta.generation.mode is GenerationMode.POSITIVE:
+                given["artifact_id"] = data.draw(st.sampled_from(("/shop", "/shop", "/absent")))
     if case.path.endswith("Api") and "basepath" in (case.query or {}):
         case.query["basepath"] = data.draw(st.sampled_from(("/shop", "Shop", case.query["basepath"])))
     if isinstance(body, dict) and "Put" in str(case.operation.definition.raw["requestBody"]):

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from visp.api.errors import JSON
+from visp.api.kept import KeptAnswers
 from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
@@ -17,6 +18,7 @@ from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
+from visp.controller.gateway import Gateway
 from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
@@ -67,6 +69,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     waits: Waits
     streams: Streams
     sockets: Sockets
+    gateway: Gateway
+    kept: KeptAnswers
     metrics: Registry
     disable: Callable[[], None]
     """Makes it say that it does not serve."""

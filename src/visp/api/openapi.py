@@ -44,6 +44,8 @@ _IN_PATH: dict[str, tuple[str, Schema]] = {
     "namespace": ("a namespace; `_` is the key's own", {"type": "string", "pattern": schemas.NAME, "examples": ["_"]}),
     "package": ("a package or binding", {"type": "string", "pattern": schemas.NAME}),
     "name": ("the entity's name", {"type": "string", "pattern": schemas.NAME}),
+    "tenant": ("the key's namespace, by name or uuid, or `_`", {"type": "string", "examples": ["_"]}),
+    "client": ("a client's id", {"type": "string", "minLength": 1}),
     "id": ("an activation's id", {"type": "string", "pattern": schemas.ID}),
 }
 

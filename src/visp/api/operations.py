@@ -24,6 +24,7 @@ from visp.api import (
     schemas,
     site,
     socket,
+    subscriptions,
     triggers,
 )
 from visp.api.errors import JSON
@@ -75,6 +76,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 TAGS = {
     "Namespaces": "The namespace of a key, and what it may do.",
     "APIs": "Web actions under paths of one's own, as documents of the gateway.",
+    "Subscriptions": "Which clients may call an API of the gateway that asks for a key.",
     "Actions": "Code that runs when it is invoked.",
     "Packages": "Actions under one name, and bindings: packages of others under a name of one's own.",
     "Triggers": "Named channels of events.",
@@ -198,6 +200,24 @@ _NUMBER = {"type": "string", "pattern": "^[0-9]{1,9}$"}
 _RUN = (schemas.Activation, dict[str, Any], list[Any])
 """The record; with `result`, or where it is an array, the bare result."""
 
+_ARTIFACT = Parameter("artifact_id", {"type": "string"}, "the API: its base path; required")
+_NOT_SUBSCRIBED = {
+    400: Content("No API is named.", _json(schemas.GatewayError)),
+    404: Content("There is no such API, or client.", _json(schemas.GatewayError)),
+}
+
+_SUBSCRIBE = Operation(
+    tag="Subscriptions",
+    summary="Lets a client call an API",
+    body=schemas.Subscription,
+    answers=_entity(schemas.Subscribed, "It may from now on.")
+    | {
+        400: Content("The body is wrong.", _json(schemas.Error, schemas.GatewayError)),
+        404: Content("There is no such API.", _json(schemas.GatewayError)),
+    },
+    refusals=(401, 403, 413, 414, 415, 429, 500, 503, 507),
+)
+
 # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────────
 
 OPERATIONS: dict[Callable[..., Any], Operation] = {
@@ -255,6 +275,22 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         ),
         answers=_entity(dict[str, Any], "It is gone.") | _REFUSED,
         refusals=_WEB,
+    ),
+    subscriptions.list_subscriptions: Operation(
+        tag="Subscriptions",
+        summary="The clients of an API, by their ids",
+        parameters=(_ARTIFACT,),
+        answers=_entity(list[str], "The ids.") | _NOT_SUBSCRIBED,
+        refusals=tuple(status for status in _OWN if status != 400),
+    ),
+    subscriptions.add_subscription: _SUBSCRIBE,
+    subscriptions.put_subscription: _SUBSCRIBE,
+    subscriptions.drop_subscription: Operation(
+        tag="Subscriptions",
+        summary="Takes that back",
+        parameters=(_ARTIFACT,),
+        answers={204: Content("It may no longer."), **_NOT_SUBSCRIBED},
+        refusals=(401, 403, 414, 500, 503, 507),
     ),
     # actions
     actions.list_actions: Operation(

@@ -1,8 +1,8 @@
 """The whole surface as one table, and the application that walks it.
 
 Paths are matched before they are percent-decoded, so that an encoded slash cannot change the route. Under `/api/v1`
-authentication comes first, then the route: an unknown path is 401 without a key. As in OpenWhisk's assembled server a
-known path with a verb it lacks is 404, and outside of the API everything unknown is 405 with `Allow: OPTIONS`.
+and `/v2` authentication comes first, then the route: an unknown path is 401 without a key. As in OpenWhisk's assembled
+server a known path with a verb it lacks is 404, and outside of the API everything unknown is 405 with `Allow: OPTIONS`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from visp.api import (
     events,
     gateway,
     info,
+    managed,
     metrics,
     namespaces,
     packages,
@@ -30,6 +31,7 @@ from visp.api import (
     rules,
     site,
     socket,
+    subscriptions,
     triggers,
     web,
 )
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     Guarded = Callable[[Call], Awaitable[HttpAnswer | EventStream]]
 
 API = "/api/v1"
+TENANTS = "/v2/"
+"""What the gateway's own API has below it."""
 URI_LIMIT_BYTES = 8 * 1024
 
 OPEN: tuple[tuple[str, str, Open], ...] = (
@@ -131,6 +135,10 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
     ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
     ("DELETE", f"{_NS}/deadletters/{{id}}", deferred.drop_letter),
+    ("GET", "/v2/{tenant}/subscriptions", subscriptions.list_subscriptions),
+    ("POST", "/v2/{tenant}/subscriptions", subscriptions.add_subscription),
+    ("PUT", "/v2/{tenant}/subscriptions", subscriptions.put_subscription),
+    ("DELETE", "/v2/{tenant}/subscriptions/{client}", subscriptions.drop_subscription),
 )
 """With a key."""
 
@@ -175,7 +183,7 @@ class Site:
         path: str = request.scope["raw_path"].decode("latin-1")
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
-        is_api = path == API or path.startswith(API + "/")
+        is_api = path == API or path.startswith((API + "/", TENANTS))
         inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
         if path.startswith(webaction.PREFIX):
             address = webaction.parse_address(path)
@@ -186,6 +194,8 @@ class Site:
                 answer = await site.serve(request, self._services) or answer
             if answer is not None:
                 return answer
+        if managed.is_managed(path):
+            return await managed.answer(request, self._services, id, inside, path)
         if request.method == "OPTIONS":
             return _options(is_api)
         if inside is not None and not is_api and path != "/":

@@ -408,6 +408,27 @@ class ApiError(msgspec.Struct):
     error: str
 
 
+class GatewayError(msgspec.Struct):
+    """What the gateway's own refusals are."""
+
+    status: int
+    message: Annotated[str, Meta(description="`Error: ` and a sentence")]
+
+
+class Subscription(msgspec.Struct):
+    """A client of an API, which brings its id, and its secret where it was given one."""
+
+    artifact_id: Annotated[str, Meta(description="the API: its base path")]
+    client_id: Annotated[str, Meta(min_length=1, max_length=512)]
+    client_secret: Annotated[str, Meta(min_length=1, max_length=512)] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Subscribed(msgspec.Struct):
+    """A sentence."""
+
+    message: str
+
+
 class NamespaceLimits(msgspec.Struct, kw_only=True, rename="camel"):
     """What a namespace may do. Memory and logs are MB, timeouts milliseconds, sizes texts such as `1048576 B`."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +27,7 @@ from visp.entity.activation import Status
 from visp.entity.media import parse_media_type
 from visp.entity.payload import encode
 from visp.entity.pretty import pretty
+from visp.entity.subject import Identity
 from visp.errors import BodyTooLarge, Malformed, RequestError, ServiceError, Unauthorized, VispError
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from visp.api.context import Services
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
-    from visp.entity.subject import Identity
 
 STREAMED = {"http": None, "html": "text/html; charset=UTF-8", "text": "text/plain; charset=UTF-8"}
 """Extensions whose answers are passed on as they come, and the type that they have of themselves."""
@@ -44,14 +46,40 @@ PRETTY_AT_ONCE_BYTES = 64 * 1024
 """What is longer is laid out in another thread."""
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for a web action, whoever took it in: headers by lower-case name, and as the action is shown them.
+
+    `body` raises `TooLarge`; it is called once, when everything else is allowed.
+    """
+
+    method: str
+    headers: Mapping[str, str]
+    shown: Sequence[tuple[str, str]]
+    query: str
+    caller: Identity | None
+    body: Callable[[Identity], Awaitable[bytes]]
+
+
 async def answer(
     request: Request, services: Services, id: str, inside: Inside | None, address: Address
 ) -> HttpAnswer | EventStream:
     """What a request for a web action is sent."""
     if request.method not in webaction.METHODS:
         return refusal(405, wording.WEB_METHODS, id, headers=(("Allow", ", ".join(sorted(webaction.METHODS))),))
-    headers = request.headers
-    caller = await caller_of(request, services, inside)
+    asked = Asked(
+        method=request.method,
+        headers=request.headers,
+        shown=_shown(request),
+        query=request.scope["query_string"].decode("latin-1"),
+        caller=await caller_of(request, services, inside),
+        body=partial(body_of, request, services),
+    )
+    return await run(asked, services, id, address)
+
+
+async def run(asked: Asked, services: Services, id: str, address: Address) -> HttpAnswer | EventStream:
+    """Runs the web action at an address with a request, and gives its response."""
+    headers, caller = asked.headers, asked.caller
     owner = await services.identities.owner_of(address.name.namespace)
     try:
         if owner is None:
@@ -71,20 +99,18 @@ async def answer(
     except (RequestError, ServiceError) as error:
         return told(error, id)
     is_custom = webaction.has_custom_options(action)
-    is_question = request.method == "OPTIONS"
+    is_question = asked.method == "OPTIONS"
     cors = () if is_custom else webaction.cors(headers.get("access-control-request-headers"))
     if is_question and not is_custom:
         return HttpAnswer(200, is_routed=False, headers=cors)
     if not is_question and not webaction.may_enter(action, headers, caller):
         return refusal(401, wording.WEB_UNAUTHORIZED, id, headers=cors)
     try:
-        body = await body_of(request, services, owner)
+        body = await asked.body(owner)
     except RequestError as error:
         return told(error, id)
-    query = request.scope["query_string"].decode("latin-1")
-    given = webaction.context(
-        request.method, _shown(request), address.rest, None if caller is None else caller.namespace
-    )
+    query = asked.query
+    given = webaction.context(asked.method, asked.shown, address.rest, None if caller is None else caller.namespace)
     try:
         fields = webaction.query_fields(query) if query else {}
         kind = parse_media_type(headers.get("content-type", ""))
@@ -98,9 +124,7 @@ async def answer(
             transid=id,
             received_ms=received_ms,
             wait_s=services.settings.limits.blocking_wait_ms / 1000,
-            is_streamed=address.extension in STREAMED
-            and request.method != "HEAD"
-            and services.invoke.has_parts(action),
+            is_streamed=address.extension in STREAMED and asked.method != "HEAD" and services.invoke.has_parts(action),
         )
         return await _run(services, invocation, address.extension, headers.get("accept"), cors, id)
     except (RequestError, ServiceError) as error:

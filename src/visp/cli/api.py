@@ -1,8 +1,9 @@
-"""`visp api`: create, get, list, delete. What is sent is what `wsk api` sends."""
+"""`visp api`: create, get, list, delete, which send what `wsk api` does; and the clients of APIs that ask for keys."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,46 @@ def delete(session: Session, name: str, path: str | None, verb: str | None) -> N
 
 
 # ── what is given ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@api.command()
+@click.argument("base", metavar="BASE_PATH")
+@click.argument("client", metavar="CLIENT")
+@click.option("--secret", help="The client's secret, where the API asks for one; - reads it from standard input.")
+@pass_session
+def subscribe(session: Session, base: str, client: str, secret: str | None) -> None:
+    """Let a client call an API that asks for a key: CLIENT is the key."""
+    if secret == "-":
+        secret = sys.stdin.readline().rstrip("\n")
+    with unable(f"subscribe to API '{base}'"):
+        session.client.subscribe(base, client, secret)
+    output.ok(f"subscribed {client} to {base}")
+
+
+@api.command()
+@click.argument("base", metavar="BASE_PATH")
+@listing.json_option
+@pass_session
+def subscriptions(session: Session, base: str, as_json: bool) -> None:
+    """List the clients that may call an API that asks for a key."""
+    with unable(f"list subscriptions of API '{base}'"):
+        raw = session.client.subscriptions(base)
+    if as_json:
+        output.answer(raw)
+        return
+    clients = documents.value(raw)
+    output.table("subscriptions", ("client",), [(str(client),) for client in clients or ()])
+
+
+@api.command()
+@click.argument("base", metavar="BASE_PATH")
+@click.argument("client", metavar="CLIENT")
+@pass_session
+def unsubscribe(session: Session, base: str, client: str) -> None:
+    """Take that back: from then on the client's calls are refused."""
+    with unable(f"unsubscribe from API '{base}'"):
+        session.client.unsubscribe(base, client)
+    output.ok(f"unsubscribed {client} from {base}")
 
 
 def _parse(words: tuple[str, ...]) -> tuple[str, str, str, str]:

@@ -30,6 +30,8 @@ PAGE_LIMIT = 200
 ERROR_LIMIT = 300
 """Characters of an action's own error that a sentence of ours repeats."""
 
+TENANTS = "/v2/"
+"""Before paths of the gateway's own API, which has no version of the other's."""
 NO_TOKEN = "DUMMY TOKEN"
 """What clients say that have no token for the gateway."""
 
@@ -101,6 +103,21 @@ class Client:
         tenant = self.credentials.auth.partition(":")[0]
         told = {"accesstoken": NO_TOKEN, "spaceguid": tenant} | query
         return self._ask(method, f"/web/whisk.system/apimgmt/{what}.http", told, body)
+
+    # ── clients of an API, as OpenWhisk's gateway has them ──────────────────────────────────────────────────────
+
+    def subscribe(self, base_path: str, client: str, secret: str | None) -> bytes:
+        given = {"artifact_id": base_path, "client_id": client} | ({} if secret is None else {"client_secret": secret})
+        return self._subscriptions("POST", "", None, msgspec.json.encode(given))
+
+    def subscriptions(self, base_path: str) -> bytes:
+        return self._subscriptions("GET", "", {"artifact_id": base_path})
+
+    def unsubscribe(self, base_path: str, client: str) -> bytes:
+        return self._subscriptions("DELETE", f"/{escape(client)}", {"artifact_id": base_path})
+
+    def _subscriptions(self, method: str, what: str, query: Query | None, body: bytes | None = None) -> bytes:
+        return self._ask(method, f"/v2/_/subscriptions{what}", query, body)
 
     def put_built(
         self, name: FullyQualifiedName, document: Mapping[str, Any], *, overwrite: bool, hear: Callable[[str], None]
@@ -297,7 +314,8 @@ class Client:
         hear: Callable[[bytes], None] | None = None,
     ) -> Answer:
         self._check_key()
-        path = f"/api/{escape(self.credentials.apiversion)}{path}"
+        if not path.startswith(TENANTS):
+            path = f"/api/{escape(self.credentials.apiversion)}{path}"
         if given := {key: _parameter(value) for key, value in (query or {}).items() if value is not None}:
             path += "?" + urlencode(given)
         return self._connection.request(method, path, body, headers, hear)
@@ -372,7 +390,7 @@ def _failure(answer: Answer, activation_id: str) -> ApiError | ActivationFailed:
 
 def _refusal(answer: Answer) -> ApiError:
     document = documents.value(answer.body)
-    error = document.get("error") if isinstance(document, dict) else None
+    error = document.get("error", document.get("message")) if isinstance(document, dict) else None
     if not isinstance(error, str):
         error, code = f"The connection failed, or timed out. (HTTP status code {answer.status})", None
     else:

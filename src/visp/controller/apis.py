@@ -16,7 +16,7 @@ from visp.entity.api import APIS_LIMIT, NAMESPACE_BYTES, Api
 from visp.errors import ApiRefused, Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from visp.clock import Clock
     from visp.entity.apidoc import Given
@@ -38,6 +38,11 @@ class Apis:
         self._held_bytes = 0
         self._changes = 0
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._renewed: Callable[[str, str], Awaitable[None]] | None = None
+
+    def when_renewed(self, then: Callable[[str, str], Awaitable[None]]) -> None:
+        """`then` is given namespace and base path of each API that is gone, and of each that is new there."""
+        self._renewed = then
 
     def peek(self, namespace: str) -> tuple[Api, ...] | None:
         """What is in memory of a namespace."""
@@ -78,6 +83,8 @@ class Apis:
                 except ApiRefused as error:
                     raise ApiRefused(wording.api_not_created(error.sentence)) from None
                 if await self._put(api, replaced):
+                    if replaced is None:
+                        await self._tell(api)
                     return api
         raise ApiRefused(wording.api_not_created(wording.API_CHANGED))
 
@@ -94,6 +101,8 @@ class Apis:
                     raise ApiRefused(wording.api_not_deleted(error.sentence)) from None
                 if left is None:
                     is_done = await self._delete(found[0])
+                    if is_done:
+                        await self._tell(found[0])
                 else:
                     api = apis.api_of(namespace, left, self._clock.now_ms())
                     is_done = await self._put(api, found[0])
@@ -107,6 +116,10 @@ class Apis:
 
     async def _put(self, api: Api, replaced: Api | None) -> bool:
         return await self._changed(api, self._store.put(api, None if replaced is None else replaced.revision))
+
+    async def _tell(self, api: Api) -> None:
+        if self._renewed is not None:
+            await self._renewed(api.namespace, api.base_path)
 
     async def _delete(self, api: Api) -> bool:
         return await self._changed(api, self._store.delete(api))

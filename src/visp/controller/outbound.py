@@ -1,7 +1,7 @@
 """Requests that this server makes to addresses that its users name: they reach nothing that the users could not.
 
 Every connection is checked once the name is resolved, so a name that answers otherwise the second time gains nothing.
-Redirects are not followed, bodies of answers are not read.
+Redirects are not followed; bodies of answers are read where they are asked for, up to a bound.
 """
 
 from __future__ import annotations
@@ -45,6 +45,33 @@ class Outbound:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+    async def fetch(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], limit_bytes: int
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer; raises `NotReached`, also when the body is longer than the limit."""
+        session = await self._opened()
+        import aiohttp
+
+        try:
+            async with session.request(
+                method,
+                url,
+                data=body or None,
+                headers={**headers, "accept-encoding": "identity"},
+                allow_redirects=False,
+            ) as answer:
+                chunks, size = [], 0
+                async for chunk in answer.content.iter_any():
+                    size += len(chunk)
+                    if size > limit_bytes:
+                        raise NotReached(wording.answer_too_long(limit_bytes))
+                    chunks.append(chunk)
+                return answer.status, b"".join(chunks)
+        except TimeoutError:
+            raise NotReached(wording.not_answered(self._settings.timeout_s)) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NotReached(_reason(error)) from None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """The status of the answer; raises `NotReached`."""

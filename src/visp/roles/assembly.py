@@ -22,6 +22,7 @@ from visp import premises, shard
 from visp.api.context import Services
 from visp.api.door import Gate
 from visp.api.inside import Doors
+from visp.api.kept import KeptAnswers
 from visp.api.routes import Site
 from visp.bus import base as topics
 from visp.bus.messages import EntityChanged, Ping
@@ -34,9 +35,11 @@ from visp.controller.apis import Apis
 from visp.controller.blobs import BlobSweep
 from visp.controller.builds import Builds
 from visp.controller.composites import Composites
+from visp.controller.counts import Counts
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
 from visp.controller.fire import Fire
+from visp.controller.gateway import Gateway
 from visp.controller.hooks import Hooks
 from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities, own_days
@@ -52,6 +55,8 @@ from visp.controller.resolver import Resolver
 from visp.controller.sites import Sites
 from visp.controller.sockets import Sockets
 from visp.controller.streams import Streams
+from visp.controller.subscriptions import Subscriptions
+from visp.controller.tokens import Tokens
 from visp.controller.waits import Waits
 from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST, SYSTEM
@@ -217,6 +222,14 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         if number == shard.FIRST:
             tasks.create_task(idempotency.sweep())
+        subscriptions = Subscriptions(promises, secret)
+        apis.when_renewed(subscriptions.drop_all)
+        gateway = Gateway(
+            documents=apis,
+            subscriptions=subscriptions,
+            tokens=Tokens(outbound, clock),
+            counts=Counts(clock, None if neighbours is None else neighbours.links),
+        )
         services = Services(
             settings=settings,
             clock=clock,
@@ -241,6 +254,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             waits=waits,
             streams=streams,
             sockets=sockets,
+            gateway=gateway,
+            kept=KeptAnswers(clock),
             metrics=metrics,
             disable=lambda: setattr(parts, "unready", "disabled by its operator"),
             unready=lambda: parts.unready,

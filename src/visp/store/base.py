@@ -396,5 +396,35 @@ class PromiseStore(Protocol):
         ...
 
 
-class Promises(LetterStore, PromiseStore, Protocol):
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """A client of an API: `digest` is of its id, for look-up; `secret` the digest of its secret, empty without one."""
+
+    namespace: str
+    base_path: str
+    digest: bytes
+    client: str
+    secret: bytes = b""
+
+
+class SubscriptionStore(Protocol):
+    """Who may call which API of the gateway. What is acknowledged survives a power cut."""
+
+    async def put_subscription(self, subscription: Subscription, limit: int) -> bool:
+        """Adds the client, or replaces the one of this id; false when the namespace has `limit` of them."""
+        ...
+
+    async def subscription(self, namespace: str, base_path: str, digest: bytes) -> Subscription | None:
+        """Raises `Corrupt`."""
+        ...
+
+    async def subscriptions(self, namespace: str, base_path: str) -> Sequence[Subscription]:
+        """All of an API, by the client's id."""
+        ...
+
+    async def drop_subscription(self, namespace: str, base_path: str, digest: bytes | None) -> bool:
+        """Whether there was one; None drops all of the API."""
+        ...
+
+
+class Promises(LetterStore, PromiseStore, SubscriptionStore, Protocol):
     """What a server owes beside activations."""

@@ -1,4 +1,5 @@
-"""What a server owes beside activations, in one SQLite file: dead letters, and what idempotency keys stand for.
+"""What a server owes beside activations, in one SQLite file: dead letters, what idempotency keys stand for, and which
+clients may call which API.
 
 All shards use the same file, each with connections of its own. What is acknowledged survives a power cut.
 """
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from visp.errors import Corrupt
-from visp.store.base import Letter, Promise
+from visp.store.base import Letter, Promise, Subscription
 from visp.store.database import Database
-from visp.store.rows import checksum
+from visp.store.rows import checksum, readable
 from visp.telemetry import log
 
 if TYPE_CHECKING:
@@ -36,6 +39,12 @@ MIGRATIONS = (
     CREATE TRIGGER promise_gone AFTER DELETE ON promises BEGIN
         UPDATE promise_counts SET count = count - 1 WHERE namespace = old.namespace;
     END;
+    """,
+    """
+    CREATE TABLE subscriptions (
+        namespace TEXT NOT NULL, base_path TEXT NOT NULL, digest BLOB NOT NULL, client TEXT NOT NULL,
+        secret BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (namespace, base_path, digest)
+    ) WITHOUT ROWID;
     """,
 )
 
@@ -68,12 +77,21 @@ MISCOUNTED = (
 COUNT_PROMISES = "SELECT count FROM promise_counts WHERE namespace = ?"
 DROP_PROMISE = "DELETE FROM promises WHERE scope = ?"
 OLD_PROMISES = "DELETE FROM promises WHERE scope IN (SELECT scope FROM promises WHERE at_ms < ? LIMIT 1000)"
+_SUBSCRIPTION = "namespace, base_path, digest, client, secret, crc"
+PUT_SUBSCRIPTION = f"INSERT OR REPLACE INTO subscriptions ({_SUBSCRIPTION}) VALUES (?, ?, ?, ?, ?, ?)"
+_OF_API = "namespace = ? AND base_path = ?"
+GET_SUBSCRIPTION = f"SELECT {_SUBSCRIPTION} FROM subscriptions WHERE {_OF_API} AND digest = ?"
+SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions WHERE {_OF_API}"
+ALL_SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions"
+COUNT_SUBSCRIPTIONS = "SELECT count(*) FROM subscriptions WHERE namespace = ?"
+DROP_SUBSCRIPTION = f"DELETE FROM subscriptions WHERE {_OF_API} AND digest = ?"
+DROP_SUBSCRIPTIONS = f"DELETE FROM subscriptions WHERE {_OF_API}"
 
 LetterRow = tuple[bytes, str, int, bytes, int]
 
 
 class SqlitePromises:
-    """`LetterStore` and `PromiseStore`."""
+    """`LetterStore`, `PromiseStore` and `SubscriptionStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -148,6 +166,37 @@ class SqlitePromises:
             total += removed
         return total
 
+    # ── subscriptions ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def put_subscription(self, subscription: Subscription, limit: int) -> bool:
+        row = msgspec.structs.astuple(subscription)
+        values = (*row, checksum(*row))
+
+        def change(db: sqlite3.Connection) -> bool:
+            is_held = db.execute(GET_SUBSCRIPTION, row[:3]).fetchone() is not None
+            if not is_held and db.execute(COUNT_SUBSCRIPTIONS, row[:1]).fetchone()[0] >= limit:
+                return False
+            db.execute(PUT_SUBSCRIPTION, values)
+            return True
+
+        return await self._database.write(change)
+
+    async def subscription(self, namespace: str, base_path: str, digest: bytes) -> Subscription | None:
+        key = (namespace, base_path, digest)
+        row = await self._database.read(lambda db: db.execute(GET_SUBSCRIPTION, key).fetchone())
+        return None if row is None else read_subscription(row)
+
+    async def subscriptions(self, namespace: str, base_path: str) -> Sequence[Subscription]:
+        key = (namespace, base_path)
+        rows = await self._database.read(lambda db: db.execute(SUBSCRIPTIONS, key).fetchall())
+        return sorted(readable(rows, read_subscription), key=lambda held: held.client)
+
+    async def drop_subscription(self, namespace: str, base_path: str, digest: bytes | None) -> bool:
+        key = (namespace, base_path)
+        if digest is None:
+            return await self._database.write(lambda db: db.execute(DROP_SUBSCRIPTIONS, key).rowcount) > 0
+        return await self._database.write(lambda db: db.execute(DROP_SUBSCRIPTION, (*key, digest)).rowcount) > 0
+
 
 def _listed(row: LetterRow) -> Letter | None:
     try:
@@ -158,7 +207,7 @@ def _listed(row: LetterRow) -> Letter | None:
 
 
 def read_letter(row: LetterRow) -> Letter:
-    """Raises `Corrupt`, as `read_promise` does."""
+    """Raises `Corrupt`, as the others do."""
     *values, crc = row
     if checksum(*values) != crc:
         raise Corrupt()
@@ -172,3 +221,11 @@ def read_promise(row: tuple[bytes, str, int, bytes, bytes, int]) -> Promise:
         raise Corrupt()
     _, _, at_ms, body, id, _ = row
     return Promise(body=body, id=id.hex(), at_ms=at_ms)
+
+
+def read_subscription(row: tuple[str, str, bytes, str, bytes, int]) -> Subscription:
+    *values, crc = row
+    if checksum(*values) != crc:
+        raise Corrupt()
+    namespace, base_path, digest, client, secret, _ = row
+    return Subscription(namespace=namespace, base_path=base_path, digest=digest, client=client, secret=secret)

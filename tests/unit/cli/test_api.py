@@ -118,3 +118,24 @@ def test_errors_are_told(api, visp):
     api.answer(f"DELETE {MANAGED}/deleteApi.http", 502, {"error": "API deletion failure: API 'x' does not exist."})
     done = visp("api", "delete", "x")
     assert (done.exit_code, "API 'x' does not exist." in done.output) == (246, True)
+
+
+def test_clients_of_an_api(api, visp):
+    api.answer("POST /v2/_/subscriptions", body={"message": "Subscription 'a key' created for API '/club'"})
+    done = visp("api", "subscribe", "/club", "a key", "--secret", "-", input="s3cret\n")
+    assert done.stdout == "ok: subscribed a key to /club\n"
+    told = {"artifact_id": "/club", "client_id": "a key", "client_secret": "s3cret"}
+    assert api.requests[0].body == told
+    api.answer("GET /v2/_/subscriptions", body=["a key", "other"])
+    assert visp("api", "subscriptions", "/club").stdout.split("\n", 1)[1].split() == ["a", "key", "other"]
+    assert api.requests[1].query == {"artifact_id": "/club"}
+    api.answer("DELETE /v2/_/subscriptions/a%20key", 204)
+    assert visp("api", "unsubscribe", "/club", "a key").stdout == "ok: unsubscribed a key from /club\n"
+
+
+def test_what_the_gateway_refuses_is_said(api, visp):
+    refusal = {"status": 404, "message": "Error: Subscription doesn't exist"}
+    api.answer("DELETE /v2/_/subscriptions/x", 404, refusal)
+    done = visp("api", "unsubscribe", "/club", "x")
+    assert done.exit_code != 0
+    assert "Unable to unsubscribe from API '/club': Error: Subscription doesn't exist" in done.output

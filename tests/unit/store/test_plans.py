@@ -61,6 +61,7 @@ ARGUED: dict[str, tuple[str, str]] = {
     "ALL_ACTIVATIONS": (WALK, "SCAN activations"),
     "ALL_LETTERS": (WALK, "SCAN letters"),
     "ALL_PROMISES": (WALK, "SCAN promises"),
+    "ALL_SUBSCRIPTIONS": (WALK, "SCAN subscriptions"),
     "LARGE_RESULTS": (WALK, "SCAN activations"),
     "promises.MISCOUNTED": (WALK, "SCAN promise"),
     "tallies.MISCOUNTED": (WALK, "SCAN activations"),

@@ -1,0 +1,382 @@
+"""What the gateway makes of a namespace's APIs: which operation a request is for, and what is done with it. Pure.
+
+A document is read once, leniently: what it says in a wrong way counts as not said, but a way in that is said wrongly
+lets nobody in. Source: the Swagger extensions that OpenWhisk's gateway reads (`x-gateway-*`, else `x-ibm-*`), and its
+look-up of resources; `x-visp-*` are our own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from visp.entity.api import ACTION, METHODS, PATH_MARK, configuration
+from visp.entity.mapping import Change, inserted, parse_changes
+from visp.entity.tokens import TokenRule, parse_token_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from visp.entity.api import Api
+
+KEEP = "keep"
+SEGMENTS_LIMIT = 100
+"""A path of more is of no API: look-up goes through its prefixes."""
+UNIT_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+KEY_HEADER, ID_HEADER, SECRET_HEADER = "x-api-key", "x-client-id", "x-client-secret"
+CACHED_S_MOST = 86_400
+
+_PARAMETER = re.compile(r"\{([A-Za-z0-9]+)\}")
+
+
+# ── what is compiled ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Target(msgspec.Struct, frozen=True):
+    """`path` is that of a web action's address, whatever host was named; `takes_path`: the whole path goes on to it."""
+
+    path: str
+    takes_path: bool = False
+
+
+class Split(msgspec.Struct, frozen=True):
+    """So many of a hundred requests go to another target."""
+
+    target: Target
+    percent: float
+
+
+class KeyCheck(msgspec.Struct, frozen=True):
+    """An API key, in a header or a field of the query of this name."""
+
+    header: str = KEY_HEADER
+
+
+class SecretCheck(msgspec.Struct, frozen=True):
+    """A client's id and secret, likewise."""
+
+    id_header: str = ID_HEADER
+    secret_header: str = SECRET_HEADER
+
+
+Check = KeyCheck | SecretCheck | TokenRule
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """`rate` calls in a window of the wall clock; `by_key`: for each subscription of its own, and for those without."""
+
+    rate: int
+    window_s: int
+    by_key: bool = False
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """Answers to GET are kept; `by_credentials`: those to requests that bring some too, each caller's for itself."""
+
+    seconds: int
+    by_credentials: bool = False
+    vary: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One verb of a resource. `verb` is upper case, `backend_verb` None where the request's own is kept.
+
+    Without a target it fails when it is called.
+    """
+
+    id: str
+    verb: str
+    target: Target | None
+    backend_verb: str | None = None
+    split: Split | None = None
+    changes: tuple[Change, ...] = ()
+    quotas: tuple[Quota, ...] = ()
+    keeping: Keeping | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for all of an API. `has_cors` is None where its document does not say; `gap_ms`: the time between two
+    calls of a subscription (of all who have none) that the original's rate limit asks for.
+    """
+
+    base_path: str
+    title: str
+    has_cors: bool | None = None
+    checks: tuple[Check, ...] = ()
+    gap_ms: int = 0
+    quotas: tuple[Quota, ...] = ()
+    is_shown: bool = True
+    """Whether it has a page."""
+    document: dict[str, Any] = {}
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """`path` begins with the base path; operations by upper-case verb."""
+
+    path: str
+    plan: Plan
+    operations: dict[str, Operation]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A resource, what of the path followed it (as it came), and the values of its parameters."""
+
+    resource: Resource
+    rest: str = ""
+    values: dict[str, str] = {}
+
+
+# ── compiling ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compile_api(api: Api) -> tuple[Plan, list[Resource]]:
+    document = api.document
+    base = "" if api.base_path == "/" else api.base_path
+    told_to_gateway = configuration(document)
+    plan = Plan(
+        base_path=api.base_path,
+        title=api.title,
+        has_cors=_claim(_object(told_to_gateway.get("cors")).get("enabled")),
+        checks=tuple(_checks(document)),
+        gap_ms=_gap_ms(document.get("x-gateway-rate-limit", document.get("x-ibm-rate-limit"))),
+        quotas=_quotas(document.get("x-visp-quota")),
+        is_shown=document.get("x-visp-docs") is not False,
+        document=document,
+    )
+    invokes, common, changes = _assembly(_list(_object(told_to_gateway.get("assembly")).get("execute")))
+    common_changes = (*common, *parse_changes(document.get("x-visp-mapping")))
+    keeping = _keeping(document.get("x-visp-cache"))
+    resources = []
+    for path, verbs in _object(document.get("paths")).items():
+        if path.startswith("x-"):
+            continue
+        operations = {}
+        for verb, told in _object(verbs).items():
+            if verb.lower() not in METHODS or not isinstance(told, dict):
+                continue
+            id = _text(told.get("operationId"))
+            target, backend_verb = _backend(invokes.get(id) or invokes.get(None), told, path)
+            operations[verb.upper()] = Operation(
+                id=id,
+                verb=verb.upper(),
+                target=target,
+                backend_verb=backend_verb,
+                split=_split(told.get("x-visp-split")),
+                changes=(*common_changes, *changes.get(id, ()), *parse_changes(told.get("x-visp-mapping"))),
+                quotas=_quotas(told.get("x-visp-quota")),
+                keeping=_keeping(told["x-visp-cache"]) if "x-visp-cache" in told else keeping,
+            )
+        resources.append(Resource(base + (path if path.startswith("/") else f"/{path}"), plan, operations))
+    return plan, resources
+
+
+Invoke = dict[str, Any]
+
+
+def _assembly(policies: Sequence[Any]) -> tuple[dict[str | None, Invoke], tuple[Change, ...], dict[str, list[Change]]]:
+    """What is invoked, by id of the operation (None: by all); the changes of all, and those of single operations."""
+    invokes: dict[str | None, Invoke] = {}
+    common: list[Change] = []
+    own: dict[str, list[Change]] = {}
+    is_routed = False
+    for policy in map(_object, policies):
+        common += inserted(_object(policy.get("set-variable")).get("actions"))
+        if is_routed:
+            continue
+        if "invoke" in policy:
+            is_routed = True
+            invokes[None] = _object(policy["invoke"])
+        elif "operation-switch" in policy:
+            is_routed = True
+            for case in map(_object, _list(_object(policy["operation-switch"]).get("case"))):
+                steps = [_object(step) for step in _list(case.get("execute"))]
+                invoke = next((_object(step["invoke"]) for step in steps if "invoke" in step), None)
+                for id in _list(case.get("operations")):
+                    if not isinstance(id, str):
+                        continue
+                    if invoke is not None:
+                        invokes.setdefault(id, invoke)
+                    for step in steps:
+                        own.setdefault(id, []).extend(inserted(_object(step.get("set-variable")).get("actions")))
+    return invokes, tuple(common), own
+
+
+def _backend(invoke: Invoke | None, told: dict[str, Any], path: str) -> tuple[Target | None, str | None]:
+    """Target and verb; where no policy is the operation's, the web action that it names itself."""
+    if invoke is None:
+        url = _text(_object(told.get(ACTION)).get("url"))
+        if url.endswith(".http") and _PARAMETER.search(path):
+            url += PATH_MARK
+        return parse_target(url), None
+    verb = _text(invoke.get("verb")) or KEEP
+    return parse_target(_text(invoke.get("target-url"))), None if verb.lower() == KEEP else verb.upper()
+
+
+def parse_target(url: str) -> Target | None:
+    """None for what names no path."""
+    takes_path = url.endswith(PATH_MARK)
+    try:
+        path = urlsplit(url.removesuffix(PATH_MARK)).path
+    except ValueError:
+        return None
+    return Target(path, takes_path) if path.startswith("/") else None
+
+
+def _checks(document: dict[str, Any]) -> Iterator[Check]:
+    definitions = _object(document.get("securityDefinitions"))
+    if definitions.keys() == {"client_id", "client_secret"}:
+        names = (_text(_object(definitions[name]).get("name")).lower() for name in ("client_id", "client_secret"))
+        id, secret = names
+        yield SecretCheck(id or ID_HEADER, secret or SECRET_HEADER)
+        return
+    for name, told in definitions.items():
+        kind = _object(told).get("type")
+        if kind == "apiKey":
+            yield KeyCheck(_text(told.get("name")).lower() or KEY_HEADER)
+        elif kind in ("oauth2", "openIdConnect"):
+            yield parse_token_rule(name, told)
+
+
+def _gap_ms(limits: Any) -> int:
+    first = _object(limits[0]) if isinstance(limits, list) and limits else {}
+    rate, units = first.get("rate"), first.get("units", 1)
+    if not _is_number(rate) or not _is_number(units) or rate <= 0 or units <= 0:
+        return 0
+    return round(UNIT_S.get(_text(first.get("unit")), 60) * units * 1000 / rate)
+
+
+def _quotas(told: Any) -> tuple[Quota, ...]:
+    out = []
+    for quota in map(_object, told if isinstance(told, list) else [told]):
+        rate, units = quota.get("rate"), quota.get("units", 1)
+        unit_s = UNIT_S.get(_text(quota.get("unit")) or "minute")
+        if _is_count(rate) and _is_count(units) and units and unit_s:
+            out.append(Quota(rate, unit_s * units, by_key=quota.get("by") == "key"))
+    return tuple(out)
+
+
+def _keeping(told: Any) -> Keeping | None:
+    fields = _object(told)
+    seconds = fields.get("seconds")
+    if not _is_count(seconds) or not seconds:
+        return None
+    vary = sorted({name.lower() for name in _list(fields.get("vary")) if isinstance(name, str)})
+    return Keeping(min(seconds, CACHED_S_MOST), by_credentials=fields.get("by") == "credentials", vary=tuple(vary))
+
+
+def _split(told: Any) -> Split | None:
+    fields = _object(told)
+    target, percent = parse_target(_text(fields.get("target-url"))), fields.get("percent")
+    if target is None or not _is_number(percent):
+        return None
+    return Split(target, min(max(float(percent), 0.0), 100.0))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _claim(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40
+
+
+# ── looking up ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Pattern(msgspec.Struct, frozen=True):
+    """A path with parameters: what stands before, between and behind them, and their names."""
+
+    literals: tuple[str, ...]
+    names: tuple[str, ...]
+    resource: Resource
+
+    def values(self, path: str) -> dict[str, str] | None:
+        """Each parameter is one character or more, a slash too; earlier ones are as short as they can be."""
+        if not path.startswith(self.literals[0]):
+            return None
+        at, out = len(self.literals[0]), []
+        for literal in self.literals[1:-1]:
+            found = path.find(literal, at + 1)
+            if found < 0:
+                return None
+            out.append(path[at:found])
+            at = found + len(literal)
+        end = len(path) - len(self.literals[-1])
+        if end <= at or not path.endswith(self.literals[-1]):
+            return None
+        return dict(zip(self.names, (*out, path[at:end]), strict=True))
+
+
+class Table:
+    """The resources of a namespace.
+
+    Paths without parameters are looked up by themselves, those with some by the segments before the first; of several
+    the one with most text of its own is taken. Where two APIs have a path in common the longer base path wins.
+    """
+
+    def __init__(self, apis: Iterable[Api]) -> None:
+        self.plans: dict[str, Plan] = {}
+        self._exact: dict[str, Resource] = {}
+        self._patterns: dict[str, list[_Pattern]] = {}
+        for api in sorted(apis, key=lambda api: len(api.base_path)):
+            plan, resources = compile_api(api)
+            self.plans[api.base_path] = plan
+            for resource in resources:
+                self._add(resource)
+        for patterns in self._patterns.values():
+            patterns.sort(key=lambda pattern: (-sum(map(len, pattern.literals)), pattern.resource.path))
+
+    def _add(self, resource: Resource) -> None:
+        pieces = _PARAMETER.split(resource.path)
+        if len(pieces) == 1:
+            self._exact[resource.path] = resource
+            return
+        pattern = _Pattern(tuple(pieces[::2]), tuple(pieces[1::2]), resource)
+        start = pieces[0][: pieces[0].rindex("/") + 1]
+        beside = self._patterns.setdefault(start, [])
+        beside[:] = [other for other in beside if other.literals != pattern.literals]
+        beside.append(pattern)
+
+    def find(self, path: str, *, is_whole: bool = False) -> Found | None:
+        """The resource of a path as it came, or of the longest prefix that has one; `is_whole`: of the path itself."""
+        if path.count("/") > SEGMENTS_LIMIT:
+            return None
+        end = len(path)
+        while end >= 0:
+            found = self._at(unquote(path[:end]), path[end:])
+            if found is not None or is_whole:
+                return found
+            end = path.rfind("/", 0, end)
+        return None
+
+    def _at(self, path: str, rest: str) -> Found | None:
+        resource = self._exact.get(path) or self._exact.get(f"{path}/")
+        if resource is not None:
+            return Found(resource, rest)
+        at = path.rfind("/")
+        while at >= 0:
+            for pattern in self._patterns.get(path[: at + 1], ()):
+                values = pattern.values(path)
+                if values is not None:
+                    return Found(pattern.resource, rest, values)
+            at = path.rfind("/", 0, at)
+        return None

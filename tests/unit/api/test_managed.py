@@ -1,0 +1,62 @@
+"""Headers of the gateway's answers, and where a request came from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from visp.api.errors import HttpAnswer
+from visp.api.events import EventStream
+from visp.api.managed import failed, is_managed, refusal, web_port, with_cors, without_cors
+
+OWN = (("Access-Control-Allow-Origin", "mine"), ("access-control-expose-headers", "X"), ("X-Own", "1"))
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "port"),
+    [
+        ("h:3233", "http", "3233"),
+        ("h", "http", "80"),
+        ("h", "https", "443"),
+        ("[::1]:80", "http", "80"),
+        ("[::1]", "http", "80"),
+        ("", "http", "80"),
+    ],
+)
+def test_ports(host: str, scheme: str, port: str) -> None:
+    assert web_port(host, scheme) == port
+
+
+def test_errors() -> None:
+    answer = refusal(404, "Not found.")
+    assert (answer.status, answer.body) == (404, b'{"status":404,"message":"Error: Not found."}')
+    answer = failed({"host": "h"}, 502)
+    assert (answer.status, json.loads(answer.body)["code"], answer.headers) == (500, 502, (("X-Gateway-Host", "h"),))
+
+
+def test_headers_of_an_answer_that_comes_in_parts() -> None:
+    async def nothing():  # type: ignore[no-untyped-def]
+        yield b""
+
+    made = EventStream(nothing(), head=HttpAnswer(200, headers=OWN))
+    without_cors(made)
+    assert made.head.headers == (("X-Own", "1"),)
+    with_cors(made, {"origin": "o"})
+    assert dict(made.head.headers)["Access-Control-Allow-Origin"] == "o"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ours"),
+    [
+        ("/gw/guest/x", True),
+        ("/gw", False),
+        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502/x", True),
+        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502", True),
+        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502x/y", False),
+        ("/api/v1", False),
+        ("/api/v2/x", False),
+    ],
+)
+def test_paths_of_the_gateway(path: str, is_ours: bool) -> None:
+    assert is_managed(path) is is_ours

@@ -1,0 +1,38 @@
+"""Calls of APIs are counted in one place, whichever shard they come to."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tests.contract.linked import linked
+
+from visp.clock import ManualClock
+from visp.controller.counts import Counts
+
+
+async def test_alone() -> None:
+    counts = Counts(ManualClock())
+    assert [await counts.wait_s(("a",), gap_ms=1500) for _ in range(2)] == [0, 2]
+    assert [await counts.wait_s(("a",), rate=1, window_s=86_400) > 0 for _ in range(2)] == [False, True]
+
+
+async def test_among_shards(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with AsyncExitStack() as stack:
+        every = [Counts(clock, links) for links in await linked(stack, tmp_path)]
+        for number in range(8):  # some of them at home here, some there
+            key = ("guest", f"/{number}")
+            waits = [await counts.wait_s(key, rate=3, window_s=86_400) for counts in every * 2]
+            assert [wait > 0 for wait in waits] == [False, False, False, True]
+            assert [await counts.wait_s(key, gap_ms=60_000) for counts in every] == [0, 60]
+
+
+async def test_a_home_that_is_gone_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = await linked(stack, tmp_path)
+        counts = Counts(ManualClock(), here)
+        await there.close()
+        here.drop(1)
+        for number in range(8):
+            assert await counts.wait_s((str(number),), rate=1, window_s=86_400) == 0
