@@ -53,14 +53,15 @@ async def settle(
 ) -> None:
     """Until nothing is under way and no connection is left. At once when `is_off`: the server goes on.
 
-    The connections' end is begun before: they are given away (`is_off` is there), or each closes with its next answer.
+    The connections' end is begun before: they are given away (`is_off` is there), or each closes with its next answer,
+    as encrypted ones do in any case.
     """
     loop = asyncio.get_running_loop()
     began_s, told_s = loop.time(), -TELL_EVERY_S
     parts.hold_back()
     while True:
         requests, runs, passed_s = listening.requests, parts.under_way(), loop.time() - began_s
-        if is_off is None and passed_s >= LINGER_S:
+        if (is_off is None or listening.is_sealed) and passed_s >= LINGER_S:
             listening.close_idle()
         if (not requests and not runs and not listening.connections) or (is_off is not None and is_off.is_set()):
             break

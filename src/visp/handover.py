@@ -58,7 +58,9 @@ _CREDENTIALS = Struct("3i")
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One word of the conversation. `within_s` says how long its sender may take until the next one that matters."""
 
-    what: Literal["hello", "go", "listeners", "connections", "closed", "serving", "leave", "hurry", "stay", "idle"]
+    what: Literal[
+        "hello", "go", "listeners", "connections", "closed", "serving", "leave", "hurry", "stay", "idle", "reload"
+    ]
     pid: int = 0
     addresses: tuple[tuple[str, int], ...] = ()
     refusal: str = ""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from visp.api.door import Door, Gate
     from visp.api.inside import Inside
     from visp.api.routes import Site
+    from visp.edge.tls import Certificates, Entrance
 
 BACKLOG = 4096
 FLUSH_S = 0.005
@@ -38,7 +39,8 @@ FLUSH_S = 0.005
 class Listening:
     """What a server has to do with its clients' connections; nothing of it before `begin`."""
 
-    def __init__(self, gate: Gate, site: Site) -> None:
+    def __init__(self, gate: Gate, site: Site, certificates: Certificates | None = None) -> None:
+        """With `certificates` whoever connects has to speak TLS, but for containers at their doors."""
         protocol: Any = gate.protocol()
         self._gate = gate
         self._config = Config(
@@ -60,6 +62,12 @@ class Listening:
         self._servers: list[asyncio.Server] = []
         self._inside: set[asyncio.Server] = set()
         self._dating: asyncio.TimerHandle | None = None
+        self._entrance: Entrance | None = None
+        if certificates is not None:
+            from visp.edge.tls import Entrance
+
+            self._entrance = Entrance(certificates, self._make, gate.has_room, gate.http.head_timeout_s)
+            gate.services.metrics.add(certificates.measured)
 
     async def begin(self, listeners: Iterable[socket.socket], connections: Iterable[socket.socket] = ()) -> None:
         """Accepts on these sockets, which stay their owner's, and takes over these connections."""
@@ -68,7 +76,10 @@ class Listening:
         if self._dating is None:
             self._date()
         for listener in listeners:
-            self._servers.append(await self._loop.create_server(self._make, sock=listener.dup(), backlog=BACKLOG))
+            if self._entrance is not None:
+                self._entrance.open(listener.dup(), BACKLOG)
+            else:
+                self._servers.append(await self._loop.create_server(self._make, sock=listener.dup(), backlog=BACKLOG))
         for connection in connections:
             await self._adopt(connection)
 
@@ -105,13 +116,21 @@ class Listening:
 
     @property
     def connections(self) -> int:
-        return len(self._gate.doors) + len(self._gate.sockets)
+        known = len(self._gate.doors) + len(self._gate.sockets)
+        return known + (0 if self._entrance is None else self._entrance.shaking)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether connections are encrypted: what only this process knows of them cannot be given away."""
+        return self._entrance is not None
 
     def pause(self) -> None:
         """Accepts nothing any more; what listens is still there, and new connections wait in its queue."""
         for server in self._servers:
             server.close()
         self._servers.clear()
+        if self._entrance is not None:
+            self._entrance.pause()
 
     async def accept_rest(self, listeners: Iterable[socket.socket]) -> None:
         """Takes who is in the queues of sockets that will be closed: closing would turn them away."""
@@ -123,7 +142,10 @@ class Listening:
                 except OSError:
                     break
                 connection.setblocking(False)
-                await self._adopt(connection)
+                if self._entrance is not None:
+                    self._entrance.take(connection)
+                else:
+                    await self._adopt(connection)
 
     def end_connections(self) -> None:
         """From now on each connection's next answer is its last; who speaks WebSocket is told to come again."""
@@ -138,11 +160,16 @@ class Listening:
             door.transport.close()
 
     def give(self, to: Callable[[socket.socket], None]) -> None:
-        """Each connection goes to `to` as soon as nothing is under way on it; so do those that are idle now."""
+        """Each connection goes to `to` as soon as nothing is under way on it; so do those that are idle now.
+
+        Encrypted ones stay: each ends with its next answer.
+        """
 
         def release(door: Door) -> None:
             transport = door.transport
             if transport.is_closing() or door.inside is not None:  # containers end with this server
+                return
+            if door.is_sealed:
                 return
             transport.pause_reading()  # what comes from now on is for whoever has the connection next
             if transport.get_write_buffer_size():
@@ -153,11 +180,15 @@ class Listening:
             to(connection)
 
         self._gate.on_idle = release
+        if self.is_sealed:
+            self.end_connections()
         for door in [door for door in self._gate.doors if door.is_idle]:
             release(door)
 
     def cut(self) -> None:
         """Ends what is still under way: its client sees the connection closed, and no half answer as a whole one."""
+        if self._entrance is not None:
+            self._entrance.cut()
         for task in list(self._state.tasks):
             task.cancel()
         for door in list(self._gate.doors):

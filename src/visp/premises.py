@@ -87,10 +87,10 @@ def locked(data_dir: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def listening(settings: Settings, *, is_shared: bool = False) -> Iterator[socket.socket]:
+def listening(settings: Settings, *, is_shared: bool = False, setting: str = "--port") -> Iterator[socket.socket]:
     """The bound socket, which others of this server may bind too if it `is_shared`.
 
-    Raises `CannotStart` when the address cannot be had.
+    Raises `CannotStart` when the address cannot be had, with the `setting` that chooses another port.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -103,7 +103,7 @@ def listening(settings: Settings, *, is_shared: bool = False) -> Iterator[socket
         listener.close()
         raise CannotStart(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
-            "choose another port by --port (0 lets the system choose)"
+            f"choose another port by {setting}{' (0 lets the system choose)' if setting == '--port' else ''}"
         ) from None
     listener.setblocking(False)
     with listener:
@@ -303,7 +303,7 @@ def announce(url: str, data_dir: Path) -> None:
         print(msgspec.json.encode(line).decode(), flush=True)
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, settings: Settings) -> str:
     """The base URL of what listens there."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if settings.tls.certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

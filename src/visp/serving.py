@@ -18,13 +18,15 @@ from visp.errors import VispError
 from visp.handover import Inheritance, Leaver, Line, Message
 from visp.listening import Listening
 from visp.roles import assembly
+from visp.settings import Tls
 from visp.telemetry import log
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
+    from visp.edge.tls import Certificates
     from visp.roles.assembly import Parts
     from visp.settings import Loaded, Settings
 
@@ -59,7 +61,20 @@ def run(settings: Settings, serving: Callable[[], Coroutine[None, None, None]]) 
 
 async def _serve(settings: Settings, is_takeover: bool) -> None:
     data_dir = premises.prepare_data_dir(settings)
-    inheritance = inherited(settings, data_dir, is_takeover=is_takeover)
+    certificates = certificates_of(settings)
+    with redirect_port(settings, is_takeover=is_takeover) as redirect:
+        inheritance = inherited(settings, data_dir, is_takeover=is_takeover)
+        await _live(settings, data_dir, inheritance, certificates, redirect)
+
+
+async def _live(
+    settings: Settings,
+    data_dir: Path,
+    inheritance: Inheritance,
+    certificates: Certificates | None,
+    redirect: socket.socket | None,
+) -> None:
+    """One life, or several: when a new server that was given way to has not come up."""
     signals = Signals()
     with contextlib.ExitStack() as stack:
         if not inheritance.listeners:
@@ -68,11 +83,45 @@ async def _serve(settings: Settings, is_takeover: bool) -> None:
         settings = premises.settings_at(settings, listeners[0])
         while True:
             with premises.locked(data_dir):
-                leaver = await _Life(settings, data_dir, inheritance, signals).live()
+                async with redirecting(redirect, settings):
+                    leaver = await _Life(settings, data_dir, inheritance, signals, certificates).live()
             if leaver is None or await leaver.is_succeeded(signals.stop):
                 return
             gc.unfreeze()
             inheritance = Inheritance(listeners, leaver.kept, is_kept=inheritance.is_kept, is_return=True)
+
+
+def certificates_of(settings: Settings) -> Certificates | None:
+    """None for a server without TLS, which imports nothing of it. Raises `CannotStart`."""
+    if settings.tls == Tls():
+        return None
+    from visp.edge import tls
+
+    return tls.certificates_of(settings)
+
+
+@contextlib.contextmanager
+def redirect_port(settings: Settings, *, is_takeover: bool) -> Iterator[socket.socket | None]:
+    """The port for plain http beside the encrypted one, if there is to be one. Raises `CannotStart`."""
+    if not settings.tls.redirect_port:
+        yield None
+        return
+    from visp.edge import redirect
+
+    with redirect.bound(settings, is_takeover=is_takeover) as listener:
+        yield listener
+
+
+@contextlib.asynccontextmanager
+async def redirecting(listener: socket.socket | None, settings: Settings) -> AsyncIterator[None]:
+    """Whoever comes there is sent to https, for the block."""
+    if listener is None:
+        yield
+        return
+    from visp.edge import redirect
+
+    async with redirect.redirecting(listener, settings.port):
+        yield
 
 
 def inherited(settings: Settings, data_dir: Path, *, is_takeover: bool) -> Inheritance:
@@ -100,21 +149,30 @@ def inherited(settings: Settings, data_dir: Path, *, is_takeover: bool) -> Inher
 class _Life:
     """A server in this process, from the opening of its stores until they are closed."""
 
-    def __init__(self, settings: Settings, data_dir: Path, inheritance: Inheritance, signals: Signals) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        inheritance: Inheritance,
+        signals: Signals,
+        certificates: Certificates | None,
+    ) -> None:
         self._settings = settings
         self._data_dir = data_dir
         self._inheritance = inheritance
         self._signals = signals
-        self._url = premises.url_of(inheritance.listeners[0])
+        self._certificates = certificates
+        self._url = premises.url_of(inheritance.listeners[0], settings)
 
     async def live(self) -> Leaver | None:
         """Until a signal, or until it has given way to the server that is returned. Raises `VispError`."""
         listeners = self._inheritance.listeners
         async with assembly.assembled(self._settings, self._data_dir, self._url) as parts:
-            listening = Listening(parts.gate, parts.site)
+            listening = Listening(parts.gate, parts.site, self._certificates)
             parts.doors.answered_by(listening.answer_inside)
             await listening.begin(listeners, self._inheritance.connections)
             sweeping = asyncio.ensure_future(parts.gate.sweep())
+            watching = asyncio.ensure_future(watch(self._certificates))
             booting = asyncio.ensure_future(boot(parts, self._url, self._data_dir, self._inheritance))
             try:
                 while True:
@@ -126,9 +184,9 @@ class _Life:
                         return leaver
             finally:
                 listening.close()
-                for task in (booting, sweeping):
+                for task in (booting, sweeping, watching):
                     task.cancel()
-                await asyncio.gather(booting, sweeping, return_exceptions=True)
+                await asyncio.gather(booting, sweeping, watching, return_exceptions=True)
 
     async def _until_over(self, parts: Parts, booting: asyncio.Future[None]) -> Leaver | None:
         """Waits for a signal, or for who is given way to. Raises what kept containers from being possible."""
@@ -164,6 +222,12 @@ class _Life:
         parts.go_on()
         parts.unready = None
         return False
+
+
+async def watch(certificates: Certificates | None) -> None:
+    """Looks after the certificate's files, if there are any, until it is cancelled."""
+    if certificates is not None:
+        await certificates.watch()
 
 
 async def boot(parts: Parts, url: str, data_dir: Path, inheritance: Inheritance) -> None:
@@ -205,14 +269,16 @@ async def _serve_shard(
     signals = Signals()
     data_dir = premises.prepare_data_dir(settings)
     inheritance = Inheritance(listeners)
-    url = premises.url_of(listeners[0])
+    url = premises.url_of(listeners[0], settings)
+    certificates = certificates_of(settings)
     async with assembly.assembled(settings, data_dir, url, number) as parts:
-        listening = Listening(parts.gate, parts.site)
+        listening = Listening(parts.gate, parts.site, certificates)
         parts.doors.answered_by(listening.answer_inside)
         await listening.begin(listeners)
         sweeping = asyncio.ensure_future(parts.gate.sweep())
+        watching = asyncio.ensure_future(watch(certificates))
         booting = asyncio.ensure_future(boot(parts, url, data_dir, inheritance))
-        shard = _Shard(settings, parts, listening, inheritance, Line(control), signals)
+        shard = _Shard(settings, parts, listening, inheritance, Line(control), signals, certificates)
         told = asyncio.ensure_future(shard.obey())
         stopping = asyncio.ensure_future(signals.stop.wait())
         try:
@@ -225,9 +291,10 @@ async def _serve_shard(
                 await stop(parts, listening, inheritance, settings, signals.hurry)
         finally:
             listening.close()
-            for task in (booting, sweeping, told, stopping):
+            tasks = (booting, sweeping, watching, told, stopping)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(booting, sweeping, told, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Shard:
@@ -241,8 +308,10 @@ class _Shard:
         inheritance: Inheritance,
         line: Line,
         signals: Signals,
+        certificates: Certificates | None,
     ) -> None:
         self._settings = settings
+        self._certificates = certificates
         self._parts = parts
         self._listening = listening
         self._inheritance = inheritance
@@ -265,6 +334,9 @@ class _Shard:
                         self._hurry.set()
                     case "stay":
                         await self._stay()
+                    case "reload":
+                        if self._certificates is not None:
+                            self._certificates.ask()
                     case _:
                         return
         finally:

@@ -347,6 +347,20 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 10.0
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: whether the port speaks https."""
+
+    certificate: Annotated[
+        str, Meta(description="file with the certificate and its chain (PEM); empty: the port speaks plain http")
+    ] = ""
+    key: Annotated[
+        str, Meta(description="file with the certificate's key (PEM, no passphrase, not open to others)")
+    ] = ""
+    redirect_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port for plain http, all of which is sent to https (308); 0: none")
+    ] = 0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The root; its own leaves stand at the top of `visp.toml`."""
 
@@ -401,6 +415,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()
+    tls: Tls = Tls()
 
 
 ROOT_RUNTIMES = "/var/lib/visp-runtimes"

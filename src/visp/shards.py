@@ -67,10 +67,19 @@ def serve(loaded: Loaded, *, is_takeover: bool = False) -> int:
 
 
 async def _serve(settings: Settings, is_takeover: bool) -> None:
-    from visp.serving import inherited
+    from visp.serving import certificates_of, inherited, redirect_port
 
     data_dir = premises.prepare_data_dir(settings)
-    inheritance = inherited(settings, data_dir, is_takeover=is_takeover)
+    certificates_of(settings)  # those of the shards are their own: what is wrong is said before, and once
+    with redirect_port(settings, is_takeover=is_takeover) as redirect:
+        inheritance = inherited(settings, data_dir, is_takeover=is_takeover)
+        await _live(settings, data_dir, inheritance, redirect)
+
+
+async def _live(settings: Settings, data_dir: Path, inheritance: Inheritance, redirect: socket.socket | None) -> None:
+    """One life, or several: when a new server that was given way to has not come up."""
+    from visp.serving import redirecting
+
     signals = Signals()
     with contextlib.ExitStack() as stack:
         if not inheritance.listeners:
@@ -79,7 +88,8 @@ async def _serve(settings: Settings, is_takeover: bool) -> None:
         share = msgspec.structs.replace(premises.share_of(settings), data_dir=str(data_dir))
         while True:
             with premises.locked(data_dir) as lock:
-                leaver = await Parent(share, lock, data_dir, inheritance, signals).run()
+                async with redirecting(redirect, settings):
+                    leaver = await Parent(share, lock, data_dir, inheritance, signals).run()
             if leaver is None or await leaver.is_succeeded(signals.stop):
                 return
             inheritance = Inheritance(inheritance.listeners, leaver.kept, is_kept=inheritance.is_kept, is_return=True)
@@ -121,7 +131,7 @@ class Parent:
         self._data_dir = data_dir
         self._inheritance = inheritance
         self._signals = signals
-        self._url = premises.url_of(inheritance.listeners[0])
+        self._url = premises.url_of(inheritance.listeners[0], settings)
         self._hands = dealt(len(inheritance.listeners), settings.workers)
         self._connections = {n: inheritance.connections[n :: settings.workers] for n in range(settings.workers)}
         """What each shard takes over once it is up."""
@@ -146,6 +156,8 @@ class Parent:
                     tasks.create_task(self._keep(number))
                 tasks.create_task(self._announce())
                 tasks.create_task(self._end())
+                if self._settings.tls.certificate:
+                    tasks.create_task(self._hand_hangups_on())
                 if os.getpid() == 1:
                     tasks.create_task(self._bury())
         except* NotServing:
@@ -220,6 +232,19 @@ class Parent:
     async def _hand_hurry_on(self) -> None:
         await self._signals.hurry.wait()
         await self._tell(Message(what="hurry"))
+
+    async def _hand_hangups_on(self) -> None:
+        """SIGHUP has every shard read the certificate's files again."""
+        loop, heard = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, heard.set)
+        try:
+            while not self._stopping.is_set():
+                await self._wait(heard)
+                if heard.is_set():
+                    heard.clear()
+                    await self._tell(Message(what="reload"))
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
 
     async def _tell(self, message: Message) -> None:
         for line in list(self._lines.values()):

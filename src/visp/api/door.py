@@ -100,6 +100,10 @@ class Gate:
         self.on_idle: Callable[[Door], None] | None = None
         """Hears of each connection on which nothing is under way any more."""
 
+    def has_room(self, more: int = 0) -> bool:
+        """Whether there may be another connection, beside so `more` that are not here yet."""
+        return len(self.doors) + len(self.sockets) - self.inside + more < self.http.connections
+
     def reserve(self, identity: Identity, entity: Action | Trigger) -> bool:
         """Whether what the request will be charged is at hand; it is kept for it then."""
         if isinstance(entity, Trigger):
@@ -241,7 +245,7 @@ class Door(HttpToolsProtocol):
         if inside is not None and inside.connections < CONNECTIONS:
             inside.connections += 1
             gate.inside += 1
-        elif inside is not None or len(gate.doors) + len(gate.sockets) - gate.inside >= gate.http.connections:
+        elif inside is not None or not gate.has_room():
             transport.close()
             return
         gate.doors.add(self)
@@ -710,6 +714,11 @@ class Door(HttpToolsProtocol):
         self.on_response_complete()
 
     # ── the end of the server ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme == "https"
 
     @property
     def is_idle(self) -> bool:
