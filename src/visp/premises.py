@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.entity.locking import KEY_BYTES, Locks, parse_keys
-from visp.entity.network import Opening, Policy, parse_openings, parse_policy
+from visp.entity.network import Opening, Policy, is_domain, parse_networks, parse_openings, parse_policy
 from visp.entity.relay import Relay, parse_relays
 from visp.entity.runtime_manifest import Manifest, parse_manifest
 from visp.errors import VispError
@@ -207,6 +207,16 @@ def read_network(settings: Settings) -> tuple[Policy, tuple[Opening, ...]]:
         return policy, parse_openings(settings.network.openings)
     except ValueError as error:
         raise CannotStart(f"setting network.{name} cannot be used: {error}") from None
+
+
+def check_http(settings: Settings) -> None:
+    """Whether the front door's settings can be understood; raises `CannotStart`."""
+    try:
+        parse_networks(settings.http.trusted_proxies)
+    except ValueError as error:
+        raise CannotStart(f"setting http.trusted_proxies cannot be used: {error}") from None
+    if settings.http.domain and not is_domain(settings.http.domain):
+        raise CannotStart(f"setting http.domain cannot be used: '{settings.http.domain}' is no domain in lower case")
 
 
 def read_build_environment(settings: Settings) -> dict[str, str]:

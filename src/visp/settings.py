@@ -342,6 +342,17 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keep_alive_s: Annotated[Seconds, Meta(description="an idle connection is closed after this long")] = 75.0
     connections: Annotated[Positive, Meta(description="open connections; one more is closed at once")] = 20_000
     body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 50 * 1024 * 1024
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="addresses and networks of proxies, with blanks between, whose X-Forwarded-For, -Proto and "
+            "-Host are believed"
+        ),
+    ] = ""
+    domain: Annotated[
+        str,
+        Meta(description="domain below which each namespace has a host of its own for its web actions; empty: none"),
+    ] = ""
     shutdown_s: Annotated[
         Seconds, Meta(description="how long SIGTERM lets running requests and activations finish")
     ] = 10.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from visp import wording
+from visp.api.origin import MARKS
 from visp.entity.network import is_loopback
 from visp.errors import Unauthorized
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from visp.entity.subject import Identity
 
 
+_MARKS = tuple(mark.decode() for mark in MARKS)
+
+
 async def identify(
     identities: Identities, headers: Mapping[str, str], peer: str | None, inside: Inside | None = None
 ) -> Identity:
@@ -25,22 +29,23 @@ async def identify(
     identity = await identities.identify(None if header is None else header.encode("latin-1"))
     if not identity.is_loopback_only:
         return identity
-    if inside is not None:
-        may_use = inside.may_use(identity)
-    else:
-        may_use = is_local(peer, headers.get("host"), headers.get("origin"))
+    may_use = is_local(peer, headers) if inside is None else inside.may_use(identity)
     if not may_use:
         raise Unauthorized(wording.AUTH_INVALID)
     return identity
 
 
-def is_local(peer: str | None, host: str | None, origin: str | None) -> bool:
+def is_local(peer: str | None, headers: Mapping[str, str]) -> bool:
     """Whether the well-known key may be used.
 
     Peer and `Host` must be loopback, and so must an `Origin`: else any web page open in a browser on this machine could
-    deploy code, by a request of its own or through a name that it made to resolve to 127.0.0.1.
+    deploy code, by a request of its own or through a name that it made to resolve to 127.0.0.1. What came through a
+    proxy on this machine is from elsewhere.
     """
+    host, origin = headers.get("host"), headers.get("origin")
     if peer is None or not is_loopback(peer):
+        return False
+    if any(mark in headers for mark in _MARKS):
         return False
     if host is not None and not is_loopback(host_of(host)):
         return False

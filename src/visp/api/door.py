@@ -29,6 +29,7 @@ from visp.api.events import SEND_S
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.api.hot import Target, WebTarget, parse_head
 from visp.api.inside import CONNECTIONS, INSIDE
+from visp.api.origin import in_own_host, is_among, told
 from visp.api.turns import Turns
 from visp.controller import webaction
 from visp.controller.fire import Firing
@@ -40,7 +41,7 @@ from visp.entity.action import Action
 from visp.entity.activation import Status
 from visp.entity.execs import SequenceExec
 from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName
-from visp.entity.network import is_loopback
+from visp.entity.network import is_loopback, parse_networks
 from visp.entity.trigger import Trigger
 from visp.errors import VispError
 from visp.telemetry import log, transid
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from visp.api.framing import Framing
     from visp.api.hot import Head
     from visp.api.inside import Inside
+    from visp.api.origin import Origin
     from visp.controller.fire import NothingToDo
     from visp.controller.primitive import Answer
     from visp.controller.resolver import Resolved
@@ -70,10 +72,31 @@ KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
 LINGER_S = 2.0
 """How long a refused client may go on sending: closing at once could take the answer from under its nose."""
+STALL_S = 10.0
+"""Who takes nothing of a last answer for this long is cut off."""
 SWEEP_S = 1.0
 JOINED_BODY_BYTES = 64 * 1024
 
 _HEAD_END = b"\r\n\r\n"
+
+
+class Heads:
+    """Heads as they came, from the request line to the empty line: clients send the same one again and again."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Head] = {}
+        self._web = 0
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """From now on this head is not parsed again. The table is emptied when it is full.
+
+        Web actions are for everybody to ask, with any query, and what is known of such a head is several times longer.
+        """
+        self._web += isinstance(head.target, WebTarget)
+        if len(self.known) >= HEADS_LIMIT or self._web > WEB_HEADS_LIMIT:
+            self.known.clear()
+            self._web = int(isinstance(head.target, WebTarget))
+        self.known[raw] = head
 
 
 class Gate:
@@ -81,9 +104,11 @@ class Gate:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.heads: dict[bytes, Head] = {}
-        """Heads as they came, from the request line to the empty line: clients send the same one again and again."""
-        self._web_heads = 0
+        self.heads = Heads()
+        self.proxied_heads = Heads()
+        """Those that trusted proxies sent: they mean more than the same bytes of others would."""
+        self.trusted = parse_networks(services.settings.http.trusted_proxies)
+        self.domain = services.settings.http.domain
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
@@ -110,16 +135,6 @@ class Gate:
             return self.services.fire.reserve(identity, entity)
         return self.services.invoke.reserve(identity)
 
-    def remember(self, raw: bytes, head: Head) -> None:
-        """From now on this head is not parsed again. The table is emptied when it is full.
-
-        Web actions are for everybody to ask, with any query, and what is known of such a head is several times longer.
-        """
-        self._web_heads += isinstance(head.target, WebTarget)
-        if len(self.heads) >= HEADS_LIMIT or self._web_heads > WEB_HEADS_LIMIT:
-            self.heads.clear()
-            self._web_heads = int(isinstance(head.target, WebTarget))
-        self.heads[raw] = head
 
     def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
         """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""
@@ -230,6 +245,11 @@ class Door(HttpToolsProtocol):
         self._raw_head = b""
         """The head at the beginning of what was received last, if it may be worth remembering."""
         self._is_local_peer = False
+        self._unsent_bytes = 0
+        """When the end of the connection was last looked for."""
+        self._is_proxied = False
+        self._heads = self.gate.heads
+        self._origin: Origin | None = None
         self.inside: Inside | None = None
         self._is_in_message = False
         self._is_in_head = False
@@ -250,7 +270,10 @@ class Door(HttpToolsProtocol):
             return
         gate.doors.add(self)
         self.inside = inside
-        self._is_local_peer = inside is None and self.client is not None and is_loopback(self.client[0])
+        if inside is None and self.client is not None:
+            self._is_proxied = is_among(self.client[0], gate.trusted)
+            self._is_local_peer = is_loopback(self.client[0]) and not self._is_proxied
+            self._heads = gate.proxied_heads if self._is_proxied else gate.heads
         self.late_at_s = gate.services.clock.monotonic_s() + gate.http.head_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -302,7 +325,7 @@ class Door(HttpToolsProtocol):
         if end > KEPT_HEAD_BYTES or not data.startswith(KEPT_METHODS):
             return False
         raw = data[:end]
-        head = self.gate.heads.get(raw)
+        head = self._heads.known.get(raw)
         if head is None:
             self._raw_head = raw
             return False
@@ -316,12 +339,18 @@ class Door(HttpToolsProtocol):
         return True
 
     def give_up(self) -> None:
-        """The client is too slow: the connection ends."""
+        """The client is too slow: the connection ends. What it was sent before it may take, as long as it takes any."""
         self.late_at_s = 0.0
         if self._is_in_message and self._refusal is None:
             self._refuse(408, wording.TOO_SLOW)
-        elif self.transport is not None:
-            self.transport.close()
+            return
+        left = self.transport.get_write_buffer_size()
+        if self.transport.is_closing() and left >= self._unsent_bytes:
+            self.transport.abort()
+            return
+        self._unsent_bytes = left
+        self.transport.close()
+        self.late_at_s = self.gate.services.clock.monotonic_s() + STALL_S
 
     def _refuse_for(self, error: httptools.HttpParserError) -> None:
         """Refuses what the parser could not take, or what a callback of ours raised inside of it."""
@@ -382,6 +411,8 @@ class Door(HttpToolsProtocol):
             raise HeadRefused(400, wording.NOT_HTTP)
         if self._head_bytes > HEAD_LIMIT_BYTES:  # counted by what was received, so perhaps not the head's alone
             check_head_size(self.url, self.headers)
+        if self._is_proxied or self.gate.domain:
+            self._place()
         hot = self._decide()
         if hot is None:
             check_head(self.url, self.headers, self.parser.get_http_version())
@@ -397,6 +428,10 @@ class Door(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
+        if self._origin is not None:
+            client = self._origin.client
+            self.scope["client"] = None if client is None else (client, 0)
+            self.scope["scheme"] = self._origin.scheme
         self.expect_100_continue = any(
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
@@ -431,6 +466,20 @@ class Door(HttpToolsProtocol):
         self.late_at_s = 0.0
         self.handle_websocket_upgrade()
 
+    def _place(self) -> None:
+        """Takes a request for what a trusted proxy says it was, and for what its namespace's own host means."""
+        gate = self.gate
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1:
+            return  # it is refused
+        if self._is_proxied:
+            origin = self._origin = told(self.scheme or "http", self.headers, gate.trusted)
+            if origin.host is not None and hosts:
+                hosts = [origin.host]
+                self.headers = [(n, origin.host if n == b"host" else value) for n, value in self.headers]
+        if gate.domain and hosts and self.inside is None:
+            self.url = in_own_host(self.url, hosts[0], gate.domain) or self.url
+
     def _decide(self) -> _Hot | None:
         """The hot request that begins, or None: then it is the application's."""
         cycle = self.cycle
@@ -445,7 +494,7 @@ class Door(HttpToolsProtocol):
         if hot is None or head is None or not hot.keep_alive or head.request_id is not None:
             return hot
         if raw.count(b"\r\n") == len(self.headers) + 2:  # it is this request's head, and nothing else
-            gate.remember(raw, head)
+            self._heads.remember(raw, head)
         return hot
 
     def _admit(self, head: Head, *, keep_alive: bool) -> _Hot | None:

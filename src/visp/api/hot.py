@@ -12,7 +12,8 @@ import msgspec
 
 from visp.api import queries
 from visp.api.auth import host_of
-from visp.api.heads import check_head
+from visp.api.heads import URI_LIMIT_BYTES, check_head
+from visp.api.origin import MARKS
 from visp.controller import webaction
 from visp.controller.webaction import Address
 from visp.entity.media import MediaType, parse_media_type
@@ -33,7 +34,6 @@ COLD_FIELDS = frozenset({"delay", "at"})
 
 WEB_METHODS = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
 """What asks for a head alone, or what browsers ask first, is answered with more care."""
-WEB_URL_BYTES = 8 * 1024
 SYSTEM = "whisk.system"
 """Whose web actions may be the platform's own routes."""
 
@@ -103,8 +103,6 @@ class WebTarget(msgspec.Struct, frozen=True):
 
 def parse_web_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WebTarget | None:
     """The target of a request for a web action; None for whatever is not plain."""
-    if len(url) > WEB_URL_BYTES:
-        return None
     path, _, raw_query = url.partition(b"?")
     address = webaction.parse_address(path.decode("latin-1"))
     if address is None or address.name.namespace == SYSTEM:
@@ -134,7 +132,7 @@ class Head(msgspec.Struct, frozen=True):
     request_id: bytes | None
     body_bytes: int
     is_from_here: bool
-    """Its `Host` is loopback, and no web page is its origin."""
+    """Its `Host` is loopback, no web page is its origin, and no proxy has brought it."""
     shown: dict[str, str]
     """Of a fire: the headers, which the fired actions see."""
 
@@ -144,6 +142,8 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
 
     Raises `HeadRefused` for one that no server should take.
     """
+    if len(url) > URI_LIMIT_BYTES:
+        return None
     is_web = url.startswith(_WEB)
     if method not in WEB_METHODS if is_web else method != b"POST":
         return None
@@ -170,6 +170,8 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
         authorization=fields.get(b"authorization", b""),
         request_id=fields.get(b"x-request-id"),
         body_bytes=int(length),
-        is_from_here=b"origin" not in fields and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
+        is_from_here=b"origin" not in fields
+        and fields.keys().isdisjoint(MARKS)
+        and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
         shown={name.decode("latin-1"): value.decode("latin-1") for name, value in headers} if target.is_trigger else {},
     )

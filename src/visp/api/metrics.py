@@ -41,7 +41,7 @@ async def metrics(request: Request, services: Services) -> HttpAnswer:
 
 async def _check_reader(request: Request, services: Services) -> None:
     headers, peer = request.headers, request.client.host if request.client else None
-    if auth.is_local(peer, headers.get("host"), headers.get("origin")):
+    if auth.is_local(peer, headers):
         return
     identity = await auth.identify(services.identities, headers, peer)
     if identity.namespace != SYSTEM:

@@ -38,6 +38,7 @@ from visp.api import (
 from visp.api.context import Call, Services
 from visp.api.errors import CORS, TEXT, HttpAnswer, error_answer, render
 from visp.api.events import EventStream
+from visp.api.heads import URI_LIMIT_BYTES
 from visp.api.inside import INSIDE
 from visp.controller import webaction
 from visp.errors import UnknownRoute
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 API = "/api/v1"
 TENANTS = "/v2/"
 """What the gateway's own API has below it."""
-URI_LIMIT_BYTES = 8 * 1024
 
 OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/", info.root),
@@ -260,5 +260,8 @@ async def respond(answer: HttpAnswer, id: str, scope: Scope, receive: Receive, s
     if answer.status not in (204, 304):
         response.headers["content-length"] = str(len(answer.body))
     if log.is_on("debug"):
-        log.debug("api.answered", transid=id, method=scope["method"], path=scope["path"], status=answer.status)
+        client = (scope["client"] or ("unknown",))[0]
+        log.debug(
+            "api.answered", transid=id, client=client, method=scope["method"], path=scope["path"], status=answer.status
+        )
     await response(scope, receive, send)

@@ -152,6 +152,24 @@ def parse_network(text: str) -> Network | None:
         return None
 
 
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """`127.0.0.1 10.0.0.0/8`; raises `ValueError` with a sentence."""
+    found = []
+    for word in text.replace(",", " ").split():
+        network = parse_network(word)
+        if network is None:
+            raise ValueError(f"'{word}' is no address or network")
+        found.append(network)
+    if len(found) > TARGETS_LIMIT:
+        raise ValueError(f"more than {TARGETS_LIMIT} networks")
+    return tuple(found)
+
+
+def is_domain(text: str) -> bool:
+    """Whether it can be a domain with names below it, in lower case."""
+    return len(text) <= HOST_LENGTH and not text.startswith("*") and _HOST.match(text) is not None
+
+
 def _parse_host(host: str, word: str) -> str:
     name = host.lower().removesuffix(".")
     if not _HOST.match(name) or len(name) > HOST_LENGTH or name.rpartition(".")[2].isdigit():

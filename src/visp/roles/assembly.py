@@ -113,6 +113,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     secret = premises.read_secret(settings, data_dir)
     locks = premises.read_locks(settings)
     driver = drivers.make(settings, shard.home_dir(data_dir, number))
+    premises.check_http(settings)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     packets = packets_of(settings, driver, openings, lambda namespace: identities.policy_of(namespace))
@@ -366,6 +367,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     premises.read_secret(settings, data_dir)
     premises.read_locks(settings)
     premises.read_manifest(settings)
+    premises.check_http(settings)
     for number in range(settings.workers):
         drivers.make(settings, shard.home_dir(data_dir, number))
     for pattern, migrations in (

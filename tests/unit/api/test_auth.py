@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from visp.api import auth
+from visp.api.origin import MARKS
 from visp.controller.identities import Identities
 from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST_KEY, GUEST_UUID
@@ -49,7 +50,13 @@ def test_hosts(authority: str, host: str) -> None:
     ],
 )
 def test_callers_on_this_machine(peer: str | None, host: str | None, origin: str | None, is_local: bool) -> None:
-    assert auth.is_local(peer, host, origin) is is_local
+    headers = {name: value for name, value in (("host", host), ("origin", origin)) if value is not None}
+    assert auth.is_local(peer, headers) is is_local
+
+
+@pytest.mark.parametrize("mark", sorted(mark.decode() for mark in MARKS))
+def test_what_a_proxy_brings_is_not_from_this_machine(mark: str) -> None:
+    assert not auth.is_local("127.0.0.1", {"host": "localhost", mark: "127.0.0.1"})
 
 
 @pytest.fixture
