@@ -339,6 +339,9 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     body_timeout_s: Annotated[Seconds, Meta(description="a request whose body is not complete by then is closed")] = (
         60.0
     )
+    send_timeout_s: Annotated[
+        Seconds, Meta(description="a client that takes nothing of an answer for this long is cut off")
+    ] = 60.0
     keep_alive_s: Annotated[Seconds, Meta(description="an idle connection is closed after this long")] = 75.0
     connections: Annotated[Positive, Meta(description="open connections; one more is closed at once")] = 20_000
     body_bytes: Annotated[Positive, Meta(description="largest request body, in bytes")] = 50 * 1024 * 1024

@@ -72,8 +72,6 @@ KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
 LINGER_S = 2.0
 """How long a refused client may go on sending: closing at once could take the answer from under its nose."""
-STALL_S = 10.0
-"""Who takes nothing of a last answer for this long is cut off."""
 SWEEP_S = 1.0
 JOINED_BODY_BYTES = 64 * 1024
 
@@ -155,12 +153,14 @@ class Gate:
         return start
 
     async def sweep(self) -> None:
-        """Closes connections whose head or body is late; runs as long as the server does."""
+        """Closes connections whose head or body is late, or whose client takes nothing, as long as the server runs."""
         while True:
             await self.services.clock.sleep(SWEEP_S)
             now_s = self.services.clock.monotonic_s()
             for door in [door for door in self.doors if door.late_at_s and now_s > door.late_at_s]:
                 door.give_up()
+            for door in [door for door in self.doors if door.stuck_at_s and now_s > door.stuck_at_s]:
+                door.cut_if_stuck()
 
     def protocol(self) -> type[HttpToolsProtocol]:
         """The protocol class for the server, bound to this gate."""
@@ -245,8 +245,9 @@ class Door(HttpToolsProtocol):
         self._raw_head = b""
         """The head at the beginning of what was received last, if it may be worth remembering."""
         self._is_local_peer = False
+        self.stuck_at_s = 0.0
         self._unsent_bytes = 0
-        """When the end of the connection was last looked for."""
+        """When it was last looked whether the client takes anything."""
         self._is_proxied = False
         self._heads = self.gate.heads
         self._origin: Origin | None = None
@@ -339,18 +340,36 @@ class Door(HttpToolsProtocol):
         return True
 
     def give_up(self) -> None:
-        """The client is too slow: the connection ends. What it was sent before it may take, as long as it takes any."""
+        """The client is too slow: the connection ends, once what was sent before is taken."""
         self.late_at_s = 0.0
         if self._is_in_message and self._refusal is None:
             self._refuse(408, wording.TOO_SLOW)
-            return
-        left = self.transport.get_write_buffer_size()
-        if self.transport.is_closing() and left >= self._unsent_bytes:
+        elif self.transport is not None:
+            self.transport.close()
+            self._watch_sending()
+
+    # ── a client that takes what it is sent ─────────────────────────────────────────────────────────────────────
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_sending()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self.stuck_at_s = 0.0
+
+    def _watch_sending(self) -> None:
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self.stuck_at_s = self.gate.services.clock.monotonic_s() + self.gate.http.send_timeout_s
+
+    def cut_if_stuck(self) -> None:
+        """Ends the connection at once, unless something was taken since it was looked at last."""
+        if self.transport.get_write_buffer_size() >= self._unsent_bytes:
+            self.stuck_at_s = 0.0
             self.transport.abort()
-            return
-        self._unsent_bytes = left
-        self.transport.close()
-        self.late_at_s = self.gate.services.clock.monotonic_s() + STALL_S
+        else:
+            self._watch_sending()
 
     def _refuse_for(self, error: httptools.HttpParserError) -> None:
         """Refuses what the parser could not take, or what a callback of ours raised inside of it."""
