@@ -356,6 +356,17 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str,
         Meta(description="domain below which each namespace has a host of its own for its web actions; empty: none"),
     ] = ""
+    compress_bytes: Annotated[
+        Count,
+        Meta(description="answers of a textual type of this size are compressed for clients that read gzip; 0: none"),
+    ] = 1024
+    server_timing: Annotated[
+        Literal["off", "asked", "always"],
+        Meta(
+            description="whether answers of activations say by Server-Timing where their time went: to who asks with a "
+            "key and X-OW-Server-Timing: on (asked), or to all"
+        ),
+    ] = "asked"
     shutdown_s: Annotated[
         Seconds, Meta(description="how long SIGTERM lets running requests and activations finish")
     ] = 10.0

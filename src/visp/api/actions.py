@@ -171,7 +171,7 @@ def http_answer(answer: Answer, *, is_result: bool) -> HttpAnswer:
     if isinstance(answer, Finished):
         head, result = answer.head, answer.result
         body = result if is_result or result[:1] == b"[" else render(head, result, answer.logs)
-        return HttpAnswer(_HTTP_STATUS[head.status], body, JSON, activation_id=head.id)
+        return HttpAnswer(_HTTP_STATUS[head.status], body, JSON, activation_id=head.id, ran=head)
     if isinstance(answer, Accepted):
         return HttpAnswer(202, b'{"activationId":"%b"}' % answer.id.encode(), JSON, activation_id=answer.id)
     raise answer.error

@@ -15,6 +15,7 @@ the connection goes first.
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from visp import wording
-from visp.api import web
+from visp.api import encoding, timing, web
 from visp.api.actions import http_answer
 from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
 from visp.api.events import SEND_S
@@ -107,6 +108,8 @@ class Gate:
         """Those that trusted proxies sent: they mean more than the same bytes of others would."""
         self.trusted = parse_networks(services.settings.http.trusted_proxies)
         self.domain = services.settings.http.domain
+        self.compress_bytes = services.settings.http.compress_bytes or sys.maxsize
+        self.timing = services.settings.http.server_timing
         self._dated: list[tuple[bytes, bytes]] | None = None
         self._starts: dict[tuple[int, str | None, bool], bytes] = {}
         self.doors: set[Door] = set()
@@ -132,7 +135,6 @@ class Gate:
         if isinstance(entity, Trigger):
             return self.services.fire.reserve(identity, entity)
         return self.services.invoke.reserve(identity)
-
 
     def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
         """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""
@@ -175,11 +177,13 @@ class _Hot:
     """
 
     __slots__ = (
+        "accepts_gzip",
         "body",
         "disconnected",
         "entity",
         "headers",
         "identity",
+        "is_timed",
         "keep_alive",
         "message_event",
         "resolved",
@@ -192,21 +196,23 @@ class _Hot:
 
     def __init__(
         self,
-        target: Target | WebTarget,
+        head: Head,
         identity: Identity,
         entity: Action | Trigger,
         resolved: Resolved | None,
-        headers: dict[str, str],
         id: str,
         keep_alive: bool,
+        is_timed: bool,
         user: str | None = None,
     ) -> None:
-        self.target = target
+        self.target = head.target
+        self.accepts_gzip = head.accepts_gzip
+        self.is_timed = is_timed
         self.user = user
         self.identity = identity
         self.entity = entity
         self.resolved = resolved
-        self.headers = headers
+        self.headers = head.shown
         self.transid = id
         self.keep_alive = keep_alive
         self.body: list[bytes] = []
@@ -546,7 +552,8 @@ class Door(HttpToolsProtocol):
         if gate.is_leased and not gate.reserve(identity, entity):
             return None
         id = transid.of_request(head.request_id)
-        return _Hot(target, identity, entity, resolved, head.shown, id, keep_alive)
+        is_timed = gate.timing == "always" or (head.is_timed and gate.timing == "asked")
+        return _Hot(head, identity, entity, resolved, id, keep_alive, is_timed)
 
     def _may_use(self, identity: Identity, head: Head) -> bool:
         """The well-known key is for callers on this machine."""
@@ -579,7 +586,7 @@ class Door(HttpToolsProtocol):
             return None
         id = transid.of_request(head.request_id)
         user = None if caller is None else caller.namespace
-        return _Hot(target, owner, action, resolved, head.shown, id, keep_alive, user)
+        return _Hot(head, owner, action, resolved, id, keep_alive, self.gate.timing == "always", user)
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -728,6 +735,25 @@ class Door(HttpToolsProtocol):
     # ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _finish(self, hot: _Hot, answer: HttpAnswer) -> None:
+        """Sends the answer in the form that is asked for."""
+        if hot.is_timed:
+            answer = timing.timed(answer)
+        if len(answer.body) >= self.gate.compress_bytes and encoding.may_vary(answer, 0):
+            if not hot.accepts_gzip:
+                answer = encoding.plain(answer)
+            elif len(answer.body) <= encoding.AT_ONCE_BYTES:
+                answer = encoding.compressed(answer)
+            else:
+                task = self.loop.create_task(self._finish_compressed(hot, answer))
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+                return
+        self._deliver(hot, answer)
+
+    async def _finish_compressed(self, hot: _Hot, answer: HttpAnswer) -> None:
+        self._deliver(hot, await asyncio.to_thread(encoding.compressed, answer))
+
+    def _deliver(self, hot: _Hot, answer: HttpAnswer) -> None:
         """Sends the answer, if the client is still there, and lets the connection's next request begin."""
         hot.response_complete = True
         if hot.disconnected or self.transport.is_closing():

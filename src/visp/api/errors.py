@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.activation import ActivationHead
 from visp.errors import RequestError, ServiceError
 from visp.telemetry import log
 
@@ -36,6 +37,8 @@ class HttpAnswer(msgspec.Struct, frozen=True, gc=False):
     is_routed: bool = True
     activation_id: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    ran: ActivationHead | None = None
+    """The activation whose outcome this is."""
 
     def all_headers(self, transid: str) -> list[tuple[str, str]]:
         """Every header but `Content-Length`, which is whoever sends it's to add."""

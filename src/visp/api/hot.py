@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.api import queries
+from visp.api import queries, timing
 from visp.api.auth import host_of
+from visp.api.encoding import accepts_gzip
 from visp.api.heads import URI_LIMIT_BYTES, check_head
 from visp.api.origin import MARKS
 from visp.controller import webaction
@@ -38,6 +39,7 @@ SYSTEM = "whisk.system"
 """Whose web actions may be the platform's own routes."""
 
 _PREFIX = b"/api/v1/namespaces/"
+_TIMED = timing.ASKED.encode()
 _WEB = webaction.PREFIX.encode()
 
 
@@ -133,6 +135,9 @@ class Head(msgspec.Struct, frozen=True):
     body_bytes: int
     is_from_here: bool
     """Its `Host` is loopback, no web page is its origin, and no proxy has brought it."""
+    accepts_gzip: bool
+    is_timed: bool
+    """It asks where the time went."""
     shown: dict[str, str]
     """Of a fire: the headers, which the fired actions see."""
 
@@ -173,5 +178,7 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
         is_from_here=b"origin" not in fields
         and fields.keys().isdisjoint(MARKS)
         and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
+        accepts_gzip=accepts_gzip(fields.get(b"accept-encoding", b"").decode("latin-1")),
+        is_timed=not is_web and fields.get(_TIMED, b"").lower() == b"on",
         shown={name.decode("latin-1"): value.decode("latin-1") for name, value in headers} if target.is_trigger else {},
     )

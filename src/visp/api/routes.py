@@ -19,6 +19,7 @@ from visp.api import (
     activations,
     auth,
     deferred,
+    encoding,
     events,
     gateway,
     info,
@@ -32,6 +33,7 @@ from visp.api import (
     site,
     socket,
     subscriptions,
+    timing,
     triggers,
     web,
 )
@@ -158,6 +160,8 @@ class Site:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._compress_bytes = services.settings.http.compress_bytes
+        self._timing = services.settings.http.server_timing
         self._open = {(method, path): handler for method, path, handler in OPEN}
         self._guarded = [(method, compile_path(path)[0], handler) for method, path, handler in GUARDED]
 
@@ -176,8 +180,19 @@ class Site:
             answer = render(error, id)
         if isinstance(answer, EventStream):
             await events.respond(answer, id, receive, send)
-        else:
-            await respond(answer, id, scope, receive, send)
+            return
+        if answer.ran is not None and self._is_timed(request):
+            answer = timing.timed(answer)
+        if self._compress_bytes:
+            accepted = request.headers.get("accept-encoding", "")
+            answer = await encoding.encoded(answer, accepted, self._compress_bytes, is_head=request.method == "HEAD")
+        await respond(answer, id, scope, receive, send)
+
+    def _is_timed(self, request: Request) -> bool:
+        if self._timing != "asked":
+            return self._timing == "always"
+        is_asked = request.headers.get(timing.ASKED, "").lower() == "on"
+        return is_asked and not request.scope["raw_path"].startswith(webaction.PREFIX.encode())
 
     async def _answer(self, request: Request, id: str) -> HttpAnswer | EventStream:
         path: str = request.scope["raw_path"].decode("latin-1")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from visp.api.context import Services
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
+    from visp.entity.activation import ActivationHead
+    from visp.entity.subject import Identity
 
 STREAMED = {"http": None, "html": "text/html; charset=UTF-8", "text": "text/plain; charset=UTF-8"}
 """Extensions whose answers are passed on as they come, and the type that they have of themselves."""
@@ -280,7 +282,7 @@ def web_answer(
         return told(answer.error, id, headers=cors)
     if isinstance(answer, Accepted):
         return refusal(202, wording.WEB_NOT_READY, id, headers=cors, activation_id=answer.id)
-    return shaped(Status(answer.head.status), answer.result, extension, accept, cors, id, answer.head.id)
+    return shaped(Status(answer.head.status), answer.result, extension, accept, cors, id, answer.head)
 
 
 def shaped(
@@ -290,9 +292,10 @@ def shaped(
     accept: str | None,
     cors: tuple[tuple[str, str], ...],
     id: str,
-    activation_id: str | None = None,
+    ran: ActivationHead | None = None,
 ) -> HttpAnswer:
-    """What the result of a web action is told as. Pure."""
+    """What the result of a web action is told as; `ran` says which run it is of. Pure."""
+    activation_id = None if ran is None else ran.id
     try:
         made = webaction.response(status, result, extension)
     except webaction.Unfit as unfit:
@@ -303,7 +306,9 @@ def shaped(
     if kind is not None and 200 <= made.status < 300 and not media.accepts(accept, kind.partition(";")[0]):
         return error_answer(406, wording.not_acceptable(kind), id, is_routed=False)
     headers = (*cors, *made.headers) if made.headers else cors
-    return HttpAnswer(made.status, made.body, kind, is_routed=False, activation_id=activation_id, headers=headers)
+    return HttpAnswer(
+        made.status, made.body, kind, is_routed=False, activation_id=activation_id, headers=headers, ran=ran
+    )
 
 
 def refusal(
