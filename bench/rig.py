@@ -34,6 +34,8 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
     """How many are stored where many are; `actions` and `rules` likewise."""
     actions: int
     rules: int
+    idle: int
+    """Connections on which nothing happens."""
     growth: tuple[int, ...]
     """What parts of them the curves of growth stop at: one in so many."""
     node: str
@@ -55,6 +57,7 @@ def build(*, rounds: int | None, is_quick: bool, records: int | None = None) -> 
         records=records or (RECORDS // 50 if is_quick else RECORDS),
         actions=ACTIONS // 50 if is_quick else ACTIONS,
         rules=RULES // 50 if is_quick else RULES,
+        idle=500 if is_quick else 10_000,
         growth=(100, 1) if is_quick else (1000, 100, 10, 1),
         node=_program(NODE_KIND),
         python=_program(PYTHON_KIND),

@@ -40,6 +40,7 @@ NAMES = (
     "shards",
     "launch",
     "memory",
+    "idle",
 )
 """In the order in which they are measured."""
 

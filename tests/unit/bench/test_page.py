@@ -34,6 +34,7 @@ RIG = Rig(
     containers=(1,),
     records=1,
     actions=1,
+    idle=500,
     rules=1,
     growth=(1,),
     node="node",
