@@ -367,6 +367,9 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "key and X-OW-Server-Timing: on (asked), or to all"
         ),
     ] = "asked"
+    bodies_bytes: Annotated[
+        Positive, Meta(description="bytes of request bodies held while they are received; more is refused with 503")
+    ] = 1 << 30
     shutdown_s: Annotated[
         Seconds, Meta(description="how long SIGTERM lets running requests and activations finish")
     ] = 10.0

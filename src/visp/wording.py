@@ -295,6 +295,7 @@ NOT_HTTP = "The request is not valid HTTP/1.1."
 TARGET_NOT_PATH = "The request target must be a path of ASCII characters that begins with '/'."
 HOST_NOT_SINGLE = "The request needs one Host header that names a host."
 TRANSFER_NOT_CHUNKED = "The only transfer coding understood is 'chunked', once, in HTTP/1.1 and without Content-Length."
+TOO_MANY_BODIES = "The server is receiving too much at once: try again later."
 TOO_SLOW = "The request did not arrive in time."
 
 

@@ -30,7 +30,7 @@ HEAD_S, BODY_S, IDLE_S, SEND_S = 1.0, 2.0, 1.0, 1.0
 LATE_S = 3.0
 """How much later than its bound a connection may end: the sweep's second, and a machine that is busy."""
 GET = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
-LARGE = 900_000
+LARGE, BODIES = 900_000, 1_500_000
 LISTENS = "0A"
 
 
@@ -44,6 +44,7 @@ def server() -> Iterator[Server]:
             http__keep_alive_s=IDLE_S,
             http__send_timeout_s=SEND_S,
             http__connections=COUNT + 10,
+            http__bodies_bytes=BODIES,
         )
 
 
@@ -120,6 +121,22 @@ def test_a_byte_now_and_then_keeps_no_connection(server: Server, first: bytes, d
     told = {re.match(rb"HTTP/1\.1 (\d+) |\Z", answer) for answer in answers}
     assert {match and (match[1] or b"") for match in told} <= {b"408", b"400", b"401", b"405", b""}
     until(lambda: connections_of(server) == 0)
+
+
+def test_bodies_that_are_being_received_are_bounded_together(server: Server) -> None:
+    api = Api(server.url)
+    api.action("taken", "def main(p):\n  return {}", "python:3.11", annotations=[{"key": "web-export", "value": True}])
+    path, body = "/api/v1/web/guest/default/taken.json", b'"%s"' % (b"a" * LARGE)
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+    for _ in range(3):
+        assert api.request("POST", path, body).status == 200
+        with many(server, 1, head) as (held,):
+            held.setblocking(True)
+            held.sendall(body[:-1])
+            until(lambda: api.request("POST", path, body).status == 503)
+            held.sendall(body[-1:])
+            assert held.recv(12) == b"HTTP/1.1 200"
+    assert api.request("POST", path, body).status == 200
 
 
 def test_idle_connections_end_and_one_too_many_is_closed_at_once(server: Server) -> None:

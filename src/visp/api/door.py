@@ -115,6 +115,8 @@ class Gate:
         self.doors: set[Door] = set()
         self.sockets: set[Framing] = set()
         """Connections that speak WebSocket by now."""
+        self.held_bytes = 0
+        """Of bodies that are being received."""
         self.inside = 0
         """As many of them lead out of containers: they take nothing of what others may have."""
         self.longest_wait_ms = services.settings.limits.blocking_wait_ms
@@ -251,6 +253,7 @@ class Door(HttpToolsProtocol):
         self._raw_head = b""
         """The head at the beginning of what was received last, if it may be worth remembering."""
         self._is_local_peer = False
+        self._held_bytes = 0
         self.stuck_at_s = 0.0
         self._unsent_bytes = 0
         """When it was last looked whether the client takes anything."""
@@ -284,6 +287,7 @@ class Door(HttpToolsProtocol):
         self.late_at_s = gate.services.clock.monotonic_s() + gate.http.head_timeout_s
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self.gate.doors.discard(self)
         if self.inside is not None:
             self.inside.connections -= 1
@@ -591,10 +595,20 @@ class Door(HttpToolsProtocol):
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_body(self, body: bytes) -> None:
+        gate, size = self.gate, len(body)
+        if gate.held_bytes + size > gate.http.bodies_bytes:
+            raise HeadRefused(503, wording.TOO_MANY_BODIES)
+        gate.held_bytes += size
+        self._held_bytes += size
         if self._hot is not None:
             self._hot.body.append(body)
         else:
             super().on_body(body)
+
+    def _let_go(self) -> None:
+        """What was received is somebody else's to count, or gone."""
+        self.gate.held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def on_message_complete(self) -> None:
         self._is_in_message = False
@@ -603,6 +617,8 @@ class Door(HttpToolsProtocol):
         if hot is None:
             super().on_message_complete()
             return
+        if self._held_bytes:
+            self._let_go()
         parts = hot.body
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         hot.body = []
@@ -765,6 +781,8 @@ class Door(HttpToolsProtocol):
         self.on_response_complete()
 
     def on_response_complete(self) -> None:
+        if self._held_bytes:
+            self._let_go()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
