@@ -18,6 +18,8 @@ from tests.system.nginx import FORWARDING
 from tests.system.places import TRUSTING, Place
 from tests.system.test_smuggling import IN_STEP, REFUSED, SMUGGLED
 from tests.system.traces import until
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from visp.client.running import Server
 
@@ -134,6 +136,40 @@ def test_the_client_that_a_trusted_proxy_names_is_the_one_of_the_log(server: Ser
     until(lambda: "named-by-anyone" in server.read_log())
     lines = [line for line in server.read_log().splitlines() if "named-by" in line]
     assert ["client=198.51.100.7" in line for line in lines] == [True, False]
+
+
+ECHO = "def main(p):\n  return {'body': 'you said ' + p['__ow_body']} if '__ow_body' in p else {}"
+
+
+@pytest.fixture(scope="module")
+def chat(server: Server) -> str:
+    """A WebSocket that wants a key."""
+    annotations = [{"key": name, "value": True} for name in ("web-export", "web-socket", "require-whisk-auth")]
+    Api(server.url).action("chat", ECHO, KINDS, annotations=annotations)
+    return "/default/chat"
+
+
+def said(server: Server, path: str, *, source: str, host: str = "localhost") -> str:
+    where = urlsplit(server.url)
+    plain = socket.create_connection((where.hostname, where.port), 20, (source, 0))
+    with connect(f"ws://{host}{path}", sock=plain, compression=None, additional_headers=guest()) as opened:
+        opened.send("hello")
+        return str(opened.recv(20))
+
+
+def test_nor_is_it_for_a_websocket(server: Server, chat: str) -> None:
+    path = f"/api/v1/web/guest{chat}"
+    assert said(server, path, source="127.0.0.1") == "you said hello"
+    with pytest.raises(InvalidStatus) as refused:
+        said(server, path, source=PROXY)
+    assert refused.value.response.status_code == 401
+
+
+def test_a_websocket_is_had_at_its_namespaces_host(server: Server, chat: str) -> None:
+    Api(server.url).action(
+        "open", ECHO, KINDS, annotations=[{"key": n, "value": True} for n in ("web-export", "web-socket")]
+    )
+    assert said(server, "/default/open", source="127.0.0.1", host="guest.example.com") == "you said hello"
 
 
 # ── behind nginx ────────────────────────────────────────────────────────────────────────────────────────────────

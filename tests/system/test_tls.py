@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -17,12 +19,17 @@ from urllib.parse import urlsplit
 import pytest
 from tests import certificates
 from tests.system import places
+from tests.system.conftest import GUEST
 from tests.system.places import TRUSTING, Place
 from tests.system.traces import until
+from websockets.sync.client import connect
 
 from visp.client.running import NotReady, Server
 
 pytestmark = pytest.mark.slow  # every test starts a server
+
+
+SOCKET = ("web-export", "web-socket")
 
 
 @pytest.fixture
@@ -94,6 +101,23 @@ def test_the_command_speaks_to_it_and_plain_http_is_no_answer(place: Place) -> N
         plain.sendall(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         got = plain.recv(100)
         assert not got.startswith(b"HTTP/")
+
+
+def test_a_websocket_is_encrypted_too(place: Place) -> None:
+    server = start(place)
+    code = "def main(p):\n  return {'body': 'you said ' + p['__ow_body']} if '__ow_body' in p else {}"
+    body = {"exec": {"kind": "python:3.11", "code": code}, "annotations": [{"key": n, "value": True} for n in SOCKET]}
+    with connected(server, trusting(place)) as connection:
+        headers = {
+            "Authorization": "Basic " + base64.b64encode(GUEST.encode()).decode(),
+            "Content-Type": "application/json",
+        }
+        connection.request("PUT", "/api/v1/namespaces/_/actions/chat", json.dumps(body), headers)
+        assert connection.getresponse().status == 200
+    url = server.url.replace("https", "wss", 1) + "/api/v1/web/guest/default/chat"
+    with connect(url, ssl=trusting(place), compression=None) as opened:
+        opened.send("hello")
+        assert opened.recv(20) == "you said hello"
 
 
 def test_old_versions_of_tls_are_refused(place: Place) -> None:

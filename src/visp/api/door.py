@@ -490,7 +490,7 @@ class Door(HttpToolsProtocol):
         from visp.api.framing import Framing  # most servers never need it
 
         gate = self.gate
-        self.ws_protocol_class = cast("Any", partial(Framing, gate=gate, inside=self.inside))
+        self.ws_protocol_class = cast("Any", partial(Framing, gate=gate, inside=self.inside, origin=self._origin))
         gate.doors.discard(self)
         self.late_at_s = 0.0
         self.handle_websocket_upgrade()
