@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
     from visp.entity.activation import ActivationHead
-    from visp.entity.subject import Identity
 
 STREAMED = {"http": None, "html": "text/html; charset=UTF-8", "text": "text/plain; charset=UTF-8"}
 """Extensions whose answers are passed on as they come, and the type that they have of themselves."""
