@@ -40,7 +40,8 @@ NOT_FOUND = {"status": 404, "message": "Error: Not found."}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def actions(server: running.Server) -> None:
+def actions(server: running.Server) -> Iterator[None]:
+    """Other modules use the same server: they find no API of these."""
     api = Api(server.url)
     exported = [{"key": "web-export", "value": True}]
     for name, code in (("gw-echo", ECHO), ("gw-plain", PLAIN), ("gw-failing", FAILING), ("gw-streamed", STREAMED)):
@@ -48,6 +49,9 @@ def actions(server: running.Server) -> None:
     secured = [*exported, {"key": "require-whisk-auth", "value": "open sesame"}]
     api.action("gw-secured", PLAIN, "python:3.11", annotations=secured)
     api.action("gw-closed", PLAIN, "python:3.11")
+    yield
+    for one in api.get(f"{APIMGMT}/getApi.http").json["apis"]:
+        api.delete(f"{APIMGMT}/deleteApi.http?basepath={quote(one['value']['apidoc']['basePath'])}")
 
 
 class Clients:
