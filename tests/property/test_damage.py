@@ -63,7 +63,7 @@ def document(number: int) -> Document:
     body = b'{"d":"' + bytes([97 + number % 26]) * (number * 37 % 3000) + b'"}'
     return Document(
         id=path,
-        collection="triggers" if collection == "actions" else collection,
+        collection="triggers" if collection in ("actions", "packages") else collection,  # others are read by a check
         namespace=namespace,
         package=package,
         name=f"d{number}",
