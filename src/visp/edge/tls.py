@@ -37,7 +37,8 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS = ("http/1.1",)
 
 EXPIRY = "visp_tls_certificate_expiry_timestamp_seconds"
-RELOADS, FAILURES = "visp_tls_reloads_total", "visp_tls_reload_failures_total"
+RELOADS = "visp_tls_reloads_total"
+FAILURES = "visp_tls_reload_failures_total"
 BROKEN = "visp_tls_broken_handshakes_total"
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
