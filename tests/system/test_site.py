@@ -154,6 +154,18 @@ def test_archives_that_are_none_or_too_much(api: Api) -> None:
         assert answer.status == 400, content[:20]
 
 
+def test_an_archive_of_too_many_entries_is_refused_before_they_are_read(api: Api) -> None:
+    """However small the number in its end record: a directory is read whole."""
+    from visp.controller import unzip
+    from visp.errors import BadRequest
+
+    many = unzip.ENTRY * (unzip.ENTRIES_READ + 1)
+    with pytest.raises(BadRequest, match="at most"):
+        list(unzip.unpacked(many))
+    answer = api.request("PUT", "packages/shop/web", many, {"Content-Type": "application/zip"})
+    assert (answer.status, "2000 at most" in answer.json["error"]) == (400, True)
+
+
 def test_a_site_stays_when_its_package_is_updated_and_goes_when_it_is_deleted(api: Api) -> None:
     assert api.request("PUT", "packages/other?overwrite=true", {}).status == 200
     assert put(api, {"a.txt": b"a"}, "other").status == 200

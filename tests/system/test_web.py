@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.system.conftest import GUEST, Api
+from tests.system.traces import until
 
 if TYPE_CHECKING:
     from visp.client.running import Server
@@ -457,3 +458,16 @@ def test_readers_that_leave_end_nothing(web: Web) -> None:
             break
         done.wait(0.05)
     assert web.runs("parts") >= before + 3
+
+
+def test_a_reader_that_left_does_not_hold_up_a_long_result(web: Web) -> None:
+    """Twice: what is on its way without a reader is no more than a window, then the action would wait for ever."""
+    code = "def main(params):\n  for n in range(60):\n    yield 'x' * 16000\n"
+    web.action("long", code, PYTHON)
+    for run in range(1, 4):
+        with socket.create_connection(urlsplit(web.api.url).netloc.split(":")) as sock:
+            sock.sendall(b"GET /api/v1/web/guest/default/long HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.recv(1000)
+        until(lambda run=run: web.runs("long") >= run, 20.0)
+    records = web.api.get("activations?name=long&docs=true").json
+    assert [record["response"]["success"] for record in records] == [True] * 3

@@ -48,7 +48,7 @@ from visp.errors import VispError
 from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
@@ -668,7 +668,7 @@ class Door(HttpToolsProtocol):
             if parts is not None and parts.settle(answer):
                 return
             if isinstance(answer, Finished) and len(answer.result) > web.PRETTY_AT_ONCE_BYTES:
-                self.loop.create_task(self._finish_long(hot, answer, extension, target.accept, cors))
+                self._go_on(self._finish_long(hot, answer, extension, target.accept, cors))
                 return
             try:
                 self._finish(hot, web.web_answer(answer, extension, target.accept, cors, hot.transid))
@@ -760,11 +760,14 @@ class Door(HttpToolsProtocol):
             elif len(answer.body) <= encoding.AT_ONCE_BYTES:
                 answer = encoding.compressed(answer)
             else:
-                task = self.loop.create_task(self._finish_compressed(hot, answer))
-                self.tasks.add(task)
-                task.add_done_callback(self.tasks.discard)
+                self._go_on(self._finish_compressed(hot, answer))
                 return
         self._deliver(hot, answer)
+
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _finish_compressed(self, hot: _Hot, answer: HttpAnswer) -> None:
         self._deliver(hot, await asyncio.to_thread(encoding.compressed, answer))
@@ -813,6 +816,9 @@ class Door(HttpToolsProtocol):
             streams.taken(parts.id, sum(map(len, taken)))
             taken = await reader.next()
             left = taken or []
+        if hot.disconnected or self.transport.is_closing():  # nobody reads: that is told, and the run goes on without
+            hot.response_complete = True
+            return
         outcome = await parts.answered
         hot.response_complete = True
         if hot.disconnected or self.transport.is_closing():

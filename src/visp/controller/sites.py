@@ -33,6 +33,8 @@ class Sites:
         self._clock = clock
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._kept_bytes = 0
+        self._taking = asyncio.Lock()
+        """One archive is unpacked at a time: each may be many times what was sent."""
 
     async def put(self, name: FullyQualifiedName, archive: bytes) -> Package:
         """Replaces the whole site by what a zip archive holds. Raises `BadRequest`, `NotFound`."""
@@ -40,11 +42,12 @@ class Sites:
         site: Site = {}
         from visp.controller.unzip import unpacked  # a server that has no sites needs none of it
 
-        contents = await asyncio.to_thread(lambda: list(unpacked(archive)))
-        for path, content, smaller in contents:
-            digest = await self._blobs.put(content)
-            gzipped = None if smaller is None else await self._blobs.put(smaller)
-            site[path] = SiteFile(digest, len(content), gzipped, 0 if smaller is None else len(smaller))
+        async with self._taking:
+            contents = await asyncio.to_thread(lambda: list(unpacked(archive)))
+            for path, content, smaller in contents:
+                digest = await self._blobs.put(content)
+                gzipped = None if smaller is None else await self._blobs.put(smaller)
+                site[path] = SiteFile(digest, len(content), gzipped, 0 if smaller is None else len(smaller))
         return await self._write(package, site)
 
     async def delete(self, name: FullyQualifiedName) -> Package:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READ_BYTES = 1024 * 1024
+ENTRY = b"PK\1\2"
+"""Begins every entry of an archive's directory, which is read whole before it can be asked how many there are."""
+ENTRIES_READ = 20 * FILES_LIMIT
+"""Files of a site may be archives themselves."""
 
 
 def unpacked(archive: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
@@ -25,6 +29,8 @@ def unpacked(archive: bytes) -> Iterator[tuple[str, bytes, bytes | None]]:
 
     Raises `BadRequest` for what is no archive, leads elsewhere, or is too much.
     """
+    if (count := archive.count(ENTRY)) > ENTRIES_READ:
+        raise BadRequest(wording.site_too_many(count, FILES_LIMIT))
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
             entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
