@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from visp.api.door import bound
 from visp.api.inside import INSIDE
 from visp.api.socket import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from visp.api.door import Door, Gate
+    from visp.api.gate import Connection, Gate
     from visp.api.inside import Inside
     from visp.api.routes import Site
     from visp.edge.tls import Certificates, Entrance
@@ -41,7 +42,7 @@ class Listening:
 
     def __init__(self, gate: Gate, site: Site, certificates: Certificates | None = None) -> None:
         """With `certificates` whoever connects has to speak TLS, but for containers at their doors."""
-        protocol: Any = gate.protocol()
+        protocol: Any = bound(gate)
         self._gate = gate
         self._config = Config(
             site,
@@ -165,7 +166,7 @@ class Listening:
         Encrypted ones stay: each ends with its next answer.
         """
 
-        def release(door: Door) -> None:
+        def release(door: Connection) -> None:
             transport = door.transport
             if transport.is_closing() or door.inside is not None:  # containers end with this server
                 return

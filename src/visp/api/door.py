@@ -15,36 +15,23 @@ the connection goes first.
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from visp import wording
-from visp.api import encoding, timing, web
-from visp.api.actions import http_answer
-from visp.api.errors import ACTIVATION_ID, CORS, HttpAnswer, error_answer, render
+from visp.api import encoding, timing, warm, warmweb
+from visp.api.errors import ACTIVATION_ID, HttpAnswer, error_answer
 from visp.api.events import SEND_S
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
-from visp.api.hot import Target, WebTarget, parse_head
+from visp.api.hot import CallTarget, Head, Target, WebTarget, parse_head
 from visp.api.inside import CONNECTIONS, INSIDE
 from visp.api.origin import in_own_host, is_among, told
-from visp.api.turns import Turns
 from visp.controller import webaction
-from visp.controller.fire import Firing
-from visp.controller.invoke import Invocation
-from visp.controller.primitive import Accepted, Finished
-from visp.controller.resolver import must_be_asked
-from visp.controller.streams import Reader
-from visp.entity.action import Action
-from visp.entity.activation import Status
-from visp.entity.execs import SequenceExec
-from visp.entity.names import CALLERS_NAMESPACE, FullyQualifiedName
-from visp.entity.network import is_loopback, parse_networks
-from visp.entity.trigger import Trigger
-from visp.errors import VispError
+from visp.entity.network import is_loopback
 from visp.telemetry import log, transid
 
 if TYPE_CHECKING:
@@ -53,185 +40,20 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from visp.api.context import Services
-    from visp.api.framing import Framing
-    from visp.api.hot import Head
+    from visp.api.events import EventStream
+    from visp.api.gate import Gate
     from visp.api.inside import Inside
     from visp.api.origin import Origin
-    from visp.controller.fire import NothingToDo
-    from visp.controller.primitive import Answer
-    from visp.controller.resolver import Resolved
-    from visp.entity.subject import Identity
-    from visp.store.cache import Entity
+    from visp.api.warm import Caller, Warm
 
-HEADS_LIMIT = 10_000
-WEB_HEADS_LIMIT = 1_000
-STARTS_LIMIT = 1_000
-"""Kinds of answers: web actions may give any content type."""
 KEPT_METHODS = (b"POST ", b"GET ")
 KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
 LINGER_S = 2.0
 """How long a refused client may go on sending: closing at once could take the answer from under its nose."""
-SWEEP_S = 1.0
 JOINED_BODY_BYTES = 64 * 1024
 
 _HEAD_END = b"\r\n\r\n"
-
-
-class Heads:
-    """Heads as they came, from the request line to the empty line: clients send the same one again and again."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, Head] = {}
-        self._web = 0
-
-    def remember(self, raw: bytes, head: Head) -> None:
-        """From now on this head is not parsed again. The table is emptied when it is full.
-
-        Web actions are for everybody to ask, with any query, and what is known of such a head is several times longer.
-        """
-        self._web += isinstance(head.target, WebTarget)
-        if len(self.known) >= HEADS_LIMIT or self._web > WEB_HEADS_LIMIT:
-            self.known.clear()
-            self._web = int(isinstance(head.target, WebTarget))
-        self.known[raw] = head
-
-
-class Gate:
-    """What all connections share: services, known heads, and the sweep that closes the slow and the idle."""
-
-    def __init__(self, services: Services) -> None:
-        self.services = services
-        self.heads = Heads()
-        self.proxied_heads = Heads()
-        """Those that trusted proxies sent: they mean more than the same bytes of others would."""
-        self.trusted = parse_networks(services.settings.http.trusted_proxies)
-        self.domain = services.settings.http.domain
-        self.compress_bytes = services.settings.http.compress_bytes or sys.maxsize
-        self.timing = services.settings.http.server_timing
-        self._dated: list[tuple[bytes, bytes]] | None = None
-        self._starts: dict[tuple[int, str | None, bool], bytes] = {}
-        self.doors: set[Door] = set()
-        self.sockets: set[Framing] = set()
-        """Connections that speak WebSocket by now."""
-        self.held_bytes = 0
-        """Of bodies that are being received."""
-        self.inside = 0
-        """As many of them lead out of containers: they take nothing of what others may have."""
-        self.longest_wait_ms = services.settings.limits.blocking_wait_ms
-        self.http = services.settings.http
-        self.is_leased = services.invoke.is_leased
-        self.turns = Turns(asyncio.get_running_loop())
-        self.is_ending = False
-        """Every answer is the last one on its connection."""
-        self.on_idle: Callable[[Door], None] | None = None
-        """Hears of each connection on which nothing is under way any more."""
-
-    def has_room(self, more: int = 0) -> bool:
-        """Whether there may be another connection, beside so `more` that are not here yet."""
-        return len(self.doors) + len(self.sockets) - self.inside + more < self.http.connections
-
-    def reserve(self, identity: Identity, entity: Action | Trigger) -> bool:
-        """Whether what the request will be charged is at hand; it is kept for it then."""
-        if isinstance(entity, Trigger):
-            return self.services.fire.reserve(identity, entity)
-        return self.services.invoke.reserve(identity)
-
-    def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
-        """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""
-        if dated is not self._dated:
-            self._dated = dated
-            self._starts.clear()
-        key = (answer.status, answer.content_type, answer.is_routed)
-        start = self._starts.get(key)
-        if start is None:
-            if len(self._starts) >= STARTS_LIMIT:
-                self._starts.clear()
-            lines = [STATUS_LINE[answer.status], *(b"%b: %b\r\n" % header for header in dated)]
-            if answer.is_routed:
-                lines.append(_CORS_LINES)
-            if answer.content_type is not None:
-                lines.append(b"Content-Type: %b\r\n" % answer.content_type.encode())
-            start = self._starts[key] = b"".join((*lines, b"X-Request-ID: "))
-        return start
-
-    async def sweep(self) -> None:
-        """Closes connections whose head or body is late, or whose client takes nothing, as long as the server runs."""
-        while True:
-            await self.services.clock.sleep(SWEEP_S)
-            now_s = self.services.clock.monotonic_s()
-            for door in [door for door in self.doors if door.late_at_s and now_s > door.late_at_s]:
-                door.give_up()
-            for door in [door for door in self.doors if door.stuck_at_s and now_s > door.stuck_at_s]:
-                door.cut_if_stuck()
-
-    def protocol(self) -> type[HttpToolsProtocol]:
-        """The protocol class for the server, bound to this gate."""
-        return type("BoundDoor", (Door,), {"gate": self})
-
-
-class _Hot:
-    """A hot request in flight.
-
-    It stands where the base protocol expects its cycle, so that pipelined requests queue behind it. Identity and entity
-    are held from the head on: what is cached may change while the body comes.
-    """
-
-    __slots__ = (
-        "accepts_gzip",
-        "body",
-        "disconnected",
-        "entity",
-        "headers",
-        "identity",
-        "is_timed",
-        "keep_alive",
-        "message_event",
-        "resolved",
-        "response_complete",
-        "response_started",
-        "target",
-        "transid",
-        "user",
-    )
-
-    def __init__(
-        self,
-        head: Head,
-        identity: Identity,
-        entity: Action | Trigger,
-        resolved: Resolved | None,
-        id: str,
-        keep_alive: bool,
-        is_timed: bool,
-        user: str | None = None,
-    ) -> None:
-        self.target = head.target
-        self.accepts_gzip = head.accepts_gzip
-        self.is_timed = is_timed
-        self.user = user
-        self.identity = identity
-        self.entity = entity
-        self.resolved = resolved
-        self.headers = head.shown
-        self.transid = id
-        self.keep_alive = keep_alive
-        self.body: list[bytes] = []
-        self.response_complete = False
-        self.response_started = False
-        self.disconnected = False
-        self.message_event = _NEVER
-
-
-class _Event:
-    """An event nobody waits for."""
-
-    def set(self) -> None:
-        pass
-
-
-_NEVER = _Event()
 
 
 class Door(HttpToolsProtocol):
@@ -248,11 +70,11 @@ class Door(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.late_at_s = 0.0
-        self._hot: _Hot | None = None
+        self._hot: Warm | None = None
         self._head_bytes = 0
         self._raw_head = b""
         """The head at the beginning of what was received last, if it may be worth remembering."""
-        self._is_local_peer = False
+        self.is_local_peer = False
         self._held_bytes = 0
         self.stuck_at_s = 0.0
         self._unsent_bytes = 0
@@ -282,7 +104,7 @@ class Door(HttpToolsProtocol):
         self.inside = inside
         if inside is None and self.client is not None:
             self._is_proxied = is_among(self.client[0], gate.trusted)
-            self._is_local_peer = is_loopback(self.client[0]) and not self._is_proxied
+            self.is_local_peer = is_loopback(self.client[0]) and not self._is_proxied
             self._heads = gate.proxied_heads if self._is_proxied else gate.heads
         self.late_at_s = gate.services.clock.monotonic_s() + gate.http.head_timeout_s
 
@@ -342,7 +164,7 @@ class Door(HttpToolsProtocol):
             return False
         if len(data) - end != head.body_bytes:
             return False
-        hot = self._admit(head, keep_alive=True)
+        hot = _ADMIT[type(head.target)](self, head, True)
         if hot is None:
             return False
         self.cycle = hot  # type: ignore[assignment]
@@ -509,7 +331,7 @@ class Door(HttpToolsProtocol):
         if gate.domain and hosts and self.inside is None:
             self.url = in_own_host(self.url, hosts[0], gate.domain) or self.url
 
-    def _decide(self) -> _Hot | None:
+    def _decide(self) -> Warm | None:
         """The hot request that begins, or None: then it is the application's."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -519,78 +341,12 @@ class Door(HttpToolsProtocol):
         gate = self.gate
         raw, self._raw_head = self._raw_head, b""
         head = parse_head(self.parser.get_method(), self.url, self.headers, gate.longest_wait_ms)
-        hot = None if head is None else self._admit(head, keep_alive=self.parser.should_keep_alive())
+        hot = None if head is None else _ADMIT[type(head.target)](self, head, self.parser.should_keep_alive())
         if hot is None or head is None or not hot.keep_alive or head.request_id is not None:
             return hot
         if raw.count(b"\r\n") == len(self.headers) + 2:  # it is this request's head, and nothing else
             self._heads.remember(raw, head)
         return hot
-
-    def _admit(self, head: Head, *, keep_alive: bool) -> _Hot | None:
-        """The request, if its caller and entity are in memory and the caller may ask this way."""
-        gate, target = self.gate, head.target
-        if isinstance(target, WebTarget):
-            return self._admit_web(head, target, keep_alive=keep_alive)
-        identity = gate.services.identities.peek(head.authorization)
-        if identity is None or head.body_bytes > identity.limits.payload_bytes:
-            return None
-        if not self._may_use(identity, head):
-            return None
-        if target.namespace != CALLERS_NAMESPACE and target.namespace != identity.namespace:
-            return None
-        entity: Entity | None
-        resolved = None
-        if target.package is None:
-            entity = gate.services.entities.peek(f"{identity.namespace}/{target.name}")
-        else:
-            name = FullyQualifiedName(identity.namespace, target.package, target.name)
-            resolved = gate.services.resolver.peek(identity, name)
-            if resolved is None:
-                return None
-            entity = resolved.action
-        if target.is_trigger:
-            if not isinstance(entity, Trigger) or not gate.services.fire.has_all_in_memory(identity, entity):
-                return None
-        elif not isinstance(entity, Action) or (isinstance(entity.exec, SequenceExec) and must_be_asked(entity.exec)):
-            return None
-        if gate.is_leased and not gate.reserve(identity, entity):
-            return None
-        id = transid.of_request(head.request_id)
-        is_timed = gate.timing == "always" or (head.is_timed and gate.timing == "asked")
-        return _Hot(head, identity, entity, resolved, id, keep_alive, is_timed)
-
-    def _may_use(self, identity: Identity, head: Head) -> bool:
-        """The well-known key is for callers on this machine."""
-        if not identity.is_loopback_only:
-            return True
-        if self.inside is not None:
-            return self.inside.may_use(identity)
-        return self._is_local_peer and head.is_from_here
-
-    def _admit_web(self, head: Head, target: WebTarget, *, keep_alive: bool) -> _Hot | None:
-        """The request for a web action, if all that it needs is in memory and nothing is to be refused."""
-        services, name = self.gate.services, target.address.name
-        owner = services.identities.peek_owner(name.namespace)
-        if owner is None or head.body_bytes > owner.limits.payload_bytes:
-            return None
-        caller = None
-        if head.authorization:
-            caller = services.identities.peek(head.authorization)
-            if caller is None or not self._may_use(caller, head):
-                return None
-        resolved = services.resolver.peek(owner, name)
-        if resolved is None:
-            return None
-        action = resolved.action
-        if not webaction.is_exported(action) or not webaction.may_enter(action, target.headers, caller):
-            return None
-        if isinstance(action.exec, SequenceExec) and must_be_asked(action.exec):
-            return None
-        if self.gate.is_leased and not self.gate.reserve(owner, action):
-            return None
-        id = transid.of_request(head.request_id)
-        user = None if caller is None else caller.namespace
-        return _Hot(head, owner, action, resolved, id, keep_alive, self.gate.timing == "always", user)
 
     # ── the body ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -624,133 +380,19 @@ class Door(HttpToolsProtocol):
         hot.body = []
         self._begin(hot, body)
 
-    def _begin(self, hot: _Hot, body: bytes) -> None:
+    def _begin(self, hot: Warm, body: bytes) -> None:
         """Begins a complete request when it is its caller's turn: at once, unless others wait for theirs."""
-        turns, namespace = self.gate.turns, hot.identity.namespace
+        turns, namespace = self.gate.turns, hot.namespace
         if namespace != turns.latest:
             turns.meet(namespace)
         if turns.is_shared and not turns.may_begin(namespace):
-            turns.wait(namespace, lambda: self._hand_on(hot, body))
+            turns.wait(namespace, lambda: hot.begin(body))
         else:
-            self._hand_on(hot, body)
-
-    def _hand_on(self, hot: _Hot, body: bytes) -> None:
-        """Hands a request to the controller, whose answer comes back once, later."""
-        target = hot.target
-        if isinstance(target, WebTarget):
-            self._run_web(hot, target, body)
-            return
-
-        def settle(answer: Answer) -> None:
-            try:
-                self._finish(hot, http_answer(answer, is_result=target.is_result))
-            except VispError as error:
-                self._finish(hot, render(error, hot.transid))
-
-        try:
-            if target.is_trigger:
-                if self._fire(hot, body, settle) is not None:
-                    self._finish(hot, HttpAnswer(204))
-            else:
-                self._invoke(hot, body, settle)
-        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-            self._finish(hot, render(error, hot.transid))
-
-    def _run_web(self, hot: _Hot, target: WebTarget, body: bytes) -> None:
-        """Runs a web action; parts of its result are passed on as they come."""
-        services, extension = self.gate.services, target.address.extension
-        assert isinstance(hot.entity, Action)
-        is_custom = webaction.has_custom_options(hot.entity)
-        cors = () if is_custom else webaction.cors(target.headers.get("access-control-request-headers"))
-        parts = _Parts(self, hot, extension, cors) if extension in web.STREAMED else None
-
-        def settle(answer: Answer) -> None:
-            if parts is not None and parts.settle(answer):
-                return
-            if isinstance(answer, Finished) and len(answer.result) > web.PRETTY_AT_ONCE_BYTES:
-                self._go_on(self._finish_long(hot, answer, extension, target.accept, cors))
-                return
-            try:
-                self._finish(hot, web.web_answer(answer, extension, target.accept, cors, hot.transid))
-            except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-                self._finish(hot, render(error, hot.transid))
-
-        try:
-            services.invoke.charge(hot.identity)
-        except VispError as error:
-            self._finish(hot, web.told(error, hot.transid))
-            return
-        given = target.given
-        if hot.user is not None:
-            given = given | webaction.user_field(hot.user)
-        try:
-            payload = webaction.argument(hot.entity, given, target.query, target.fields, target.kind, body)
-            id = services.invoke.start(
-                Invocation(
-                    identity=hot.identity,
-                    action=hot.entity,
-                    resolved=hot.resolved,
-                    body=b"",
-                    payload=payload,
-                    transid=hot.transid,
-                    received_ms=services.clock.now_ms(),
-                    wait_s=self.gate.longest_wait_ms / 1000,
-                    is_streamed=parts is not None,
-                ),
-                settle,
-            )
-        except VispError as error:
-            self._finish(hot, web.told(error, hot.transid, headers=cors))
-        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-            self._finish(hot, render(error, hot.transid))
-        else:
-            if parts is not None:
-                parts.begin(id)
-
-    async def _finish_long(
-        self, hot: _Hot, answer: Finished, extension: str, accept: str | None, cors: tuple[tuple[str, str], ...]
-    ) -> None:
-        try:
-            made = await web.finished(answer, extension, accept, cors, hot.transid)
-        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-            made = render(error, hot.transid)
-        self._finish(hot, made)
-
-    def _invoke(self, hot: _Hot, body: bytes, settle: Callable[[Answer], None]) -> None:
-        assert isinstance(hot.target, Target)
-        services, wait_ms = self.gate.services, hot.target.wait_ms
-        assert isinstance(hot.entity, Action)
-        services.invoke.charge(hot.identity)
-        services.invoke.start(
-            Invocation(
-                identity=hot.identity,
-                action=hot.entity,
-                resolved=hot.resolved,
-                body=body,
-                transid=hot.transid,
-                received_ms=services.clock.now_ms(),
-                wait_s=None if wait_ms is None else wait_ms / 1000,
-            ),
-            settle,
-        )
-
-    def _fire(self, hot: _Hot, body: bytes, settle: Callable[[Answer], None]) -> NothingToDo | None:
-        services = self.gate.services
-        assert isinstance(hot.entity, Trigger)
-        services.fire.charge(hot.identity)
-        firing = Firing(
-            identity=hot.identity,
-            trigger=hot.entity,
-            body=body,
-            headers=hot.headers,
-            transid=hot.transid,
-            received_ms=services.clock.now_ms(),
-        )
-        return services.fire.start(firing, settle)
+            hot.begin(body)
 
     # ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _finish(self, hot: _Hot, answer: HttpAnswer) -> None:
+    def finish(self, hot: Warm, answer: HttpAnswer) -> None:
         """Sends the answer in the form that is asked for."""
         if hot.is_timed:
             answer = timing.timed(answer)
@@ -764,15 +406,20 @@ class Door(HttpToolsProtocol):
                 return
         self._deliver(hot, answer)
 
-    def _go_on(self, work: Coroutine[Any, Any, None]) -> None:
+    def _go_on(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
-    async def _finish_compressed(self, hot: _Hot, answer: HttpAnswer) -> None:
+    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """Work for a request that has to wait for something."""
+        self._go_on(work)
+
+    async def _finish_compressed(self, hot: Warm, answer: HttpAnswer) -> None:
         self._deliver(hot, await asyncio.to_thread(encoding.compressed, answer))
 
-    def _deliver(self, hot: _Hot, answer: HttpAnswer) -> None:
+    def _deliver(self, hot: Warm, answer: HttpAnswer) -> None:
         """Sends the answer, if the client is still there, and lets the connection's next request begin."""
         hot.response_complete = True
         if hot.disconnected or self.transport.is_closing():
@@ -800,42 +447,59 @@ class Door(HttpToolsProtocol):
             if self.gate.on_idle is not None:
                 self.gate.on_idle(self)
 
-    async def stream(self, hot: _Hot, parts: _Parts, reader: Reader) -> None:
-        """Sends parts as they come, in chunks; an action that fails in the middle ends the connection before."""
-        streams = self.gate.services.streams
-        taken: list[bytes] | None = await reader.next() or []
-        head, left = web.streamed_head(taken or [b'""'], parts.extension, parts.cors, parts.id)
+    def pass_on(self, hot: Warm, stream: EventStream) -> None:
+        """Sends an answer in parts, as they come; the connection ends with one that breaks off."""
+        task = self._go_on(self._send_parts(hot, stream))
+        task.add_done_callback(partial(self._sent_parts, hot))
+
+    async def _send_parts(self, hot: Warm, stream: EventStream) -> None:
         hot.response_started = True
-        self.transport.write(self._head_of(head, hot.transid) + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while taken is not None and not (hot.disconnected or self.transport.is_closing()):
-            sent = b"".join(map(web.chunk, left))
-            if sent:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(sent), sent))
-                async with asyncio.timeout(SEND_S):
-                    await self.flow.drain()
-            streams.taken(parts.id, sum(map(len, taken)))
-            taken = await reader.next()
-            left = taken or []
-        if hot.disconnected or self.transport.is_closing():  # nobody reads: that is told, and the run goes on without
+        try:
+            async with contextlib.aclosing(stream.events) as events:
+                self.transport.write(self._head_of(stream.head, hot.transid) + _CHUNKED)
+                async for piece in events:
+                    if self._is_gone(hot):
+                        return
+                    if piece:
+                        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                        async with asyncio.timeout(SEND_S):
+                            await self.flow.drain()
+                    if self._is_gone(hot):
+                        return
+        finally:
             hot.response_complete = True
-            return
-        outcome = await parts.answered
-        hot.response_complete = True
-        if hot.disconnected or self.transport.is_closing():
-            return
-        if not isinstance(outcome, Finished) or outcome.head.status != Status.SUCCESS:
-            self.transport.close()
+            if stream.close is not None:
+                await stream.close()
+        if self._is_gone(hot):
             return
         self.transport.write(b"0\r\n\r\n")
         if not hot.keep_alive:
             self.transport.close()
         self.on_response_complete()
 
+    def _is_gone(self, hot: Warm) -> bool:
+        return hot.disconnected or self.transport.is_closing()
+
+    def _sent_parts(self, hot: Warm, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("door.stream_ended", transid=hot.transid, reason=repr(error))
+            self.transport.close()
+
     # ── the end of the server ───────────────────────────────────────────────────────────────────────────────────
 
     @property
+    def peer(self) -> str:
+        """The client's address, as far as it is known."""
+        client = self.client[0] if self._origin is None and self.client is not None else None
+        return (client if self._origin is None else self._origin.client) or ""
+
+    @property
+    def shown_scheme(self) -> str:
+        """How the client asked: a trusted proxy may have told."""
+        return (self.scheme or "http") if self._origin is None else self._origin.scheme
+
+    @property
     def is_sealed(self) -> bool:
-        """Whether the connection is encrypted."""
         return self.scheme == "https"
 
     @property
@@ -882,63 +546,17 @@ class Door(HttpToolsProtocol):
         return b"".join(parts)
 
 
-class _Parts:
-    """Hears the parts of a web action's result; the first one makes its answer a stream."""
-
-    __slots__ = ("_door", "_hot", "_reader", "answered", "cors", "extension", "id")
-
-    def __init__(self, door: Door, hot: _Hot, extension: str, cors: tuple[tuple[str, str], ...]) -> None:
-        self._door = door
-        self._hot = hot
-        self._reader: Reader | None = None
-        self.extension = extension
-        self.cors = cors
-        self.id = ""
-        self.answered: asyncio.Future[Answer]
-
-    def begin(self, id: str) -> None:
-        """The run has its id; it may be over already."""
-        if not self._hot.response_complete:
-            self.id = id
-            self._door.gate.services.streams.enter(id, self)
-
-    def offer(self, part: bytes) -> None:
-        if self._reader is None:
-            self._reader = Reader()
-            self.answered = self._door.loop.create_future()
-            task = self._door.loop.create_task(self._door.stream(self._hot, self, self._reader))
-            self._door.tasks.add(task)
-            task.add_done_callback(self._ended)
-        self._reader.offer(part)
-
-    def close(self) -> None:
-        """Nothing more will be told."""
-        if self._reader is not None:
-            self._reader.close()
-
-    def settle(self, answer: Answer) -> bool:
-        """The run is over, or is not waited for any longer; whether the stream tells of it."""
-        if self._reader is None:
-            self._door.gate.services.streams.leave(self.id, is_over=True)
-            return False
-        if not isinstance(answer, Accepted):
-            if not self.answered.done():
-                self.answered.set_result(answer)
-            self._reader.close()
-        return True
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """The stream is over, or its reader gone."""
-        door = self._door
-        door.tasks.discard(task)
-        door.gate.services.streams.leave(self.id, is_over=self.answered.done())
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.info("door.stream_ended", transid=self._hot.transid, reason=repr(error))
-            self._hot.response_complete = True
-            door.transport.close()
-
-
-_CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)
 _WEB = webaction.PREFIX.encode()
+_CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+_ADMIT: dict[type, Callable[[Caller, Head, bool], Warm | None]] = {
+    Target: warm.admit,
+    WebTarget: warmweb.admit,
+    CallTarget: warmweb.admit_call,
+}
 _WEB_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in webaction.USUAL_CORS)
 _ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()
+
+
+def bound(gate: Gate) -> type[Door]:
+    """The protocol class for a server, bound to its gate."""
+    return type("BoundDoor", (Door,), {"gate": gate})

@@ -9,7 +9,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 if TYPE_CHECKING:
     import asyncio
 
-    from visp.api.door import Gate
+    from visp.api.gate import Gate
     from visp.api.inside import Inside
     from visp.api.origin import Origin
 

@@ -1,7 +1,7 @@
 """What the head of a hot request asks for. Pure.
 
-Hot is the POST of an action or of a trigger, and a web action's request, plainly put. What is not, or is malformed, is
-None here: the application says what is wrong with it.
+Hot is the POST of an action or of a trigger, and a request for a web action or to the gateway, plainly put. What is
+not, or is malformed, is None here: the application says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from visp.api.heads import URI_LIMIT_BYTES, check_head
 from visp.api.origin import MARKS
 from visp.controller import webaction
 from visp.controller.webaction import Address
+from visp.entity.gateway import Place, parse_place
 from visp.entity.media import MediaType, parse_media_type
 from visp.entity.names import is_name
 from visp.entity.network import is_loopback
@@ -126,10 +127,34 @@ def parse_web_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, b
     )
 
 
+class CallTarget(msgspec.Struct, frozen=True):
+    """What a request for one of the gateway's endpoints asks for: headers by lower-case name, `path` as it came."""
+
+    place: Place
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+    @property
+    def is_trigger(self) -> bool:
+        return False
+
+
+def parse_call_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> CallTarget | None:
+    """The target of a request for an endpoint of the gateway; None for other paths, and for those of nobody."""
+    path, _, query = url.decode("latin-1").partition("?")
+    place = parse_place(path)
+    if place is None or not place.name:
+        return None
+    shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return CallTarget(place, method.decode("latin-1"), path, query, shown)
+
+
 class Head(msgspec.Struct, frozen=True):
     """What a plain head asks for; what it may have depends on who presents it."""
 
-    target: Target | WebTarget
+    target: Target | WebTarget | CallTarget
     authorization: bytes
     request_id: bytes | None
     body_bytes: int
@@ -150,7 +175,8 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
     if len(url) > URI_LIMIT_BYTES:
         return None
     is_web = url.startswith(_WEB)
-    if method not in WEB_METHODS if is_web else method != b"POST":
+    is_open = is_web or not url.startswith(_PREFIX)
+    if method not in WEB_METHODS if is_open else method != b"POST":
         return None
     check_head(url, headers, "1.1")
     fields = dict(headers)
@@ -159,9 +185,11 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
     length = fields.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > LENGTH_DIGITS:
         return None
-    target: Target | WebTarget | None
+    target: Target | WebTarget | CallTarget | None
     if is_web:
         target = parse_web_target(method, url, headers)
+    elif is_open:
+        target = parse_call_target(method, url, headers)
     elif EVENTS in fields.get(b"accept", b"").lower() or (
         length != b"0" and fields.get(b"content-type", b"").partition(b";")[0] != b"application/json"
     ):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -23,7 +22,6 @@ from visp.controller import webaction
 from visp.controller.gateway import Denied
 from visp.entity import mapping
 from visp.entity.api import normal_base_path
-from visp.entity.names import is_name
 from visp.entity.payload import encode
 
 if TYPE_CHECKING:
@@ -34,11 +32,9 @@ if TYPE_CHECKING:
     from visp.api.context import Services
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
-    from visp.entity.gateway import Found, Operation, Table, Target
+    from visp.entity.gateway import Found, Operation, Place, Plan, Table, Target
     from visp.entity.subject import Identity
 
-BY_NAME, BY_UUID = "/gw/", "/api/"
-_TENANT = re.compile(rf"{BY_UUID}[0-9A-Fa-f]{{8}}(-[0-9A-Fa-f]{{4}}){{3}}-[0-9A-Fa-f]{{12}}(/|\Z)")
 BODY_BYTES = 5 * 1024 * 1024
 
 PAGE, DOCUMENT = "/docs", "/openapi.json"
@@ -53,49 +49,58 @@ METHODS = "GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"
 _CORS = "access-control-"
 
 
-def is_managed(path: str) -> bool:
-    """Whether a path as it came is the gateway's; below `/api/` all but uuids is what it is on OpenWhisk's server."""
-    return path.startswith(BY_NAME) or _TENANT.match(path) is not None
+class Came(msgspec.Struct, frozen=True):
+    """How a request came: headers by lower-case name, `path` whole and raw, `id` its transaction."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    peer: str
+    scheme: str
+    id: str
 
 
 async def answer(
-    request: Request, services: Services, id: str, inside: Inside | None, path: str
+    request: Request, services: Services, id: str, inside: Inside | None, place: Place
 ) -> HttpAnswer | EventStream:
-    """What a request for a managed endpoint is sent; `path` as it came."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw}
-    namespace, rest = await _namespace(services, path)
+    """What a request for a managed endpoint is sent."""
+    came = Came(
+        method=request.method,
+        path=request.scope["raw_path"].decode("latin-1"),
+        query=request.scope["query_string"].decode("latin-1"),
+        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
+        peer="" if request.client is None else request.client.host,
+        scheme=request.url.scheme,
+        id=id,
+    )
+    headers, namespace = came.headers, await _namespace(services, place)
     if namespace is None:
         return refusal(404, wording.GATEWAY_NOT_FOUND)
     table = await services.gateway.table(namespace)
-    if request.method in ("GET", "HEAD") and path.startswith(BY_NAME):
-        shown = await _shown(table, namespace, rest)
+    if request.method in ("GET", "HEAD") and not place.is_uuid:
+        shown = await _shown(table, namespace, place.rest)
         if shown is not None:
             return shown
-    found = table.find(rest)
+    found = table.find(place.rest)
     if found is None:
         return refusal(404, wording.GATEWAY_NOT_FOUND)
     plan = found.resource.plan
     if plan.has_cors and request.method == "OPTIONS":
         return with_cors(HttpAnswer(200, is_routed=False), headers, is_question=True)
     try:
-        made = await _within(request, services, id, inside, namespace, found, rest, headers)
+        made = await _within(request, services, inside, came, namespace, found, place.rest)
     except Denied as denied:
-        made = refusal(denied.status, denied.sentence, denied.headers)
-    if plan.has_cors is None:
-        return made
-    return with_cors(made, headers) if plan.has_cors else without_cors(made)
+        made = denial(denied)
+    return dressed(made, plan, headers)
 
 
-async def _namespace(services: Services, path: str) -> tuple[str | None, str]:
-    """Whose APIs a path is among, and what follows."""
-    prefix = BY_NAME if path.startswith(BY_NAME) else BY_UUID
-    given, slash, rest = path[len(prefix) :].partition("/")
-    name = unquote(given, errors="surrogateescape")
-    if not is_name(name):
-        return None, ""
+async def _namespace(services: Services, place: Place) -> str | None:
+    if not place.name:
+        return None
     identities = services.identities
-    owner = await (identities.owner_of(name) if prefix == BY_NAME else identities.by_uuid(name))
-    return None if owner is None else owner.namespace, slash + rest
+    owner = await (identities.by_uuid(place.name) if place.is_uuid else identities.owner_of(place.name))
+    return None if owner is None else owner.namespace
 
 
 async def _shown(table: Table, namespace: str, path: str) -> HttpAnswer | None:
@@ -116,36 +121,29 @@ async def _shown(table: Table, namespace: str, path: str) -> HttpAnswer | None:
 async def _within(
     request: Request,
     services: Services,
-    id: str,
     inside: Inside | None,
+    came: Came,
     namespace: str,
     found: Found,
     path: str,
-    headers: dict[str, str],
 ) -> HttpAnswer | EventStream:
     """Raises `Denied`."""
     gateway, plan = services.gateway, found.resource.plan
-    query = request.scope["query_string"].decode("latin-1")
-    passed = await gateway.check(namespace, plan, headers, query)
-    operation = found.resource.operations.get(request.method)
+    passed = await gateway.check(namespace, plan, came.headers, came.query)
+    operation = found.resource.operations.get(came.method)
     if operation is None:
         raise Denied(404, wording.VERB_NOT_SUPPORTED)
     await gateway.admit(namespace, found, operation, passed.client)
-    keeping = operation.keeping if request.method == "GET" else None
-    place = None if keeping is None else place_of(keeping, plan.checks, headers, (namespace, path, query))
+    keeping = operation.keeping if came.method == "GET" else None
+    place = None
+    if keeping is not None:
+        place = place_of(keeping, plan.checks, came.headers, (namespace, path, came.query))
     if place is not None and (kept := services.kept.find(place, operation)) is not None:
         return kept
-    address = _address(_target(operation), found, path)
-    if address is None:
-        return failed(headers, 500)
-    parts = mapping.Parts(headers, query, await _body(request), dict(found.values))
-    mapping.apply(operation.changes, parts)
-    parts.headers["content-length"] = str(len(parts.body))
-    parts.headers |= passed.headers
-    _forwarded(request, parts.headers, id)
-    method = operation.backend_verb or request.method
-    if method not in webaction.METHODS:
-        return failed(headers, 500)
+    address, method = address_of(operation, found, path), operation.backend_verb or came.method
+    if address is None or method not in webaction.METHODS:
+        return failed(came.headers, 500)
+    parts = passed_on(came, operation, found, passed.headers, await _body(request))
     made = await web.run(
         web.Asked(
             method=method,
@@ -156,12 +154,22 @@ async def _within(
             body=_Given(services, parts.body).take,
         ),
         services,
-        id,
+        came.id,
         address,
     )
     if keeping is not None and place is not None and isinstance(made, HttpAnswer):
         services.kept.keep(place, operation, keeping, made)
     return made
+
+
+def passed_on(came: Came, operation: Operation, found: Found, told: Mapping[str, str], body: bytes) -> mapping.Parts:
+    """The request as the web action gets it; `told` are headers of the gateway's own. Pure."""
+    parts = mapping.Parts(dict(came.headers), came.query, body, dict(found.values))
+    mapping.apply(operation.changes, parts)
+    parts.headers["content-length"] = str(len(parts.body))
+    parts.headers |= told
+    parts.headers |= _forwarded(came, parts.headers.get("host", ""))
+    return parts
 
 
 def _target(operation: Operation) -> Target | None:
@@ -171,8 +179,9 @@ def _target(operation: Operation) -> Target | None:
     return operation.target
 
 
-def _address(target: Target | None, found: Found, path: str) -> Address | None:
+def address_of(operation: Operation, found: Found, path: str) -> Address | None:
     """The web action: behind it comes the whole path, or what of it followed the resource."""
+    target = _target(operation)
     if target is None:
         return None
     return webaction.parse_address(target.path + (path if target.takes_path else found.rest))
@@ -204,22 +213,16 @@ async def _body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _forwarded(request: Request, headers: dict[str, str], id: str) -> None:
+def _forwarded(came: Came, host: str) -> dict[str, str]:
     """Tells the action how the request came. What a caller says of that itself is not passed on."""
-    host = headers.get("host", "")
-    peer = "" if request.client is None else request.client.host
-    scheme = request.url.scheme
-    query = request.scope["query_string"].decode("latin-1")
-    path = request.scope["raw_path"].decode("latin-1")
-    port = web_port(host, scheme)
-    headers |= {
-        "x-forwarded-url": f"{scheme}://{host}{path}" + (f"?{query}" if query else ""),
-        "x-forwarded-for": peer,
+    return {
+        "x-forwarded-url": f"{came.scheme}://{host}{came.path}" + (f"?{came.query}" if came.query else ""),
+        "x-forwarded-for": came.peer,
         "x-forwarded-host": host,
-        "x-forwarded-port": port,
-        "x-forwarded-proto": scheme,
-        "x-real-ip": peer,
-        "x-request-id": id,
+        "x-forwarded-port": web_port(host, came.scheme),
+        "x-forwarded-proto": came.scheme,
+        "x-real-ip": came.peer,
+        "x-request-id": came.id,
     }
 
 
@@ -240,11 +243,23 @@ def refusal(status: int, sentence: str, headers: tuple[tuple[str, str], ...] = (
     return HttpAnswer(status, body, JSON, is_routed=False, headers=headers)
 
 
+def denial(denied: Denied) -> HttpAnswer:
+    """How a refusal of the gateway is answered."""
+    return refusal(denied.status, denied.sentence, denied.headers)
+
+
 def failed(headers: Mapping[str, str], status: int) -> HttpAnswer:
     """The gateway cannot do what its document says."""
     body = encode({"code": status, "message": wording.GATEWAY_FAILED})
     named = (("X-Gateway-Host", headers.get("host", "")),)
     return HttpAnswer(500, body, JSON, is_routed=False, headers=named)
+
+
+def dressed(made: HttpAnswer | EventStream, plan: Plan, asked: Mapping[str, str]) -> HttpAnswer | EventStream:
+    """With what the gateway says to browsers, where the API's document says something of that."""
+    if plan.has_cors is None:
+        return made
+    return with_cors(made, asked) if plan.has_cors else without_cors(made)
 
 
 def with_cors(

@@ -43,6 +43,7 @@ from visp.api.events import EventStream
 from visp.api.heads import URI_LIMIT_BYTES
 from visp.api.inside import INSIDE
 from visp.controller import webaction
+from visp.entity.gateway import parse_place
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
@@ -209,8 +210,9 @@ class Site:
                 answer = await site.serve(request, self._services) or answer
             if answer is not None:
                 return answer
-        if managed.is_managed(path):
-            return await managed.answer(request, self._services, id, inside, path)
+        place = parse_place(path)
+        if place is not None:
+            return await managed.answer(request, self._services, id, inside, place)
         if request.method == "OPTIONS":
             return _options(is_api)
         if inside is not None and not is_api and path != "/":

@@ -18,7 +18,6 @@ from visp.api import auth, web
 from visp.api.errors import HttpAnswer, json_answer, render
 from visp.api.inside import INSIDE
 from visp.controller import webaction
-from visp.controller.invoke import Invocation
 from visp.controller.primitive import Answer, Finished, Refused
 from visp.controller.sockets import BYTES, CLOSE, TEXT
 from visp.entity.activation import Status
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from visp.api.context import Call, Services
-    from visp.controller.resolver import Resolved
     from visp.entity.subject import Identity
 
 ANNOTATION = "web-socket"
@@ -67,17 +65,10 @@ async def _open(scope: Scope, services: Services, id: str) -> HttpAnswer | tuple
     """The connection and how its handshake is answered, or why there is none."""
     path: str = scope["raw_path"].decode("latin-1")
     address = webaction.parse_address(path)
-    owner = None if address is None else await services.identities.owner_of(address.name.namespace)
-    if address is None or owner is None:
+    entry = None if address is None else await web.find(services, address.name)
+    if address is None or entry is None or not is_true(entry.action.annotations, ANNOTATION):
         return web.refusal(404, wording.WEB_NOT_FOUND, id)
-    try:
-        resolved = await services.resolver.resolve(owner, address.name)
-        await services.resolver.check_parts(owner, resolved.action)
-    except VispError:
-        return web.refusal(404, wording.WEB_NOT_FOUND, id)
-    action = resolved.action
-    if not webaction.is_exported(action) or not is_true(action.annotations, ANNOTATION):
-        return web.refusal(404, wording.WEB_NOT_FOUND, id)
+    action = entry.action
     headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
     caller = await _caller(scope, services, dict(headers))
     if not webaction.may_enter(action, dict(headers), caller):
@@ -85,7 +76,7 @@ async def _open(scope: Scope, services: Services, id: str) -> HttpAnswer | tuple
     query = scope["query_string"].decode("latin-1")
     given = webaction.context("GET", headers, address.rest, None if caller is None else caller.namespace)
     given = webaction.argument(action, given, query, webaction.query_fields(query) if query else {}, None, b"")
-    connection = Connection(services, owner, resolved, given)
+    connection = Connection(services, entry, given)
     answer = await connection.tell("connect", {}, wait=True)
     if isinstance(answer, Refused):
         raise answer.error
@@ -132,12 +123,11 @@ async def _refuse(answer: HttpAnswer, id: str, send: Send) -> None:
 class Connection:
     """One client. What it is to be told waits here, in order."""
 
-    def __init__(self, services: Services, owner: Identity, resolved: Resolved, given: JsonObject) -> None:
+    def __init__(self, services: Services, entry: web.Entry, given: JsonObject) -> None:
         self.id = services.invoke.new_id()
-        self.namespace = owner.namespace
+        self.namespace = entry.owner.namespace
         self._services = services
-        self._owner = owner
-        self._resolved = resolved
+        self._entry = entry
         self._given = given | {CONNECTION: msgspec.Raw(encode(self.id))}
         self._outgoing: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(WAITING)
 
@@ -153,20 +143,13 @@ class Connection:
     async def tell(self, event: str, more: dict[str, Any], *, wait: bool) -> Answer:
         """Runs the action for an event. Raises `VispError` for what was not begun."""
         invoke, clock = self._services.invoke, self._services.clock
-        await invoke.obtain(self._owner)
-        invoke.charge(self._owner)
+        await invoke.obtain(self._entry.owner)
+        invoke.charge(self._entry.owner)
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         fields = {name: msgspec.Raw(encode(value)) for name, value in ({EVENT: event} | more).items()}
         invoke.start(
-            Invocation(
-                identity=self._owner,
-                action=self._resolved.action,
-                resolved=self._resolved,
-                body=b"",
-                payload=self._given | fields,
-                transid=transid.new(),
-                received_ms=clock.now_ms(),
-                wait_s=self._services.settings.limits.blocking_wait_ms / 1000 if wait else None,
+            self._entry.invocation(
+                self._services, self._given | fields, transid.new(), clock.now_ms(), is_awaited=wait
             ),
             lambda answer: None if answered.done() else answered.set_result(answer),
         )

@@ -10,7 +10,7 @@ import asyncio
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,9 +21,11 @@ from visp.api.events import EventStream
 from visp.controller import webaction
 from visp.controller.invoke import Invocation
 from visp.controller.primitive import Accepted, Answer, Finished, Refused
+from visp.controller.resolver import Resolved, must_be_asked
 from visp.controller.streams import Reader
 from visp.entity import media
 from visp.entity.activation import Status
+from visp.entity.execs import SequenceExec
 from visp.entity.media import parse_media_type
 from visp.entity.payload import encode
 from visp.entity.pretty import pretty
@@ -38,7 +40,12 @@ if TYPE_CHECKING:
     from visp.api.context import Services
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
+    from visp.entity.action import Action
     from visp.entity.activation import ActivationHead
+    from visp.entity.names import FullyQualifiedName
+    from visp.entity.payload import JsonObject
+
+Headers = tuple[tuple[str, str], ...]
 
 STREAMED = {"http": None, "html": "text/html; charset=UTF-8", "text": "text/plain; charset=UTF-8"}
 """Extensions whose answers are passed on as they come, and the type that they have of themselves."""
@@ -61,6 +68,69 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     body: Callable[[Identity], Awaitable[bytes]]
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """A web action that everybody may see, and the namespace that it runs for."""
+
+    owner: Identity
+    resolved: Resolved
+
+    @property
+    def action(self) -> Action:
+        return self.resolved.action
+
+    def cors(self, headers: Mapping[str, str]) -> Headers:
+        """What the platform says to browsers; nothing for an action that does so itself."""
+        if webaction.has_custom_options(self.action):
+            return ()
+        return webaction.cors(headers.get("access-control-request-headers"))
+
+    def invocation(
+        self,
+        services: Services,
+        payload: JsonObject,
+        id: str,
+        received_ms: int,
+        *,
+        is_streamed: bool = False,
+        is_awaited: bool = True,
+    ) -> Invocation:
+        """A run of it, under the transaction `id`."""
+        return Invocation(
+            identity=self.owner,
+            action=self.action,
+            resolved=self.resolved,
+            body=b"",
+            payload=payload,
+            transid=id,
+            received_ms=received_ms,
+            wait_s=services.settings.limits.blocking_wait_ms / 1000 if is_awaited else None,
+            is_streamed=is_streamed,
+        )
+
+
+async def find(services: Services, name: FullyQualifiedName) -> Entry | None:
+    """None for what is not there, or not for everybody to see."""
+    owner = await services.identities.owner_of(name.namespace)
+    if owner is None:
+        return None
+    try:
+        resolved = await services.resolver.resolve(owner, name)
+        await services.resolver.check_parts(owner, resolved.action)
+    except VispError:
+        return None
+    return Entry(owner, resolved) if webaction.is_exported(resolved.action) else None
+
+
+def peek(services: Services, name: FullyQualifiedName) -> Entry | None:
+    """The same from memory; None also where a store would have to be asked."""
+    owner = services.identities.peek_owner(name.namespace)
+    resolved = None if owner is None else services.resolver.peek(owner, name)
+    if owner is None or resolved is None or not webaction.is_exported(resolved.action):
+        return None
+    exec = resolved.action.exec
+    return None if isinstance(exec, SequenceExec) and must_be_asked(exec) else Entry(owner, resolved)
+
+
 async def answer(
     request: Request, services: Services, id: str, inside: Inside | None, address: Address
 ) -> HttpAnswer | EventStream:
@@ -81,17 +151,10 @@ async def answer(
 async def run(asked: Asked, services: Services, id: str, address: Address) -> HttpAnswer | EventStream:
     """Runs the web action at an address with a request, and gives its response."""
     headers, caller = asked.headers, asked.caller
-    owner = await services.identities.owner_of(address.name.namespace)
-    try:
-        if owner is None:
-            return refusal(404, wording.WEB_NOT_FOUND, id)
-        resolved = await services.resolver.resolve(owner, address.name)
-        await services.resolver.check_parts(owner, resolved.action)
-    except VispError:
+    entry = await find(services, address.name)
+    if entry is None:
         return refusal(404, wording.WEB_NOT_FOUND, id)
-    action = resolved.action
-    if not webaction.is_exported(action):
-        return refusal(404, wording.WEB_NOT_FOUND, id)
+    owner, action = entry.owner, entry.action
     received_ms = services.clock.now_ms()
     try:
         await services.invoke.obtain(owner)
@@ -99,10 +162,9 @@ async def run(asked: Asked, services: Services, id: str, address: Address) -> Ht
         services.invoke.check_size(owner, int(headers.get("content-length", "0")))
     except (RequestError, ServiceError) as error:
         return told(error, id)
-    is_custom = webaction.has_custom_options(action)
+    cors = entry.cors(headers)
     is_question = asked.method == "OPTIONS"
-    cors = () if is_custom else webaction.cors(headers.get("access-control-request-headers"))
-    if is_question and not is_custom:
+    if is_question and cors:
         return HttpAnswer(200, is_routed=False, headers=cors)
     if not is_question and not webaction.may_enter(action, headers, caller):
         return refusal(401, wording.WEB_UNAUTHORIZED, id, headers=cors)
@@ -112,21 +174,12 @@ async def run(asked: Asked, services: Services, id: str, address: Address) -> Ht
         return told(error, id)
     query = asked.query
     given = webaction.context(asked.method, asked.shown, address.rest, None if caller is None else caller.namespace)
+    is_streamed = address.extension in STREAMED and asked.method != "HEAD" and services.invoke.has_parts(action)
     try:
         fields = webaction.query_fields(query) if query else {}
         kind = parse_media_type(headers.get("content-type", ""))
         payload = webaction.argument(action, given, query, fields, kind, body)
-        invocation = Invocation(
-            identity=owner,
-            action=action,
-            resolved=resolved,
-            body=b"",
-            payload=payload,
-            transid=id,
-            received_ms=received_ms,
-            wait_s=services.settings.limits.blocking_wait_ms / 1000,
-            is_streamed=address.extension in STREAMED and asked.method != "HEAD" and services.invoke.has_parts(action),
-        )
+        invocation = entry.invocation(services, payload, id, received_ms, is_streamed=is_streamed)
         return await _run(services, invocation, address.extension, headers.get("accept"), cors, id)
     except (RequestError, ServiceError) as error:
         return told(error, id, headers=cors)
@@ -167,61 +220,103 @@ async def _run(
     invocation: Invocation,
     extension: str,
     accept: str | None,
-    cors: tuple[tuple[str, str], ...],
+    cors: Headers,
     id: str,
 ) -> HttpAnswer | EventStream:
     """Raises what `Invoke.start` raises."""
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    reader = Reader()
-
-    def settle(answer: Answer) -> None:
-        if not answered.done():
-            answered.set_result(answer)
-        if not isinstance(answer, Accepted):
-            reader.close()
-
-    activation = services.invoke.start(invocation, settle)
-    if not invocation.is_streamed:
-        return await finished(await answered, extension, accept, cors, id)
-    services.streams.enter(activation, reader)
+    made: asyncio.Future[Answer | EventStream] = asyncio.get_running_loop().create_future()
+    outcome = Outcome(services, extension, cors, lambda each: None if made.done() else made.set_result(each))
+    activation = services.invoke.start(invocation, outcome.settle)
+    if invocation.is_streamed:
+        outcome.hear(activation)
     try:
-        parts = asyncio.ensure_future(reader.next())
-        either: tuple[asyncio.Future[Any], ...] = answered, parts
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        first = parts.result() if parts.done() else None
-        parts.cancel()
-        if first is None:
-            services.streams.leave(activation, is_over=True)
-            return await finished(await answered, extension, accept, cors, id)
+        first = await made
     except BaseException:
-        services.streams.leave(activation, is_over=answered.done())
+        outcome.leave()
         raise
-    head, first = streamed_head(first, extension, cors, activation)
+    return first if isinstance(first, EventStream) else await finished(first, extension, accept, cors, id)
 
-    async def close() -> None:
-        services.streams.leave(activation, is_over=reader.is_over)
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        taken: list[bytes] | None = first
-        while taken is not None:
-            if taken:
-                yield b"".join(map(chunk, taken))
-            services.streams.taken(activation, sum(map(len, taken)))
-            taken = await reader.next()
-        outcome = await answered
+class Outcome:
+    """What comes of a run: `then` hears it once. A part that comes before the end makes it a stream."""
+
+    __slots__ = ("_answered", "_cors", "_extension", "_id", "_is_told", "_reader", "_services", "_then")
+
+    def __init__(
+        self, services: Services, extension: str, cors: Headers, then: Callable[[Answer | EventStream], None]
+    ) -> None:
+        self._services = services
+        self._extension = extension
+        self._cors = cors
+        self._then = then
+        self._id = ""
+        self._is_told = False
+        self._reader: Reader | None = None
+        self._answered: asyncio.Future[Answer]
+
+    def hear(self, id: str) -> None:
+        """Parts of this activation are wanted, unless it has ended already."""
+        if not self._is_told:
+            self._id = id
+            self._services.streams.enter(id, self)
+
+    def offer(self, part: bytes) -> None:
+        if self._reader is not None:
+            self._reader.offer(part)
+            return
+        self._is_told = True
+        self._reader = Reader()
+        self._answered = asyncio.get_running_loop().create_future()
+        head, left = streamed_head([part], self._extension, self._cors, self._id)
+        self._then(EventStream(self._chunks(len(part), left), self._close, head=head, greeting=b""))
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def settle(self, answer: Answer) -> None:
+        """The run is over, or is not waited for any longer: a stream goes on until its end."""
+        if self._reader is not None:
+            if not isinstance(answer, Accepted):
+                if not self._answered.done():
+                    self._answered.set_result(answer)
+                self._reader.close()
+        elif not self._is_told:
+            self._is_told = True
+            if self._id:
+                self._services.streams.leave(self._id, is_over=True)
+            self._then(answer)
+
+    def leave(self) -> None:
+        """Nobody wants it any more."""
+        if self._id:
+            self._services.streams.leave(self._id, is_over=self._is_told and self._reader is None)
+
+    async def _close(self) -> None:
+        assert self._reader is not None
+        self._services.streams.leave(self._id, is_over=self._reader.is_over)
+
+    async def _chunks(self, taken_bytes: int, left: list[bytes]) -> AsyncGenerator[bytes, None]:
+        assert self._reader is not None
+        while True:
+            if left:
+                yield b"".join(map(chunk, left))
+            self._services.streams.taken(self._id, taken_bytes)
+            parts = await self._reader.next()
+            if parts is None:
+                break
+            left, taken_bytes = parts, sum(map(len, parts))
+        outcome = await self._answered
         if not isinstance(outcome, Finished) or outcome.head.status != Status.SUCCESS:
             raise BrokenOff()
-
-    return EventStream(chunks(), close, head=head, greeting=b"")
 
 
 class BrokenOff(ServiceError):
     """The action failed after a part of its answer was sent: the connection ends without an end of the answer."""
 
 
-def streamed_head(
-    parts: list[bytes], extension: str, cors: tuple[tuple[str, str], ...], activation: str
-) -> tuple[HttpAnswer, list[bytes]]:
+def streamed_head(parts: list[bytes], extension: str, cors: Headers, activation: str) -> tuple[HttpAnswer, list[bytes]]:
     """The head of an answer that is passed on as it comes, and the parts that are left."""
     made, left = _head(parts, extension)
     headers = (*cors, *made.headers)
@@ -264,18 +359,14 @@ def chunk(part: bytes) -> bytes:
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def finished(
-    answer: Answer, extension: str, accept: str | None, cors: tuple[tuple[str, str], ...], id: str
-) -> HttpAnswer:
+async def finished(answer: Answer, extension: str, accept: str | None, cors: Headers, id: str) -> HttpAnswer:
     """What an outcome is told as; a long one is made in another thread."""
     if isinstance(answer, Finished) and len(answer.result) > PRETTY_AT_ONCE_BYTES:
         return await asyncio.to_thread(web_answer, answer, extension, accept, cors, id)
     return web_answer(answer, extension, accept, cors, id)
 
 
-def web_answer(
-    answer: Answer, extension: str, accept: str | None, cors: tuple[tuple[str, str], ...], id: str
-) -> HttpAnswer:
+def web_answer(answer: Answer, extension: str, accept: str | None, cors: Headers, id: str) -> HttpAnswer:
     """What an outcome is told as. Pure."""
     if isinstance(answer, Refused):
         return told(answer.error, id, headers=cors)
@@ -289,7 +380,7 @@ def shaped(
     result: bytes,
     extension: str,
     accept: str | None,
-    cors: tuple[tuple[str, str], ...],
+    cors: Headers,
     id: str,
     ran: ActivationHead | None = None,
 ) -> HttpAnswer:
@@ -315,7 +406,7 @@ def refusal(
     sentence: str,
     id: str,
     *,
-    headers: tuple[tuple[str, str], ...] = (),
+    headers: Headers = (),
     activation_id: str | None = None,
 ) -> HttpAnswer:
     """An error as web actions tell it: laid out, and without the API's headers."""
@@ -323,7 +414,7 @@ def refusal(
     return HttpAnswer(status, body, JSON, is_routed=False, activation_id=activation_id, headers=headers)
 
 
-def told(error: Exception, id: str, *, headers: tuple[tuple[str, str], ...] = ()) -> HttpAnswer:
+def told(error: Exception, id: str, *, headers: Headers = ()) -> HttpAnswer:
     """Raises what is no error of ours."""
     if isinstance(error, Malformed):
         return error_answer(400, error.sentence, id, is_routed=False)

@@ -32,6 +32,8 @@ QUESTIONS_LIMIT = 20_000
 UP_S = 2.0
 """How long a question waits for a peer that is down: a restart takes less."""
 ANSWER_S = 30.0
+HEARD_S = 5.0
+"""A peer that has not heard of a change by then is taken for down."""
 RETRY_S = 0.02
 LAST_RETRY_S = 0.25
 
@@ -329,6 +331,20 @@ class Links:
         except (Overloaded, BadFrame):
             self.drop(peer)
             self._loop.call_soon(self._settle, number, None)
+
+    async def tell_all(self, what: str, body: bytes) -> None:
+        """Asks every peer that is there, and waits until each has answered, or is down: then it knows nothing more."""
+        await asyncio.gather(*(self._tell(peer, what, body) for peer in self.up()))
+
+    async def _tell(self, peer: int, what: str, body: bytes) -> None:
+        heard: asyncio.Future[bytes | None] = self._loop.create_future()
+        try:
+            self.ask_then(peer, what, body, heard.set_result, HEARD_S)
+        except Overloaded:
+            self.drop(peer)
+        else:
+            if await heard is None:
+                self.drop(peer)
 
     async def ask(self, peer: int, what: str, body: bytes, *, up_within_s: float = UP_S) -> bytes:
         """A peer's answer; a peer that is down is waited for. Raises `StoreUnavailable` when there is none."""

@@ -66,6 +66,10 @@ class Links(Protocol):
         """`then` hears the answer, None when there is none; raises `Overloaded`."""
         ...
 
+    async def tell_all(self, what: str, body: bytes) -> None:
+        """Returns when every other shard has heard, or is down until it has come again."""
+        ...
+
     async def ask(self, peer: int, what: str, body: bytes) -> bytes:
         """The answer; raises `StoreUnavailable`."""
         ...

@@ -6,26 +6,38 @@ to wait for a shard that is down.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.entitlement.quota import Pace, Window
-from visp.errors import ServiceError
+from visp.entitlement.quota import Key, Pace, Window
+from visp.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.clock import Clock
     from visp.controller.abroad import Links
-    from visp.entitlement.quota import Key
 
 COUNT = "gateway.count"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_asked = msgspec.msgpack.Decoder(tuple[tuple[str, ...], int, int]).decode
 _decode_wait = msgspec.msgpack.Decoder(int).decode
+
+
+class Rule(msgspec.Struct, frozen=True, array_like=True):
+    """How often what a key names may be called: `rate` times in a window, or without one once in each gap."""
+
+    key: Key
+    rate: int = 0
+    window_s: int = 0
+    gap_ms: int = 0
+
+
+_decode_rule = msgspec.msgpack.Decoder(Rule).decode
 
 
 class Counts:
@@ -38,26 +50,27 @@ class Counts:
         if links is not None:
             links.answer(COUNT, self._count_for)
 
-    async def wait_s(self, key: Key, *, rate: int = 0, window_s: int = 0, gap_ms: int = 0) -> int:
-        """0 for a call that is let through, and counted; else in how many seconds to come again.
+    def count(self, rule: Rule, then: Callable[[int], None]) -> None:
+        """`then` hears 0 for a call that is let through, and counted; else in how many seconds to come again.
 
-        Either `rate` calls in a window, or one in each gap.
+        At once where the key's home is here.
         """
-        rule = (gap_ms, 0) if gap_ms else (rate, window_s)
         links = self._links
         if links is not None:
-            home = zlib.crc32("\n".join(key).encode("utf-8", "surrogateescape")) % links.count
+            home = zlib.crc32("\n".join(rule.key).encode("utf-8", "surrogateescape")) % links.count
             if home != links.own and home in links.up():
-                try:
-                    return _decode_wait(await links.ask(home, COUNT, _encode((key, *rule))))
-                except ServiceError:
-                    pass
-        return self._count(key, *rule)
+                with contextlib.suppress(Overloaded):
+                    links.ask_then(home, COUNT, _encode(rule), partial(self._heard, rule, then))
+                    return
+        then(self._count(rule))
 
-    def _count(self, key: Key, rate: int, window_s: int) -> int:
-        if window_s:
-            return self._window.wait_s(key, rate, window_s)
-        return -(-self._pace.wait_ms(key, rate) // 1000)
+    def _heard(self, rule: Rule, then: Callable[[int], None], answer: bytes | None) -> None:
+        then(self._count(rule) if answer is None else _decode_wait(answer))
+
+    def _count(self, rule: Rule) -> int:
+        if rule.window_s:
+            return self._window.wait_s(rule.key, rule.rate, rule.window_s)
+        return -(-self._pace.wait_ms(rule.key, rule.gap_ms) // 1000)
 
     def _count_for(self, _: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
-        reply(_encode(self._count(*_decode_asked(body))))
+        reply(_encode(self._count(_decode_rule(body))))

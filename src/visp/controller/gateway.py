@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from visp import wording
+from visp.controller.counts import Rule
 from visp.controller.tokens import TokenRefused
 from visp.entity.api import Api
 from visp.entity.gateway import KeyCheck, SecretCheck, Table
@@ -20,13 +21,13 @@ from visp.entity.tokens import TokenRule
 from visp.errors import VispError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from visp.controller.counts import Counts
     from visp.controller.subscriptions import Subscriptions
     from visp.controller.tokens import Tokens
     from visp.entitlement.quota import Key
-    from visp.entity.gateway import Found, Operation, Plan, Quota
+    from visp.entity.gateway import Found, Operation, Plan
 
 TABLES_LIMIT = 1000
 """Namespaces whose APIs are held compiled; the one compiled first goes."""
@@ -107,6 +108,29 @@ class Gateway:
         if held is not None:
             self._bytes -= held.size
 
+    def peek(self, namespace: str) -> Table | None:
+        """The same where it is in memory."""
+        held = self._tables.get(namespace)
+        return held.table if held is not None and held.apis is self._documents.peek(namespace) else None
+
+    def peek_client(
+        self, namespace: str, plan: Plan, headers: Mapping[str, str], query: str
+    ) -> tuple[bool, str | None]:
+        """Whether what is in memory lets a request in, and as which client; else `check` says what is wrong."""
+        client: str | None = None
+        fields = _fields(query) if plan.checks and query else {}
+        for check in plan.checks:
+            if isinstance(check, TokenRule):
+                return False, None
+            try:
+                client, secret = _presented(check, headers, fields)
+            except Denied:
+                return False, None
+            held = self.subscriptions.peek(namespace, plan.base_path, client)
+            if held is None or (secret is not None and not self.subscriptions.is_secret(held, secret)):
+                return False, None
+        return True, client
+
     async def check(self, namespace: str, plan: Plan, headers: Mapping[str, str], query: str) -> Passed:
         """Who calls, as far as the API asks; `headers` by lower-case name. Raises `Denied`."""
         client: str | None = None
@@ -127,17 +151,12 @@ class Gateway:
         headers: Mapping[str, str],
         fields: Mapping[str, str],
     ) -> str:
-        if isinstance(check, KeyCheck):
-            key = _given(check.header, headers, fields)
-            if key is None or not await self.subscriptions.has(namespace, plan.base_path, key):
-                raise Denied(401, wording.GATEWAY_UNAUTHORIZED)
-            return key
-        client, secret = (_given(name, headers, fields) for name in (check.id_header, check.secret_header))
-        if client is None:
-            raise Denied(401, wording.is_required(check.id_header))
+        client, secret = _presented(check, headers, fields)
+        held = await self.subscriptions.find(namespace, plan.base_path, client)
         if secret is None:
-            raise Denied(401, wording.is_required(check.secret_header))
-        if not await self.subscriptions.knows(namespace, plan.base_path, client, secret):
+            if held is None:
+                raise Denied(401, wording.GATEWAY_UNAUTHORIZED)
+        elif not self.subscriptions.is_secret(held, secret):
             raise Denied(401, wording.SECRET_MISMATCH)
         return client
 
@@ -157,27 +176,68 @@ class Gateway:
 
     async def admit(self, namespace: str, found: Found, operation: Operation, client: str | None) -> None:
         """Counts a call that may be made; raises `Denied`."""
-        plan = found.resource.plan
-        api = (namespace, plan.base_path)
-        if plan.gap_ms:
-            _let_through(await self._counts.wait_s(_key(api, client), gap_ms=plan.gap_ms))
-        for quota in plan.quotas:
-            await self._count(api, quota, client)
-        for quota in operation.quotas:
-            await self._count((namespace, operation.verb, found.resource.path), quota, client)
+        counted: asyncio.Future[Denied | None] = asyncio.get_running_loop().create_future()
+        self.count(namespace, found, operation, client, lambda no: None if counted.done() else counted.set_result(no))
+        denied = await counted
+        if denied is not None:
+            raise denied
 
-    async def _count(self, what: Key, quota: Quota, client: str | None) -> None:
-        key = _key(what, client if quota.by_key else None)
-        _let_through(await self._counts.wait_s(key, rate=quota.rate, window_s=quota.window_s))
+    def count(
+        self,
+        namespace: str,
+        found: Found,
+        operation: Operation,
+        client: str | None,
+        then: Callable[[Denied | None], None],
+    ) -> None:
+        """Counts a call; `then` hears whether it is denied: at once, unless another shard has to be asked."""
+        self._count_next(_rules(namespace, found, operation, client), then)
+
+    def _count_next(self, rules: Iterator[Rule], then: Callable[[Denied | None], None]) -> None:
+        rule = next(rules, None)
+        if rule is None:
+            then(None)
+            return
+
+        def counted(wait_s: int) -> None:
+            if wait_s:
+                then(Denied(429, wording.RATE_EXCEEDED, (("Retry-After", str(wait_s)),)))
+            else:
+                self._count_next(rules, then)
+
+        self._counts.count(rule, counted)
+
+
+def _rules(namespace: str, found: Found, operation: Operation, client: str | None) -> Iterator[Rule]:
+    """All that a call is counted under."""
+    plan = found.resource.plan
+    api = (namespace, plan.base_path)
+    if plan.gap_ms:
+        yield Rule(_key(api, client), gap_ms=plan.gap_ms)
+    for what, quotas in ((api, plan.quotas), ((namespace, operation.verb, found.resource.path), operation.quotas)):
+        for quota in quotas:
+            yield Rule(_key(what, client if quota.by_key else None), quota.rate, quota.window_s)
 
 
 def _key(what: Key, client: str | None) -> Key:
     return what if client is None else (*what, client)
 
 
-def _let_through(wait_s: int) -> None:
-    if wait_s:
-        raise Denied(429, wording.RATE_EXCEEDED, (("Retry-After", str(wait_s)),))
+def _presented(
+    check: KeyCheck | SecretCheck, headers: Mapping[str, str], fields: Mapping[str, str]
+) -> tuple[str, str | None]:
+    """The client that a request names, and its secret where one is asked for. Raises `Denied`."""
+    if isinstance(check, KeyCheck):
+        key = _given(check.header, headers, fields)
+        if key is None:
+            raise Denied(401, wording.GATEWAY_UNAUTHORIZED)
+        return key, None
+    client, secret = (_given(name, headers, fields) for name in (check.id_header, check.secret_header))
+    if client is None:
+        raise Denied(401, wording.is_required(check.id_header))
+    if secret is None:
+        raise Denied(401, wording.is_required(check.secret_header))
+    return client, secret
 
 
 def _line(value: object) -> str:

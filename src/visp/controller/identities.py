@@ -166,6 +166,10 @@ class Identities:
             limits=await self._limits_of(record.namespace),
         )
 
+    def peek_uuid(self, namespace_uuid: str) -> Identity | None:
+        """The same where it was asked before."""
+        return self._by_uuid.get(namespace_uuid)
+
     async def by_uuid(self, namespace_uuid: str) -> Identity | None:
         """The identity for accepted work, which carries no key."""
         known = self._by_uuid.get(namespace_uuid)

@@ -142,9 +142,11 @@ class Primitive:
     def run_blocking(
         self, order: Order, wait_s: float, then: Callable[[Answer], None], *, is_streamed: bool = False
     ) -> None:
-        """Answers `Finished`, or `Accepted` once `wait_s` has passed. `is_streamed`: somebody reads parts meanwhile."""
+        """Answers `Finished`, or `Accepted` once `wait_s` has passed. `is_streamed`: somebody reads parts, and
+        hears the outcome also after `Accepted`.
+        """
         topic = self._topic_of(order)
-        waiting = _Waiting(self, order, topic, wait_s, then)
+        waiting = _Waiting(self, order, topic, wait_s, then, is_streamed=is_streamed)
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), waiting.on_result)
         self._deadlines.add(order.id, wait_s, waiting.on_deadline)
         self._bus.publish(topic, message_of(order, is_blocking=True, is_streamed=is_streamed))
@@ -226,13 +228,21 @@ class Primitive:
 
 
 class _Waiting:
-    """A blocking caller: settled once, by the result or by the deadline."""
+    """A blocking caller: settled once, by the result or by the deadline; one that reads parts by both."""
 
-    __slots__ = ("_order", "_primitive", "_then", "_topic", "_wait_s")
+    __slots__ = ("_is_streamed", "_order", "_primitive", "_then", "_topic", "_wait_s")
 
     def __init__(
-        self, primitive: Primitive, order: Order, topic: str, wait_s: float, then: Callable[[Answer], None]
+        self,
+        primitive: Primitive,
+        order: Order,
+        topic: str,
+        wait_s: float,
+        then: Callable[[Answer], None],
+        *,
+        is_streamed: bool,
     ) -> None:
+        self._is_streamed = is_streamed
         self._primitive = primitive
         self._order = order
         self._topic = topic
@@ -253,7 +263,9 @@ class _Waiting:
             self._settle(Refused(refusal(error)))
 
     def _settle(self, answer: Answer) -> None:
-        then, self._then = self._then, None
+        then = self._then
+        if not (self._is_streamed and isinstance(answer, Accepted)):
+            self._then = None
         if then is not None:
             then(answer)
 

@@ -10,25 +10,43 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from visp import wording
 from visp.errors import BadRequest, Throttled
 from visp.store.base import Subscription
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visp.controller.abroad import Links
     from visp.store.base import SubscriptionStore
 
 SUBSCRIPTIONS_LIMIT = 10_000
 """Of a namespace."""
+CACHED_LIMIT = 10_000
+"""Of all namespaces; when it is full it is emptied."""
+CHANGED = "gateway.clients"
 LENGTH_LIMIT = 512
 """Of an id, and of a secret."""
 _NO_SECRET = hashlib.sha256(b"").digest()
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
 
 class Subscriptions:
-    """`secret` is the server's own, under which digests are made."""
+    """`secret` is the server's own, under which digests are made. Made before the links open, if there are any."""
 
-    def __init__(self, store: SubscriptionStore, secret: bytes) -> None:
+    def __init__(self, store: SubscriptionStore, secret: bytes, links: Links | None = None) -> None:
         self._store = store
+        self._links = links
+        self._held: dict[bytes, Subscription] = {}
+        self._changes = 0
+        if links is not None:
+            links.answer(CHANGED, self._heard)
+            for hear in (links.when_up, links.when_down):
+                hear(lambda _: self.clear())
         self._secret = hashlib.sha256(b"subscriptions:" + secret).digest()
 
     async def add(self, namespace: str, base_path: str, client: str, client_secret: str | None) -> None:
@@ -45,6 +63,7 @@ class Subscriptions:
         )
         if not await self._store.put_subscription(subscription, SUBSCRIPTIONS_LIMIT):
             raise Throttled(wording.too_many_subscriptions(SUBSCRIPTIONS_LIMIT))
+        await self._changed(namespace, base_path)
 
     async def clients(self, namespace: str, base_path: str) -> list[str]:
         """Ids, in their order."""
@@ -53,36 +72,68 @@ class Subscriptions:
     async def drop(self, namespace: str, base_path: str, client: str) -> bool:
         """Whether there was one."""
         digest = self._digest("id", namespace, base_path, client)
-        return await self._store.drop_subscription(namespace, base_path, digest)
+        is_gone = await self._store.drop_subscription(namespace, base_path, digest)
+        await self._changed(namespace, base_path)
+        return is_gone
 
     async def drop_all(self, namespace: str, base_path: str) -> None:
         """The API is gone: one that comes after it under the same path begins without clients."""
         await self._store.drop_subscription(namespace, base_path, None)
+        await self._changed(namespace, base_path)
 
-    async def has(self, namespace: str, base_path: str, client: str) -> bool:
-        """Whether the client may call the API, by its id alone."""
-        return await self._find(namespace, base_path, client) is not None
+    def peek(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+        """What is in memory of a client."""
+        return self._held.get(self._digest("id", namespace, base_path, client[:LENGTH_LIMIT]))
 
-    async def knows(self, namespace: str, base_path: str, client: str, client_secret: str) -> bool:
-        """The same by id and secret; a client that was given none has none that fits."""
-        held = await self._find(namespace, base_path, client)
-        given = self._of_secret(namespace, base_path, client, client_secret[:LENGTH_LIMIT])
-        expected = held.secret if held is not None and held.secret else _NO_SECRET
-        return hmac.compare_digest(given, expected) and len(client_secret) <= LENGTH_LIMIT
-
-    async def _find(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+    async def find(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+        """A client that may call the API, by its id alone."""
         if not 0 < len(client) <= LENGTH_LIMIT:
             return None
         digest = self._digest("id", namespace, base_path, client)
-        return await self._store.subscription(namespace, base_path, digest)
+        held = self._held.get(digest)
+        if held is not None:
+            return held
+        changes = self._changes
+        found = await self._store.subscription(namespace, base_path, digest)
+        if found is not None and changes == self._changes:  # else it may have been dropped while it was read
+            if len(self._held) >= CACHED_LIMIT:
+                self._held.clear()
+            self._held[digest] = found
+        return found
+
+    def is_secret(self, held: Subscription | None, client_secret: str) -> bool:
+        """Whether it is the client's secret; a client that was given none, or is none, has none that fits."""
+        api = ("", "", "") if held is None else (held.namespace, held.base_path, held.client)
+        given = self._of_secret(*api, client_secret[:LENGTH_LIMIT])
+        expected = held.secret if held is not None and held.secret else _NO_SECRET
+        return hmac.compare_digest(given, expected) and len(client_secret) <= LENGTH_LIMIT
+
+    # ── what is held ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _changed(self, namespace: str, base_path: str) -> None:
+        """Nothing that is held of an API is believed any more, on whichever shard."""
+        self._forget(namespace, base_path)
+        if self._links is not None:
+            await self._links.tell_all(CHANGED, _encode((namespace, base_path)))
+
+    def _forget(self, namespace: str, base_path: str) -> None:
+        self._changes += 1
+        api = (namespace, base_path)
+        self._held = {digest: held for digest, held in self._held.items() if (held.namespace, held.base_path) != api}
+
+    def _heard(self, _: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
+        self._forget(*_decode(body))
+        reply(b"")
+
+    def clear(self) -> None:
+        """Drops all that is held: changes may have been missed."""
+        self._changes += 1
+        self._held.clear()
 
     def _of_secret(self, namespace: str, base_path: str, client: str, client_secret: str) -> bytes:
         return self._digest("secret", namespace, base_path, client, client_secret)
 
     def _digest(self, *parts: str) -> bytes:
         """HMAC of the parts, each with its length before it: no two lists of parts have the same bytes."""
-        made = hmac.new(self._secret, digestmod=hashlib.sha256)
-        for part in parts:
-            raw = part.encode("utf-8", "surrogateescape")
-            made.update(len(raw).to_bytes(4, "big") + raw)
-        return made.digest()
+        raw = [part.encode("utf-8", "surrogateescape") for part in parts]
+        return hmac.digest(self._secret, b"".join(len(part).to_bytes(4, "big") + part for part in raw), "sha256")

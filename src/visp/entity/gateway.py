@@ -15,6 +15,7 @@ import msgspec
 
 from visp.entity.api import ACTION, METHODS, PATH_MARK, configuration
 from visp.entity.mapping import Change, inserted, parse_changes
+from visp.entity.names import is_name
 from visp.entity.tokens import TokenRule, parse_token_rule
 
 if TYPE_CHECKING:
@@ -29,7 +30,31 @@ UNIT_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 KEY_HEADER, ID_HEADER, SECRET_HEADER = "x-api-key", "x-client-id", "x-client-secret"
 CACHED_S_MOST = 86_400
 
+BY_NAME, BY_UUID = "/gw/", "/api/"
+
 _PARAMETER = re.compile(r"\{([A-Za-z0-9]+)\}")
+_TENANT = re.compile(rf"{BY_UUID}([0-9A-Fa-f]{{8}}(?:-[0-9A-Fa-f]{{4}}){{3}}-[0-9A-Fa-f]{{12}})(?=/|\Z)")
+
+
+# ── where a path leads ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Whose APIs a path is among, by name or by uuid, and what follows, as it came. An empty name is nobody's."""
+
+    name: str
+    is_uuid: bool
+    rest: str
+
+
+def parse_place(path: str) -> Place | None:
+    """Of a path as it came; None for what is not the gateway's: below `/api/` all but uuids is OpenWhisk's server."""
+    if path.startswith(BY_NAME):
+        given, slash, rest = path[len(BY_NAME) :].partition("/")
+        name = unquote(given, errors="surrogateescape")
+        return Place(name if is_name(name) else "", False, slash + rest)
+    found = _TENANT.match(path)
+    return None if found is None else Place(found[1], True, path[found.end() :])
 
 
 # ── what is compiled ────────────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ import msgspec
 
 from visp import premises, shard
 from visp.api.context import Services
-from visp.api.door import Gate
+from visp.api.gate import Gate
 from visp.api.inside import Doors
 from visp.api.kept import KeptAnswers
 from visp.api.routes import Site
@@ -223,7 +223,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         if number == shard.FIRST:
             tasks.create_task(idempotency.sweep())
-        subscriptions = Subscriptions(promises, secret)
+        subscriptions = Subscriptions(promises, secret, None if neighbours is None else neighbours.links)
         apis.when_renewed(subscriptions.drop_all)
         gateway = Gateway(
             documents=apis,

@@ -6,13 +6,12 @@ reads what was written.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from visp import wording
-from visp.errors import Conflict, Corrupt, Overloaded, StoreFull, StoreUnavailable, VispError
+from visp.errors import Conflict, Corrupt, StoreFull, StoreUnavailable, VispError
 from visp.store.base import Delete, Document, Put, Revision
 from visp.store.database import Borrowed, Database
 from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteEntities
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 WRITER = 0
 """The shard that writes."""
-HEARD_S = 5.0
-"""A shard that has not heard of a revision by then is taken for down."""
 
 WRITE = "entities.write"
 CHANGED = "entities.changed"
@@ -33,14 +30,6 @@ CHANGED = "entities.changed"
 class Peers(Protocol):
     """The other shards, as the stores ask them."""
 
-    def up(self) -> tuple[int, ...]:
-        """Those that are there."""
-        ...
-
-    def drop(self, peer: int) -> None:
-        """Takes a shard for down until it has come again."""
-        ...
-
     def ask_then(
         self, peer: int, what: str, body: bytes, then: Callable[[bytes | None], None], within_s: float = ...
     ) -> None:
@@ -48,6 +37,10 @@ class Peers(Protocol):
 
         Raises `Overloaded` when too many are open.
         """
+        ...
+
+    async def tell_all(self, what: str, body: bytes) -> None:
+        """Returns when every other shard has heard, or is down until it has come again."""
         ...
 
     async def ask(self, peer: int, what: str, body: bytes) -> bytes:
@@ -121,20 +114,8 @@ class WrittenEntities(SqliteEntities):
         if self._changed is not None:
             for id, revision in documents:
                 self._changed(id, revision)
-        body = _encode(Changed(documents))
-        await asyncio.gather(*(self._tell(peer, body) for peer in self._peers.up()))
+        await self._peers.tell_all(CHANGED, _encode(Changed(documents)))
         return revisions
-
-    async def _tell(self, peer: int, body: bytes) -> None:
-        """Until the shard has heard, or is down: then it begins with an empty cache."""
-        heard: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        try:
-            self._peers.ask_then(peer, CHANGED, body, heard.set_result, HEARD_S)
-        except Overloaded:
-            self._peers.drop(peer)
-        else:
-            if await heard is None:
-                self._peers.drop(peer)
 
     async def _write_for(self, peer: int, body: bytes) -> bytes:
         changes = [

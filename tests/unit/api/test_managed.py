@@ -8,7 +8,7 @@ import pytest
 
 from visp.api.errors import HttpAnswer
 from visp.api.events import EventStream
-from visp.api.managed import failed, is_managed, refusal, web_port, with_cors, without_cors
+from visp.api.managed import failed, refusal, web_port, with_cors, without_cors
 
 OWN = (("Access-Control-Allow-Origin", "mine"), ("access-control-expose-headers", "X"), ("X-Own", "1"))
 
@@ -44,19 +44,3 @@ def test_headers_of_an_answer_that_comes_in_parts() -> None:
     assert made.head.headers == (("X-Own", "1"),)
     with_cors(made, {"origin": "o"})
     assert dict(made.head.headers)["Access-Control-Allow-Origin"] == "o"
-
-
-@pytest.mark.parametrize(
-    ("path", "is_ours"),
-    [
-        ("/gw/guest/x", True),
-        ("/gw", False),
-        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502/x", True),
-        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502", True),
-        ("/api/23bc46b1-71f6-4ed5-8c54-816aa4f8c502x/y", False),
-        ("/api/v1", False),
-        ("/api/v2/x", False),
-    ],
-)
-def test_paths_of_the_gateway(path: str, is_ours: bool) -> None:
-    assert is_managed(path) is is_ours

@@ -14,6 +14,7 @@ from visp.controller.gateway import Denied, Gateway
 from visp.controller.tokens import TokenRefused
 from visp.entity.api import Api
 from visp.entity.gateway import Plan, compile_api
+from visp.store.base import Subscription
 
 
 class Documents:
@@ -30,11 +31,16 @@ class Documents:
 class Clients:
     """One client of every API."""
 
-    async def has(self, namespace: str, base_path: str, client: str) -> bool:
-        return client == "key"
+    def peek(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+        if client != "key":
+            return None
+        return Subscription(namespace=namespace, base_path=base_path, digest=b"", client=client, secret=b"secret")
 
-    async def knows(self, namespace: str, base_path: str, client: str, secret: str) -> bool:
-        return (client, secret) == ("key", "secret")
+    async def find(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+        return self.peek(namespace, base_path, client)
+
+    def is_secret(self, held: Subscription | None, secret: str) -> bool:
+        return held is not None and held.secret == secret.encode()
 
 
 class Tokens:
@@ -68,7 +74,9 @@ async def test_a_table_lasts_until_its_documents_change(gateway: Gateway, docume
     documents.held["ns"] = (api(),)
     table = await gateway.table("ns")
     assert await gateway.table("ns") is table
+    assert gateway.peek("ns") is table
     documents.held["ns"] = (api(),)
+    assert gateway.peek("ns") is None
     assert await gateway.table("ns") is not table
     assert (await gateway.table("none")).plans == {}
 
@@ -108,6 +116,7 @@ async def test_who_is_let_in(
     gateway: Gateway, definitions: dict[str, Any], headers: dict[str, str], query: str, client: str | None
 ) -> None:
     assert (await gateway.check("ns", plan(**definitions), headers, query)).client == client
+    assert gateway.peek_client("ns", plan(**definitions), headers, query) == (True, client)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +136,7 @@ async def test_who_is_not(gateway: Gateway, definitions: dict[str, Any], headers
     with pytest.raises(Denied) as caught:
         await gateway.check("ns", plan(**definitions), headers, "")
     assert caught.value.status == 401
+    assert gateway.peek_client("ns", plan(**definitions), headers, "") == (False, None)
 
 
 async def test_what_is_told_of_a_bearer_is_one_line_each(gateway: Gateway) -> None:

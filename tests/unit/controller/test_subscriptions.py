@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.contract.linked import linked
 
 from visp.controller import subscriptions as subject
 from visp.controller.subscriptions import LENGTH_LIMIT, Subscriptions
@@ -25,13 +28,24 @@ def clients(store: SqlitePromises) -> Subscriptions:
     return Subscriptions(store, b"server's own")
 
 
+async def has(clients: Subscriptions, namespace: str, base_path: str, client: str) -> bool:
+    """Whether the store knows a client, and memory does then."""
+    found = await clients.find(namespace, base_path, client)
+    assert clients.peek(namespace, base_path, client) is found
+    return found is not None
+
+
+async def knows(clients: Subscriptions, namespace: str, base_path: str, client: str, secret: str) -> bool:
+    return clients.is_secret(await clients.find(namespace, base_path, client), secret)
+
+
 async def test_clients_of_one_api(clients: Subscriptions) -> None:
     await clients.add("guest", "/a", "two", "s")
     await clients.add("guest", "/a", "one", None)
     assert await clients.clients("guest", "/a") == ["one", "two"]
-    assert await clients.has("guest", "/a", "one")
+    assert await has(clients, "guest", "/a", "one")
     for namespace, base_path, client in (("guest", "/b", "one"), ("other", "/a", "one"), ("guest", "/a", "three")):
-        assert not await clients.has(namespace, base_path, client)
+        assert not await has(clients, namespace, base_path, client)
     assert await clients.drop("guest", "/a", "one")
     assert not await clients.drop("guest", "/a", "one")
     assert await clients.clients("guest", "/a") == ["two"]
@@ -41,15 +55,15 @@ async def test_clients_of_one_api(clients: Subscriptions) -> None:
 
 async def test_secrets(clients: Subscriptions) -> None:
     await clients.add("guest", "/a", "one", "first")
-    assert await clients.knows("guest", "/a", "one", "first")
-    assert not await clients.knows("guest", "/a", "one", "second")
-    assert not await clients.knows("guest", "/a", "one", "")
-    assert not await clients.knows("guest", "/a", "two", "first")
+    assert await knows(clients, "guest", "/a", "one", "first")
+    assert not await knows(clients, "guest", "/a", "one", "second")
+    assert not await knows(clients, "guest", "/a", "one", "")
+    assert not await knows(clients, "guest", "/a", "two", "first")
     await clients.add("guest", "/a", "one", "second")
-    assert await clients.knows("guest", "/a", "one", "second")
-    assert not await clients.knows("guest", "/a", "one", "first")
+    assert await knows(clients, "guest", "/a", "one", "second")
+    assert not await knows(clients, "guest", "/a", "one", "first")
     await clients.add("guest", "/a", "one", None)
-    assert not await clients.knows("guest", "/a", "one", "")
+    assert not await knows(clients, "guest", "/a", "one", "")
 
 
 async def test_a_secret_is_not_kept(clients: Subscriptions, store: SqlitePromises) -> None:
@@ -62,8 +76,8 @@ async def test_a_secret_is_not_kept(clients: Subscriptions, store: SqlitePromise
 async def test_another_server_secret_knows_nobody(clients: Subscriptions, store: SqlitePromises) -> None:
     await clients.add("guest", "/a", "one", "s")
     other = Subscriptions(store, b"another")
-    assert not await other.has("guest", "/a", "one")
-    assert not await other.knows("guest", "/a", "one", "s")
+    assert not await has(other, "guest", "/a", "one")
+    assert not await knows(other, "guest", "/a", "one", "s")
 
 
 @pytest.mark.parametrize(
@@ -82,3 +96,45 @@ async def test_a_namespace_has_so_many(clients: Subscriptions, monkeypatch: pyte
         await clients.add("guest", "/a", "two", None)
     await clients.add("guest", "/a", "one", "new")
     await clients.add("other", "/a", "two", None)
+
+
+async def test_what_is_held_is_bounded(clients: Subscriptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "CACHED_LIMIT", 2)
+    names = ("one", "two", "three")
+    for name in names:
+        await clients.add("guest", "/a", name, None)
+    for name in names:
+        assert await has(clients, "guest", "/a", name)
+    assert [name for name in names if clients.peek("guest", "/a", name)] == ["three"]
+
+
+async def test_who_is_gone_while_it_is_read_is_not_held(clients: Subscriptions, store: SqlitePromises) -> None:
+    await clients.add("guest", "/a", "one", None)
+    reading = asyncio.ensure_future(clients.find("guest", "/a", "one"))
+    await asyncio.sleep(0)
+    clients.clear()
+    await reading
+    assert clients.peek("guest", "/a", "one") is None
+
+
+async def test_every_shard_hears_of_a_change(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        links = await linked(stack, tmp_path)
+        store = await SqlitePromises.open(tmp_path / "promises.db")
+        stack.push_async_callback(store.close)
+        here, there = (Subscriptions(store, b"s", each) for each in links)
+        await here.add("guest", "/a", "one", "first")
+        await here.add("guest", "/b", "one", None)
+        for clients in (here, there):
+            assert await knows(clients, "guest", "/a", "one", "first")
+            assert await has(clients, "guest", "/b", "one")
+        await there.drop("guest", "/a", "one")
+        for clients in (here, there):
+            assert clients.peek("guest", "/a", "one") is None
+            assert clients.peek("guest", "/b", "one") is not None
+            assert not await has(clients, "guest", "/a", "one")
+        is_down = asyncio.Event()
+        links[1].when_down(lambda _: is_down.set())
+        links[0].drop(1)
+        await is_down.wait()
+        assert there.peek("guest", "/b", "one") is None  # changes may be missed

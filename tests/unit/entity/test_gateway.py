@@ -11,11 +11,13 @@ from visp.entity.gateway import (
     SEGMENTS_LIMIT,
     Keeping,
     KeyCheck,
+    Place,
     Quota,
     SecretCheck,
     Table,
     Target,
     compile_api,
+    parse_place,
     parse_target,
 )
 from visp.entity.tokens import TokenRule
@@ -254,3 +256,27 @@ def test_the_root_as_base_path() -> None:
 def test_a_path_of_too_many_segments_is_none() -> None:
     assert table("/{all}").find("/shop" + "/x" * (SEGMENTS_LIMIT - 1)) is not None
     assert table("/{all}").find("/shop" + "/x" * SEGMENTS_LIMIT) is None
+
+
+# ── where a path leads ──────────────────────────────────────────────────────────────────────────────────────────
+
+UUID = "23bc46b1-71f6-4ed5-8c54-816aa4f8c502"
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/gw/guest/x%2Fy", Place("guest", False, "/x%2Fy")),
+        ("/gw/a%20b", Place("a b", False, "")),
+        ("/gw/", Place("", False, "")),
+        ("/gw/%2F/x", Place("", False, "/x")),
+        ("/gw", None),
+        (f"/api/{UUID}/x", Place(UUID, True, "/x")),
+        (f"/api/{UUID}", Place(UUID, True, "")),
+        (f"/api/{UUID}x/y", None),
+        ("/api/v1", None),
+        ("/api/v2/x", None),
+    ],
+)
+def test_paths_of_the_gateway(path: str, place: Place | None) -> None:
+    assert parse_place(path) == place
