@@ -272,6 +272,69 @@ def test_results_in_parts(clients: Clients) -> None:
     assert answer.headers["access-control-allow-credentials"] == "true"
 
 
+# ── from memory ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+KEYED = {"securityDefinitions": {"k": {"type": "apiKey", "name": "X-Key"}}}
+SECRET = {"securityDefinitions": {"client_id": {"name": "X-Id"}, "client_secret": {"name": "X-Secret"}}}
+INSERTED = {"set-variable": {"actions": [{"set": "message.headers.X-Require-Whisk-Auth", "value": "open sesame"}]}}
+TO_BODY = {"action": "insert", "from": {"location": "query", "name": "q"}, "to": {"location": "body", "name": "moved"}}
+CALLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({"target": f"{WEB}/gw-plain.json"}, {}),
+    "whole answers": ({"target": f"{WEB}/gw-echo.http"}, {}),
+    "the path goes on": ({"target": f"{WEB}/gw-echo.http$(request.path)"}, {}),
+    "no cors": ({"target": f"{WEB}/gw-echo.http"}, {"configuration": {"cors": {"enabled": False}}}),
+    "cors": ({"target": f"{WEB}/gw-echo.http"}, {"configuration": {"cors": {"enabled": True}}}),
+    "in parts": ({"target": f"{WEB}/gw-streamed.http"}, {"configuration": {"cors": {"enabled": True}}}),
+    "failing": ({"target": f"{WEB}/gw-failing.http"}, {}),
+    "not of the type": ({"target": f"{WEB}/gw-plain.svg"}, {}),
+    "secured": ({"target": f"{WEB}/gw-secured.json", "steps": [INSERTED]}, {}),
+    "secret not known": ({"target": f"{WEB}/gw-secured.json"}, {}),
+    "another verb": ({"target": f"{WEB}/gw-plain.json", "verb": "put"}, {}),
+    "mapped": ({"target": f"{WEB}/gw-plain.json", "x-visp-mapping": [TO_BODY]}, {}),
+    "a key": ({"target": f"{WEB}/gw-plain.json"}, KEYED),
+    "a secret": ({"target": f"{WEB}/gw-plain.json"}, SECRET),
+    "a limit": ({"target": f"{WEB}/gw-plain.json", "x-visp-quota": {"rate": 10**6, "unit": "day"}}, KEYED),
+    "used up": ({"target": f"{WEB}/gw-plain.json", "x-visp-quota": {"rate": 0, "unit": "day"}}, KEYED),
+}
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_calls_from_memory_are_as_those_through_the_application(clients: Clients, case: str) -> None:
+    operation, fields = CALLED[case]
+    base = f"/memory-{case.replace(' ', '-')}"
+    url = clients.load(base, {"POST /x": operation}, **fields)
+    if "securityDefinitions" in fields:
+        clients.subscribe(base, "me", "my secret")
+    sent = {"X-Key": "me", "X-Id": "me", "X-Secret": "my secret", "Origin": "http://page", "X-Request-ID": "mine-2"}
+    through = {"X-OW-EXTRA-LOGGING": "on"}
+    made = []
+    for more in (through, {}, through, {}):
+        answer = clients.anyone.request("POST", f"{url}/x/1%20a?q=1&r=2", {"b": [1.0]}, sent | more)
+        for name in ("date", "x-openwhisk-activation-id", "content-length"):
+            answer.headers.pop(name, None)
+        made.append((answer.status, answer.headers, answer.body.replace(b'"x-ow-extra-logging":"on"', b"")))
+    statuses = {"failing": 503, "not of the type": 400, "secret not known": 401, "used up": 429}
+    bodies = [body.replace(b" ", b"").replace(b"\n", b"").replace(b",,", b",") for _, _, body in made]
+    assert [status for status, _, _ in made] == 4 * [made[0][0]]
+    assert case not in statuses or made[0][0] == statuses[case]
+    assert made[1][1] == made[3][1] == made[0][1]
+    assert bodies[1] == bodies[3] == bodies[0].replace(b'"x-ow-extra-logging":"on",', b"")
+
+
+def test_a_client_that_is_dropped_is_refused_at_once(clients: Clients) -> None:
+    url = clients.load("/dropped", {"GET /x": {"target": f"{WEB}/gw-plain.json"}}, **KEYED)
+    clients.subscribe("/dropped", "me")
+
+    def call() -> int:
+        return clients.anyone.request("GET", f"{url}/x", headers={"X-Key": "me"}).status
+
+    assert [call() for _ in range(3)] == [200, 200, 200]
+    assert clients.api.delete("/v2/_/subscriptions/me?artifact_id=/dropped").status == 204
+    assert call() == 401
+    clients.subscribe("/dropped", "me")
+    assert [call() for _ in range(2)] == [200, 200]
+
+
 # ── CORS ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -14,6 +14,8 @@ import pytest
 from tests.system.conftest import GUEST, Api
 from tests.system.traces import until
 
+from visp.client import running
+
 if TYPE_CHECKING:
     from visp.client.running import Server
 
@@ -471,3 +473,19 @@ def test_a_reader_that_left_does_not_hold_up_a_long_result(web: Web) -> None:
         until(lambda run=run: web.runs("long") >= run, 20.0)
     records = web.api.get("activations?name=long&docs=true").json
     assert [record["response"]["success"] for record in records] == [True] * 3
+
+
+def test_a_stream_goes_on_after_the_time_that_a_caller_is_kept_waiting() -> None:
+    code = """
+import time
+def main(params):
+    yield 'one '
+    if 'quick' not in params: time.sleep(1.5)
+    yield 'two '
+"""
+    with running.running({"limits.blocking_wait_ms": 1000}) as server:
+        web = Web(Api(server.url))
+        web.action("slow", code, PYTHON)
+        until(lambda: web.once("GET", "slow.text?quick").status == 200, 20.0)
+        answer = web("GET", "slow.text")
+        assert (answer.status, answer.body) == (200, b"one two ")
