@@ -52,11 +52,21 @@ def post(
 
 
 def begin(
-    url: str, *, clients: int, seconds: int, method: str = "POST", authorization: str = "", body: str = "{}"
+    url: str,
+    *,
+    clients: int,
+    seconds: int,
+    method: str = "POST",
+    authorization: str = "",
+    body: str = "{}",
+    key: str = "",
 ) -> subprocess.Popen[str]:
-    """A load that goes on beside what the caller does; `finish` waits for its end. `COUNT` in the path counts."""
+    """A load that goes on beside what the caller does; `finish` waits for its end. `COUNT` in the path counts.
+
+    `key` is an API's.
+    """
     options: Sequence[str] = ("-t1", f"-c{clients}", f"-d{seconds}s", f"--timeout={ANSWER_S}s", "-s", str(SCRIPT))
-    argv = ["wrk", *options, url, "--", method, authorization, body]
+    argv = ["wrk", *options, url, "--", method, authorization, body, key]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -1,10 +1,11 @@
--- The same request over and over. Arguments: the method, the Authorization header, the body. `COUNT` in the path is
--- another number each time. Ends with one JSON line; `curve` is how many per cent of the requests took at most so long.
+-- The same request over and over. Arguments: the method, the Authorization header, the body, an API's key. `COUNT` in the
+-- path is another number each time. Ends with one JSON line; `curve` is how many per cent of the requests took at most so long.
 function init(args)
   wrk.method = args[1]
   wrk.headers["Content-Type"] = "application/json"
   wrk.headers["Authorization"] = args[2]
   if args[3] ~= "" then wrk.body = args[3] end
+  if args[4] ~= "" then wrk.headers["X-API-Key"] = args[4] end
   local before, after = wrk.path:match("^(.*)COUNT(.*)$")
   if before then
     local count = 0

@@ -125,6 +125,19 @@ class Platform:
         url = f"{self.url}/api/v1/web/guest/default/{name}"
         return load.finish(load.begin(url, clients=clients, seconds=seconds, method="GET", body=""))
 
+    def load_api(self, path: str, key: str, *, clients: int, seconds: int) -> Load:
+        """GETs of an API's operation, below the gateway's path of the namespace, with a client's key."""
+        url = f"{self.url}/gw/guest{path}"
+        return load.finish(load.begin(url, clients=clients, seconds=seconds, method="GET", body="", key=key))
+
+    def put_api(self, document: dict[str, Any], *, client: str) -> None:
+        """An API of a Swagger document, with one client that has a key."""
+        asked = {"apidoc": {"namespace": "_", "swagger": document}}
+        path = "/api/v1/web/whisk.system/apimgmt/createApi"
+        _value(self._connection.request("POST", path, msgspec.json.encode(asked)))
+        subscribed = {"artifact_id": document["basePath"], "client_id": client}
+        _value(self._connection.request("POST", "/v2/_/subscriptions", msgspec.json.encode(subscribed)))
+
     def begin_load(
         self,
         target: str,

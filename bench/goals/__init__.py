@@ -17,6 +17,7 @@ NAMES = (
     "warm",
     "throughput",
     "web",
+    "gateway",
     "cpu",
     "own_python",
     "openwhisk",
