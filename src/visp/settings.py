@@ -250,7 +250,7 @@ class Waits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[hooks]`: calls of completion web hooks."""
+    """`[hooks]`: calls of completion web hooks, and of whatever else users name an address of."""
 
     reach: Annotated[
         Literal["internet", "any"],
@@ -262,6 +262,21 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     waiting: Annotated[
         Positive, Meta(description="calls of a namespace that wait; a further one is dropped, and counted")
     ] = 10_000
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[gateway]`: calls of APIs."""
+
+    app_id_url: Annotated[
+        str,
+        Meta(
+            description="where keys of App ID are, the provider of tokens `app-id` (before `/<tenant>/publickeys`); "
+            "empty: that provider lets nobody in"
+        ),
+    ] = ""
+    mock_tokens: Annotated[
+        bool, Meta(description="lets the provider of tokens `mock` take the token `test`; for tests alone")
+    ] = False
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -439,6 +454,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retention: Retention = Retention()
     waits: Waits = Waits()
     hooks: Hooks = Hooks()
+    gateway: Gateway = Gateway()
     network: Network = Network()
     operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # ── identity and rights ─────────────────────────────────────────────────────────────────────────────────────────
 AUTH_CHALLENGE = 'Basic realm="OpenWhisk secure realm",charset=UTF-8'
@@ -139,6 +139,7 @@ GATEWAY_NOT_FOUND = "Not found."
 VERB_NOT_SUPPORTED = "Whoops. Verb not supported."
 GATEWAY_FAILED = "Oops. Something went wrong. Check your URI and try again."
 GATEWAY_UNAUTHORIZED = "Unauthorized"
+NOT_WHITELISTED = "Dynamic backend host not part of whitelist."
 SECRET_MISMATCH = "Secret mismatch or not subscribed to this api."
 NO_BEARER = "No Authorization header provided"
 TOKEN_REFUSED = "Token didn't work or provider doesn't support OpenID connect. "
@@ -151,6 +152,14 @@ NO_SUBSCRIPTION = "Subscription doesn't exist"
 
 def gateway_error(sentence: str) -> str:
     return f"Error: {sentence}"
+
+
+def bad_scope(scopes: Sequence[str]) -> str:
+    return f"A scope is one of {', '.join(scopes)}."
+
+
+def unknown_resource(path: str) -> str:
+    return f"Unknown resource {path}"
 
 
 def gateway_field_missing(name: str) -> str:
@@ -647,6 +656,17 @@ def address_closed(host: str) -> str:
 
 def answer_too_long(limit: int) -> str:
     return f"the answer is longer than {limit} bytes"
+
+
+def too_many_requests_out(limit: int) -> str:
+    return f"more than {limit} requests to targets elsewhere are under way"
+
+
+def target_not_permitted(target: str, policy: str) -> str:
+    return f"{target} is not reached from here: the network policy of the namespace is '{policy}'"
+
+
+CALLS_ITSELF = "the API calls itself"
 
 
 def not_answered(limit_s: float) -> str:

@@ -14,6 +14,7 @@ from visp.api.paths import decode_segment
 from visp.clock import Clock
 from visp.controller.acks import Acks
 from visp.controller.apis import Apis
+from visp.controller.backends import Backends
 from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
@@ -70,6 +71,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     sockets: Sockets
     gateway: Gateway
+    backends: Backends
     kept: KeptAnswers
     metrics: Registry
     disable: Callable[[], None]

@@ -1,4 +1,5 @@
-"""The gateway's managed endpoints: an API's operations over web actions, which are called inside.
+"""The gateway's managed endpoints: an API's operations over web actions, which are called inside, and over targets
+elsewhere.
 
 `/gw/<namespace><base path>/…` and `/api/<namespace's uuid><base path>/…` are the same, and `/api/v1` is the platform's
 own. Source: OpenWhisk's gateway, whose order of checks this is: CORS, security, verb, backend, policies.
@@ -14,15 +15,18 @@ from urllib.parse import unquote
 import msgspec
 
 from visp import wording
-from visp.api import web
+from visp.api import proxied, web
 from visp.api.errors import JSON, HttpAnswer
 from visp.api.events import EventStream
 from visp.api.kept import place_of
 from visp.controller import webaction
+from visp.controller.backends import Unanswered
 from visp.controller.gateway import Denied
 from visp.entity import mapping
 from visp.entity.api import normal_base_path
+from visp.entity.gateway import routed, url_of
 from visp.entity.payload import encode
+from visp.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,35 +132,50 @@ async def _within(
     path: str,
 ) -> HttpAnswer | EventStream:
     """Raises `Denied`."""
-    gateway, plan = services.gateway, found.resource.plan
-    passed = await gateway.check(namespace, plan, came.headers, came.query)
-    operation = found.resource.operations.get(came.method)
+    gateway, resource = services.gateway, found.resource
+    passed = await gateway.check(namespace, resource, came.method, came.headers, came.query)
+    operation = resource.operations.get(came.method)
     if operation is None:
         raise Denied(404, wording.VERB_NOT_SUPPORTED)
     await gateway.admit(namespace, found, operation, passed.client)
-    keeping = operation.keeping if came.method == "GET" else None
+    is_routed = operation.routing is not None and operation.routing.header in came.headers
+    keeping = operation.keeping if came.method == "GET" and not is_routed else None
     place = None
     if keeping is not None:
-        place = place_of(keeping, plan.checks, came.headers, (namespace, path, came.query))
+        place = place_of(keeping, resource.checks(came.method), came.headers, (namespace, path, came.query))
     if place is not None and (kept := services.kept.find(place, operation)) is not None:
         return kept
-    address, method = address_of(operation, found, path), operation.backend_verb or came.method
-    if address is None or method not in webaction.METHODS:
+    target, method = _target(operation, came.headers), operation.backend_verb or came.method
+    if target is None or method not in webaction.METHODS:
         return failed(came.headers, 500)
-    parts = passed_on(came, operation, found, passed.headers, await _body(request))
-    made = await web.run(
-        web.Asked(
+    follows = path if target.takes_path else found.rest
+    caller = await web.caller_of(request, services, inside)
+    made: HttpAnswer | EventStream
+    if target.origin:
+        if url_of(target, follows, "") is None:
+            raise Denied(404, wording.GATEWAY_NOT_FOUND)
+        await _charge(services, namespace)
+        own = msgspec.structs.replace(came, headers=proxied.passed_on(came.headers, is_key_ours=caller is not None))
+        parts = passed_on(own, operation, found, passed.headers, await _body(request))
+        url = url_of(target, follows, parts.query) or ""
+        try:
+            made = await proxied.run(services, namespace, method, url, parts.headers, parts.body)
+        except Unanswered as failure:
+            return failed(came.headers, failure.status)
+    else:
+        address = webaction.parse_address(target.path + follows)
+        if address is None:
+            return failed(came.headers, 500)
+        parts = passed_on(came, operation, found, passed.headers, await _body(request))
+        asked = web.Asked(
             method=method,
             headers=parts.headers,
             shown=list(parts.headers.items()),
             query=parts.query,
-            caller=await web.caller_of(request, services, inside),
+            caller=caller,
             body=_Given(services, parts.body).take,
-        ),
-        services,
-        came.id,
-        address,
-    )
+        )
+        made = await web.run(asked, services, came.id, address)
     if keeping is not None and place is not None and isinstance(made, HttpAnswer):
         services.kept.keep(place, operation, keeping, made)
     return made
@@ -172,7 +191,14 @@ def passed_on(came: Came, operation: Operation, found: Found, told: Mapping[str,
     return parts
 
 
-def _target(operation: Operation) -> Target | None:
+def _target(operation: Operation, headers: Mapping[str, str]) -> Target | None:
+    """Raises `Denied`."""
+    routing = operation.routing
+    if routing is not None and headers.get(routing.header):
+        target = routed(routing, headers[routing.header])
+        if target is None:
+            raise Denied(403, wording.NOT_WHITELISTED)
+        return target
     split = operation.split
     if split is not None and random.random() * 100 < split.percent:
         return split.target
@@ -180,11 +206,23 @@ def _target(operation: Operation) -> Target | None:
 
 
 def address_of(operation: Operation, found: Found, path: str) -> Address | None:
-    """The web action: behind it comes the whole path, or what of it followed the resource."""
-    target = _target(operation)
+    """The web action of an operation that is inside: behind it comes the whole path, or what followed the resource."""
+    target = _target(operation, {})
     if target is None:
         return None
     return webaction.parse_address(target.path + (path if target.takes_path else found.rest))
+
+
+async def _charge(services: Services, namespace: str) -> None:
+    """A call that goes elsewhere counts as an invocation of the namespace; raises `Denied`."""
+    owner = await services.identities.owner_of(namespace)
+    if owner is None:
+        raise Denied(404, wording.GATEWAY_NOT_FOUND)
+    try:
+        await services.invoke.obtain(owner)
+        services.invoke.charge(owner)
+    except RequestError as error:
+        raise Denied(error.status, error.sentence, tuple(error.headers)) from None
 
 
 class _Given:

@@ -201,6 +201,11 @@ _RUN = (schemas.Activation, dict[str, Any], list[Any])
 """The record; with `result`, or where it is an array, the bare result."""
 
 _ARTIFACT = Parameter("artifact_id", {"type": "string"}, "the API: its base path; required")
+_SCOPED = (
+    _ARTIFACT,
+    Parameter("scope", {"type": "string", "enum": ["api", "resource", "tenant"]}, "whose clients; `api` without it"),
+    Parameter("resource", {"type": "string"}, "a path of the API, for its scope"),
+)
 _NOT_SUBSCRIBED = {
     400: Content("No API is named.", _json(schemas.GatewayError)),
     404: Content("There is no such API, or client.", _json(schemas.GatewayError)),
@@ -279,7 +284,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     subscriptions.list_subscriptions: Operation(
         tag="Subscriptions",
         summary="The clients of an API, by their ids",
-        parameters=(_ARTIFACT,),
+        parameters=_SCOPED,
         answers=_entity(list[str], "The ids.") | _NOT_SUBSCRIBED,
         refusals=tuple(status for status in _OWN if status != 400),
     ),
@@ -288,7 +293,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     subscriptions.drop_subscription: Operation(
         tag="Subscriptions",
         summary="Takes that back",
-        parameters=(_ARTIFACT,),
+        parameters=_SCOPED,
         answers={204: Content("It may no longer."), **_NOT_SUBSCRIBED},
         refusals=(401, 403, 414, 500, 503, 507),
     ),

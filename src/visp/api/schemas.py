@@ -418,9 +418,13 @@ class GatewayError(msgspec.Struct):
 class Subscription(msgspec.Struct):
     """A client of an API, which brings its id, and its secret where it was given one."""
 
-    artifact_id: Annotated[str, Meta(description="the API: its base path")]
     client_id: Annotated[str, Meta(min_length=1, max_length=512)]
+    artifact_id: Annotated[str, Meta(description="the API: its base path; only a tenant's client needs none")] | (
+        msgspec.UnsetType
+    ) = msgspec.UNSET
     client_secret: Annotated[str, Meta(min_length=1, max_length=512)] | msgspec.UnsetType = msgspec.UNSET
+    scope: Annotated[str, Meta(description="`api`, `resource` or `tenant`")] | msgspec.UnsetType = msgspec.UNSET
+    resource: Annotated[str, Meta(description="a path of the API, for its scope")] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Subscribed(msgspec.Struct):

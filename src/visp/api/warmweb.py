@@ -227,12 +227,14 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
     found = None if table is None else table.find(place.rest)
     if owner is None or found is None or place.rest.endswith(tuple(managed.SHOWN)):
         return None
-    plan, operation = found.resource.plan, found.resource.operations.get(target.method)
-    if operation is None or operation.keeping is not None:
+    operation = found.resource.operations.get(target.method)
+    if operation is None or operation.keeping is not None or not operation.is_inside:
         return None
     if (operation.backend_verb or target.method) not in WEB_VERBS:
         return None
-    is_let_in, client = gateway.peek_client(owner.namespace, plan, target.headers, target.query)
+    is_let_in, client = gateway.peek_client(
+        owner.namespace, found.resource, target.method, target.headers, target.query
+    )
     address = managed.address_of(operation, found, place.rest)
     entry = None if address is None else web.peek(services, address.name)
     if not is_let_in or address is None or entry is None:

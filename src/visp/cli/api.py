@@ -16,7 +16,7 @@ from visp.cli.session import pass_session
 from visp.client import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from visp.cli.session import Session
 
@@ -198,28 +198,46 @@ def delete(session: Session, name: str, path: str | None, verb: str | None) -> N
 # ── what is given ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _scoped(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say for what a client is, if not for the whole API."""
+    command = click.option("--path", "path", help="Only this path of the API, where its document says so.")(command)
+    return click.option("--all", "is_all", is_flag=True, help="All APIs of the namespace, where documents say so.")(
+        command
+    )
+
+
+def _scope(path: str | None, *, is_all: bool) -> dict[str, str]:
+    if is_all and path is not None:
+        raise misuse("--path and --all exclude each other")
+    if is_all:
+        return {"scope": "tenant"}
+    return {} if path is None else {"scope": "resource", "resource": path}
+
+
 @api.command()
 @click.argument("base", metavar="BASE_PATH")
 @click.argument("client", metavar="CLIENT")
+@_scoped
 @click.option("--secret", help="The client's secret, where the API asks for one; - reads it from standard input.")
 @pass_session
-def subscribe(session: Session, base: str, client: str, secret: str | None) -> None:
+def subscribe(session: Session, base: str, client: str, secret: str | None, path: str | None, is_all: bool) -> None:
     """Let a client call an API that asks for a key: CLIENT is the key."""
     if secret == "-":
         secret = sys.stdin.readline().rstrip("\n")
     with unable(f"subscribe to API '{base}'"):
-        session.client.subscribe(base, client, secret)
+        session.client.subscribe(base, client, secret, _scope(path, is_all=is_all))
     output.ok(f"subscribed {client} to {base}")
 
 
 @api.command()
 @click.argument("base", metavar="BASE_PATH")
+@_scoped
 @listing.json_option
 @pass_session
-def subscriptions(session: Session, base: str, as_json: bool) -> None:
+def subscriptions(session: Session, base: str, path: str | None, is_all: bool, as_json: bool) -> None:
     """List the clients that may call an API that asks for a key."""
     with unable(f"list subscriptions of API '{base}'"):
-        raw = session.client.subscriptions(base)
+        raw = session.client.subscriptions(base, _scope(path, is_all=is_all))
     if as_json:
         output.answer(raw)
         return
@@ -230,11 +248,12 @@ def subscriptions(session: Session, base: str, as_json: bool) -> None:
 @api.command()
 @click.argument("base", metavar="BASE_PATH")
 @click.argument("client", metavar="CLIENT")
+@_scoped
 @pass_session
-def unsubscribe(session: Session, base: str, client: str) -> None:
+def unsubscribe(session: Session, base: str, client: str, path: str | None, is_all: bool) -> None:
     """Take that back: from then on the client's calls are refused."""
     with unable(f"unsubscribe from API '{base}'"):
-        session.client.unsubscribe(base, client)
+        session.client.unsubscribe(base, client, _scope(path, is_all=is_all))
     output.ok(f"unsubscribed {client} from {base}")
 
 

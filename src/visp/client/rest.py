@@ -106,15 +106,18 @@ class Client:
 
     # ── clients of an API, as OpenWhisk's gateway has them ──────────────────────────────────────────────────────
 
-    def subscribe(self, base_path: str, client: str, secret: str | None) -> bytes:
+    def subscribe(
+        self, base_path: str, client: str, secret: str | None, scope: Mapping[str, str] | None = None
+    ) -> bytes:
+        """`scope` says for what but the whole API: `scope` and `resource`."""
         given = {"artifact_id": base_path, "client_id": client} | ({} if secret is None else {"client_secret": secret})
-        return self._subscriptions("POST", "", None, msgspec.json.encode(given))
+        return self._subscriptions("POST", "", None, msgspec.json.encode(given | dict(scope or {})))
 
-    def subscriptions(self, base_path: str) -> bytes:
-        return self._subscriptions("GET", "", {"artifact_id": base_path})
+    def subscriptions(self, base_path: str, scope: Mapping[str, str] | None = None) -> bytes:
+        return self._subscriptions("GET", "", {"artifact_id": base_path, **(scope or {})})
 
-    def unsubscribe(self, base_path: str, client: str) -> bytes:
-        return self._subscriptions("DELETE", f"/{escape(client)}", {"artifact_id": base_path})
+    def unsubscribe(self, base_path: str, client: str, scope: Mapping[str, str] | None = None) -> bytes:
+        return self._subscriptions("DELETE", f"/{escape(client)}", {"artifact_id": base_path, **(scope or {})})
 
     def _subscriptions(self, method: str, what: str, query: Query | None, body: bytes | None = None) -> bytes:
         return self._ask(method, f"/v2/_/subscriptions{what}", query, body)

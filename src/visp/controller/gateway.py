@@ -14,9 +14,10 @@ import msgspec
 
 from visp import wording
 from visp.controller.counts import Rule
+from visp.controller.subscriptions import place_of
 from visp.controller.tokens import TokenRefused
 from visp.entity.api import Api
-from visp.entity.gateway import KeyCheck, SecretCheck, Table
+from visp.entity.gateway import API_SCOPE, RESOURCE_SCOPE, KeyCheck, SecretCheck, Table
 from visp.entity.tokens import TokenRule
 from visp.errors import VispError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from visp.controller.subscriptions import Subscriptions
     from visp.controller.tokens import Tokens
     from visp.entitlement.quota import Key
-    from visp.entity.gateway import Found, Operation, Plan
+    from visp.entity.gateway import Found, Operation, Resource
 
 TABLES_LIMIT = 1000
 """Namespaces whose APIs are held compiled; the one compiled first goes."""
@@ -114,45 +115,51 @@ class Gateway:
         return held.table if held is not None and held.apis is self._documents.peek(namespace) else None
 
     def peek_client(
-        self, namespace: str, plan: Plan, headers: Mapping[str, str], query: str
+        self, namespace: str, resource: Resource, verb: str, headers: Mapping[str, str], query: str
     ) -> tuple[bool, str | None]:
         """Whether what is in memory lets a request in, and as which client; else `check` says what is wrong."""
         client: str | None = None
-        fields = _fields(query) if plan.checks and query else {}
-        for check in plan.checks:
+        checks = resource.checks(verb)
+        fields = _fields(query) if checks and query else {}
+        for check in checks:
             if isinstance(check, TokenRule):
                 return False, None
             try:
                 client, secret = _presented(check, headers, fields)
             except Denied:
                 return False, None
-            held = self.subscriptions.peek(namespace, plan.base_path, client)
+            place = place_of(check.scope, resource.plan.base_path, resource.path)
+            held = None if place is None else self.subscriptions.peek(namespace, place, client)
             if held is None or (secret is not None and not self.subscriptions.is_secret(held, secret)):
                 return False, None
         return True, client
 
-    async def check(self, namespace: str, plan: Plan, headers: Mapping[str, str], query: str) -> Passed:
+    async def check(
+        self, namespace: str, resource: Resource, verb: str, headers: Mapping[str, str], query: str
+    ) -> Passed:
         """Who calls, as far as the API asks; `headers` by lower-case name. Raises `Denied`."""
         client: str | None = None
         told: dict[str, str] = {}
-        fields = _fields(query) if plan.checks else {}
-        for check in plan.checks:
+        checks = resource.checks(verb)
+        fields = _fields(query) if checks else {}
+        for check in checks:
             if isinstance(check, TokenRule):
                 told |= await self._borne(check, headers)
             else:
-                client = await self._subscribed(namespace, plan, check, headers, fields)
+                client = await self._subscribed(namespace, resource, check, headers, fields)
         return Passed(client, told)
 
     async def _subscribed(
         self,
         namespace: str,
-        plan: Plan,
+        resource: Resource,
         check: KeyCheck | SecretCheck,
         headers: Mapping[str, str],
         fields: Mapping[str, str],
     ) -> str:
         client, secret = _presented(check, headers, fields)
-        held = await self.subscriptions.find(namespace, plan.base_path, client)
+        place = place_of(check.scope, resource.plan.base_path, resource.path)
+        held = None if place is None else await self.subscriptions.find(namespace, place, client)
         if secret is None:
             if held is None:
                 raise Denied(401, wording.GATEWAY_UNAUTHORIZED)
@@ -214,6 +221,9 @@ def _rules(namespace: str, found: Found, operation: Operation, client: str | Non
     api = (namespace, plan.base_path)
     if plan.gap_ms:
         yield Rule(_key(api, client), gap_ms=plan.gap_ms)
+    for gap in operation.gaps:
+        where = {API_SCOPE: plan.base_path, RESOURCE_SCOPE: found.resource.path}.get(gap.scope, "")
+        yield Rule(_key((namespace, gap.scope, where), client if gap.by_key else None), gap_ms=gap.gap_ms)
     for what, quotas in ((api, plan.quotas), ((namespace, operation.verb, found.resource.path), operation.quotas)):
         for quota in quotas:
             yield Rule(_key(what, client if quota.by_key else None), quota.rate, quota.window_s)

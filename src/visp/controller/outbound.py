@@ -71,7 +71,7 @@ class Outbound:
         except TimeoutError:
             raise NotReached(wording.not_answered(self._settings.timeout_s)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NotReached(_reason(error)) from None
+            raise NotReached(reason_of(error)) from None
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """The status of the answer; raises `NotReached`."""
@@ -85,7 +85,7 @@ class Outbound:
         except TimeoutError:
             raise NotReached(wording.not_answered(self._settings.timeout_s)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NotReached(_reason(error)) from None
+            raise NotReached(reason_of(error)) from None
 
     async def _opened(self) -> aiohttp.ClientSession:
         async with self._opening:
@@ -112,7 +112,7 @@ class Outbound:
         return made
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What is at the bottom of a client's error, in one line."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__

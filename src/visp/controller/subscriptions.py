@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp import wording
+from visp.entity.gateway import API_SCOPE, RESOURCE_SCOPE, TENANT_SCOPE
 from visp.errors import BadRequest, Throttled
-from visp.store.base import Subscription
+from visp.store.base import WITHIN, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,18 @@ _NO_SECRET = hashlib.sha256(b"").digest()
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+
+def place_of(scope: str, base_path: str, path: str) -> str | None:
+    """Where the clients of a scope are kept, in the place of an API's base path; None for a scope that there is not.
+
+    Nothing that begins otherwise than with a slash is a base path. Those of a resource go with its API.
+    """
+    if scope == TENANT_SCOPE:
+        return ""
+    if scope == RESOURCE_SCOPE:
+        return base_path + WITHIN + path
+    return base_path if scope == API_SCOPE else None
 
 
 class Subscriptions:
@@ -111,15 +124,18 @@ class Subscriptions:
     # ── what is held ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _changed(self, namespace: str, base_path: str) -> None:
-        """Nothing that is held of an API is believed any more, on whichever shard."""
+        """Nothing that is held of an API, or of its paths, is believed any more, on whichever shard."""
         self._forget(namespace, base_path)
         if self._links is not None:
             await self._links.tell_all(CHANGED, _encode((namespace, base_path)))
 
     def _forget(self, namespace: str, base_path: str) -> None:
         self._changes += 1
-        api = (namespace, base_path)
-        self._held = {digest: held for digest, held in self._held.items() if (held.namespace, held.base_path) != api}
+        self._held = {
+            digest: held
+            for digest, held in self._held.items()
+            if held.namespace != namespace or not (held.base_path + WITHIN).startswith(base_path + WITHIN)
+        }
 
     def _heard(self, _: int, body: bytes, reply: Callable[[bytes | None], None]) -> None:
         self._forget(*_decode(body))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, TypeGuard
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from visp.entity.api import Api
 
 KEEP = "keep"
+WEB = "/api/v1/web/"
+"""What the path of a web action begins with: it is this server's own, whatever host is named."""
 SEGMENTS_LIMIT = 100
 """A path of more is of no API: look-up goes through its prefixes."""
 UNIT_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 KEY_HEADER, ID_HEADER, SECRET_HEADER = "x-api-key", "x-client-id", "x-client-secret"
 CACHED_S_MOST = 86_400
+SCOPES = API_SCOPE, RESOURCE_SCOPE, TENANT_SCOPE = "api", "resource", "tenant"
+SCOPE = "x-visp-scope"
+ROUTING, ROUTING_HEADER = "x-visp-backend-routing", "x-cf-forwarded-url"
+SECURITY = "x-visp-security"
+RATE_LIMIT = "x-visp-rate-limit"
+
+_KEPT_IN_PATH = "/:@!$&'()*+,;=~%"
+_KEPT_IN_QUERY = _KEPT_IN_PATH + "?[]"
 
 BY_NAME, BY_UUID = "/gw/", "/api/"
 
@@ -61,10 +71,15 @@ def parse_place(path: str) -> Place | None:
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`path` is that of a web action's address, whatever host was named; `takes_path`: the whole path goes on to it."""
+    """`path` is that of a web action's address, whatever host was named; `takes_path`: the whole path goes on to it.
+
+    With an `origin` (`https://host[:port]`) it is elsewhere, and `path` and `query` are as they are sent.
+    """
 
     path: str
     takes_path: bool = False
+    origin: str = ""
+    query: str = ""
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -75,9 +90,13 @@ class Split(msgspec.Struct, frozen=True):
 
 
 class KeyCheck(msgspec.Struct, frozen=True):
-    """An API key, in a header or a field of the query of this name."""
+    """An API key, in a header or a field of the query of this name; `scope`: whose clients may pass, one of `SCOPES`.
+
+    With a scope that there is not nobody passes.
+    """
 
     header: str = KEY_HEADER
+    scope: str = API_SCOPE
 
 
 class SecretCheck(msgspec.Struct, frozen=True):
@@ -85,9 +104,25 @@ class SecretCheck(msgspec.Struct, frozen=True):
 
     id_header: str = ID_HEADER
     secret_header: str = SECRET_HEADER
+    scope: str = API_SCOPE
 
 
 Check = KeyCheck | SecretCheck | TokenRule
+
+
+class Routing(msgspec.Struct, frozen=True):
+    """A request may name its target itself, in a header: at one of these hosts (`host` or `host:port`, lower case)."""
+
+    header: str
+    hosts: frozenset[str]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """The time between two calls of what `scope` says; `by_key`: of each subscription of its own."""
+
+    gap_ms: int
+    scope: str
+    by_key: bool
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -119,7 +154,17 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     split: Split | None = None
     changes: tuple[Change, ...] = ()
     quotas: tuple[Quota, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     keeping: Keeping | None = None
+    routing: Routing | None = None
+    checks: tuple[Check, ...] | None = None
+    """In place of the API's, where the operation has its own."""
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether whatever it calls is a web action of this server."""
+        targets = (self.target, None if self.split is None else self.split.target)
+        return self.routing is None and not any(target is not None and target.origin for target in targets)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +189,11 @@ class Resource(msgspec.Struct, frozen=True):
     path: str
     plan: Plan
     operations: dict[str, Operation]
+
+    def checks(self, verb: str) -> tuple[Check, ...]:
+        """What a call must pass; of a verb that there is not, the API's."""
+        operation = self.operations.get(verb)
+        return self.plan.checks if operation is None or operation.checks is None else operation.checks
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -174,6 +224,7 @@ def compile_api(api: Api) -> tuple[Plan, list[Resource]]:
     invokes, common, changes = _assembly(_list(_object(told_to_gateway.get("assembly")).get("execute")))
     common_changes = (*common, *parse_changes(document.get("x-visp-mapping")))
     keeping = _keeping(document.get("x-visp-cache"))
+    routing = _routing(document.get(ROUTING))
     resources = []
     for path, verbs in _object(document.get("paths")).items():
         if path.startswith("x-"):
@@ -192,7 +243,10 @@ def compile_api(api: Api) -> tuple[Plan, list[Resource]]:
                 split=_split(told.get("x-visp-split")),
                 changes=(*common_changes, *changes.get(id, ()), *parse_changes(told.get("x-visp-mapping"))),
                 quotas=_quotas(told.get("x-visp-quota")),
+                gaps=_gaps(told.get(RATE_LIMIT)),
                 keeping=_keeping(told["x-visp-cache"]) if "x-visp-cache" in told else keeping,
+                routing=_routing(told[ROUTING]) if ROUTING in told else routing,
+                checks=_own_checks(told[SECURITY]) if SECURITY in told else None,
             )
         resources.append(Resource(base + (path if path.startswith("/") else f"/{path}"), plan, operations))
     return plan, resources
@@ -240,14 +294,50 @@ def _backend(invoke: Invoke | None, told: dict[str, Any], path: str) -> tuple[Ta
     return parse_target(_text(invoke.get("target-url"))), None if verb.lower() == KEEP else verb.upper()
 
 
-def parse_target(url: str) -> Target | None:
-    """None for what names no path."""
+def parse_target(url: str, *, is_elsewhere: bool = False) -> Target | None:
+    """None for what is neither a web action nor at an address of http; an address with a password in it is none.
+
+    `is_elsewhere`: a web action is none of this server's.
+    """
     takes_path = url.endswith(PATH_MARK)
     try:
-        path = urlsplit(url.removesuffix(PATH_MARK)).path
+        parts = urlsplit(url.removesuffix(PATH_MARK))
+        port = parts.port
     except ValueError:
         return None
-    return Target(path, takes_path) if path.startswith("/") else None
+    if parts.path.startswith(WEB) and not is_elsewhere:
+        return Target(parts.path, takes_path)
+    host = parts.hostname
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
+        return None
+    named = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{named}" + ("" if port is None else f":{port}")
+    return Target(quote(parts.path, safe=_KEPT_IN_PATH), takes_path, origin, quote(parts.query, safe=_KEPT_IN_QUERY))
+
+
+def routed(routing: Routing, given: str) -> Target | None:
+    """The target that a request names, None where it may not. It is elsewhere, whatever its path: what the document
+    adds for its own target is nobody else's action's.
+    """
+    url = given if "://" in given else f"http://{given}"
+    target = parse_target(url, is_elsewhere=True)
+    if target is None or target.takes_path:
+        return None
+    place = target.origin.partition("://")[2].lower()
+    host = place if place.endswith("]") else place.rpartition(":")[0] or place
+    return target if not routing.hosts.isdisjoint((place, host)) else None
+
+
+def url_of(target: Target, follows: str, query: str) -> str | None:
+    """Where a request for a target elsewhere goes; `follows` and `query` as they came. None where what follows would
+    lead out of the target's own path.
+    """
+    segments = unquote(follows).replace("\\", "/").split("/")
+    if "." in segments or ".." in segments:
+        return None
+    path = target.path + quote(follows, safe=_KEPT_IN_PATH, encoding="latin-1")
+    asked = "&".join(filter(None, (target.query, quote(query, safe=_KEPT_IN_QUERY, encoding="latin-1"))))
+    return target.origin + (path or "/") + (f"?{asked}" if asked else "")
 
 
 def _checks(document: dict[str, Any]) -> Iterator[Check]:
@@ -255,14 +345,54 @@ def _checks(document: dict[str, Any]) -> Iterator[Check]:
     if definitions.keys() == {"client_id", "client_secret"}:
         names = (_text(_object(definitions[name]).get("name")).lower() for name in ("client_id", "client_secret"))
         id, secret = names
-        yield SecretCheck(id or ID_HEADER, secret or SECRET_HEADER)
+        yield SecretCheck(id or ID_HEADER, secret or SECRET_HEADER, _scope(definitions["client_id"]))
         return
     for name, told in definitions.items():
         kind = _object(told).get("type")
         if kind == "apiKey":
-            yield KeyCheck(_text(told.get("name")).lower() or KEY_HEADER)
+            yield KeyCheck(_text(told.get("name")).lower() or KEY_HEADER, _scope(told))
         elif kind in ("oauth2", "openIdConnect"):
             yield parse_token_rule(name, told)
+
+
+def _scope(told: Any) -> str:
+    return _text(_object(told).get(SCOPE, API_SCOPE))
+
+
+def _own_checks(told: Any) -> tuple[Check, ...]:
+    """Of an operation, as the first form of the gateway's documents has them; what is not understood lets nobody in."""
+    if not isinstance(told, list):
+        return (TokenRule(name=""),)
+    return tuple(_own_check(_object(one)) for one in told)
+
+
+def _own_check(told: dict[str, Any]) -> Check:
+    kind, scope = told.get("type"), _text(told.get("scope", API_SCOPE))
+    if kind == "apiKey":
+        return KeyCheck((_text(told.get("name")) or _text(told.get("header"))).lower() or KEY_HEADER, scope)
+    if kind == "clientSecret":
+        names = (_text(told.get(name)).lower() for name in ("idFieldName", "secretFieldName"))
+        id, secret = names
+        return SecretCheck(id or ID_HEADER, secret or SECRET_HEADER, scope)
+    if kind == "oauth2":
+        return parse_token_rule(_text(told.get("provider")), told)
+    return TokenRule(name="")
+
+
+def _routing(told: Any) -> Routing | None:
+    fields = _object(told)
+    hosts = frozenset(host.lower() for host in _list(fields.get("whitelist")) if isinstance(host, str))
+    return Routing(_text(fields.get("header")).lower() or ROUTING_HEADER, hosts) if fields else None
+
+
+def _gaps(told: Any) -> tuple[Gap, ...]:
+    """Rate limits of one operation: `rate` calls in `interval` seconds, `scope`, `subscription`."""
+    out = []
+    for limit in map(_object, told if isinstance(told, list) else [told]):
+        rate, interval, scope = limit.get("rate"), limit.get("interval", 60), limit.get("scope", API_SCOPE)
+        if _is_number(rate) and _is_number(interval) and rate > 0 and interval > 0 and scope in SCOPES:
+            out.append(Gap(round(interval * 1000 / rate), scope, by_key=limit.get("subscription") in (True, "true")))
+    return tuple(out)
 
 
 def _gap_ms(limits: Any) -> int:
@@ -360,6 +490,8 @@ class Table:
 
     def __init__(self, apis: Iterable[Api]) -> None:
         self.plans: dict[str, Plan] = {}
+        self.resources: dict[str, Resource] = {}
+        """By path, as their documents write it."""
         self._exact: dict[str, Resource] = {}
         self._patterns: dict[str, list[_Pattern]] = {}
         for api in sorted(apis, key=lambda api: len(api.base_path)):
@@ -371,6 +503,7 @@ class Table:
             patterns.sort(key=lambda pattern: (-sum(map(len, pattern.literals)), pattern.resource.path))
 
     def _add(self, resource: Resource) -> None:
+        self.resources[resource.path] = resource
         pieces = _PARAMETER.split(resource.path)
         if len(pieces) == 1:
             self._exact[resource.path] = resource

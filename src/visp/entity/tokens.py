@@ -18,7 +18,8 @@ TOKEN_BYTES_MOST = 8 * 1024
 
 class TokenRule(msgspec.Struct, frozen=True, kw_only=True):
     """`name` is the scheme's. Keys are at `jwks_url`, or where the issuer's `discovery_url` says; with
-    `introspection_url` the provider is asked of each token instead. With neither no token is good.
+    `introspection_url` the provider is asked of each token instead. With neither no token is good, but for a name that
+    says who is asked. `tenant` is whose users App ID knows.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TokenRule(msgspec.Struct, frozen=True, kw_only=True):
     jwks_url: str = ""
     discovery_url: str = ""
     introspection_url: str = ""
+    tenant: str = ""
     client_id: str = ""
     client_secret: str = ""
 
@@ -38,7 +40,7 @@ class TokenRule(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_token_rule(name: str, scheme: Any) -> TokenRule:
     """Of a scheme of type `oauth2` or `openIdConnect`: `x-visp-token` has `issuer`, `audience` (one or several),
-    `scopes`, `jwksUri`, and `introspection` with `url`, `clientId`, `clientSecret`.
+    `scopes`, `jwksUri`, `tenantId`, and `introspection` with `url`, `clientId`, `clientSecret`.
     """
     told = scheme.get("x-visp-token")
     fields: dict[str, Any] = told if isinstance(told, dict) else {}
@@ -56,6 +58,7 @@ def parse_token_rule(name: str, scheme: Any) -> TokenRule:
         jwks_url=_text(fields.get("jwksUri")),
         discovery_url=discovery,
         introspection_url=_text(asked.get("url")),
+        tenant=_text(fields.get("tenantId")) or _text(scheme.get("tenantId")),
         client_id=_text(asked.get("clientId")),
         client_secret=_text(asked.get("clientSecret")),
     )

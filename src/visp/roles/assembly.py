@@ -32,6 +32,7 @@ from visp.container.egress.proxy import Proxy
 from visp.container.egress.surroundings import is_open
 from visp.controller.acks import Acks
 from visp.controller.apis import Apis
+from visp.controller.backends import Backends
 from visp.controller.blobs import BlobSweep
 from visp.controller.builds import Builds
 from visp.controller.composites import Composites
@@ -187,6 +188,8 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         stack.push_async_callback(promises.close)
         outbound = Outbound(settings.hooks, is_open)
         stack.push_async_callback(outbound.close)
+        backends = Backends(settings.hooks, is_open, identities.policy_of, openings)
+        stack.push_async_callback(backends.close)
         hooks = Hooks(activations=ground.activations, outbound=outbound, clock=clock, limits=settings.hooks)
         later = Later(
             ledger=ledger,
@@ -228,7 +231,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         gateway = Gateway(
             documents=apis,
             subscriptions=subscriptions,
-            tokens=Tokens(outbound, clock),
+            tokens=Tokens(outbound, clock, settings.gateway),
             counts=Counts(clock, None if neighbours is None else neighbours.links),
         )
         services = Services(
@@ -256,6 +259,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             streams=streams,
             sockets=sockets,
             gateway=gateway,
+            backends=backends,
             kept=KeptAnswers(clock),
             metrics=metrics,
             disable=lambda: setattr(parts, "unready", "disabled by its operator"),

@@ -396,8 +396,15 @@ class PromiseStore(Protocol):
         ...
 
 
+WITHIN = "\n"
+"""Between an API's base path and one of its paths, where a client may call that path alone."""
+
+
 class Subscription(msgspec.Struct, frozen=True, kw_only=True):
-    """A client of an API: `digest` is of its id, for look-up; `secret` the digest of its secret, empty without one."""
+    """A client of an API: `digest` is of its id, for look-up; `secret` the digest of its secret, empty without one.
+
+    `base_path` is the API's, with `WITHIN` and a path behind it for that path alone, and empty for all APIs.
+    """
 
     namespace: str
     base_path: str
@@ -422,7 +429,7 @@ class SubscriptionStore(Protocol):
         ...
 
     async def drop_subscription(self, namespace: str, base_path: str, digest: bytes | None) -> bool:
-        """Whether there was one; None drops all of the API."""
+        """Whether there was one; None drops all of the API, and of each of its paths."""
         ...
 
 

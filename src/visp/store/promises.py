@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.errors import Corrupt
-from visp.store.base import Letter, Promise, Subscription
+from visp.store.base import WITHIN, Letter, Promise, Subscription
 from visp.store.database import Database
 from visp.store.rows import checksum, readable
 from visp.telemetry import log
@@ -85,7 +85,9 @@ SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions WHERE {_OF_API}"
 ALL_SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions"
 COUNT_SUBSCRIPTIONS = "SELECT count(*) FROM subscriptions WHERE namespace = ?"
 DROP_SUBSCRIPTION = f"DELETE FROM subscriptions WHERE {_OF_API} AND digest = ?"
-DROP_SUBSCRIPTIONS = f"DELETE FROM subscriptions WHERE {_OF_API}"
+DROP_SUBSCRIPTIONS = (
+    "DELETE FROM subscriptions WHERE namespace = ? AND (base_path = ? OR substr(base_path, 1, length(?)) = ?)"
+)
 
 LetterRow = tuple[bytes, str, int, bytes, int]
 
@@ -194,7 +196,8 @@ class SqlitePromises:
     async def drop_subscription(self, namespace: str, base_path: str, digest: bytes | None) -> bool:
         key = (namespace, base_path)
         if digest is None:
-            return await self._database.write(lambda db: db.execute(DROP_SUBSCRIPTIONS, key).rowcount) > 0
+            of_paths = (base_path + WITHIN,) * 2
+            return await self._database.write(lambda db: db.execute(DROP_SUBSCRIPTIONS, (*key, *of_paths)).rowcount) > 0
         return await self._database.write(lambda db: db.execute(DROP_SUBSCRIPTION, (*key, digest)).rowcount) > 0
 
 

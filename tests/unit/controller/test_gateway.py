@@ -13,7 +13,7 @@ from visp.controller.counts import Counts
 from visp.controller.gateway import Denied, Gateway
 from visp.controller.tokens import TokenRefused
 from visp.entity.api import Api
-from visp.entity.gateway import Plan, compile_api
+from visp.entity.gateway import Found, Resource, compile_api
 from visp.store.base import Subscription
 
 
@@ -55,8 +55,10 @@ def api(size: int = 10, **fields: Any) -> Api:
     return Api(namespace="ns", base_path="/a", title="", document=document, size_bytes=size)
 
 
-def plan(**definitions: Any) -> Plan:
-    return compile_api(api(securityDefinitions=definitions))[0]
+def resource(own: Any = None, **definitions: Any) -> Resource:
+    operation = {} if own is None else {"x-visp-security": own}
+    (made,) = compile_api(api(securityDefinitions=definitions, paths={"/x": {"get": operation}}))[1]
+    return made
 
 
 @pytest.fixture
@@ -115,8 +117,9 @@ BOTH = {"client_id": {"name": "X-Id"}, "client_secret": {"name": "X-Secret"}}
 async def test_who_is_let_in(
     gateway: Gateway, definitions: dict[str, Any], headers: dict[str, str], query: str, client: str | None
 ) -> None:
-    assert (await gateway.check("ns", plan(**definitions), headers, query)).client == client
-    assert gateway.peek_client("ns", plan(**definitions), headers, query) == (True, client)
+    asked = resource(**definitions)
+    assert (await gateway.check("ns", asked, "GET", headers, query)).client == client
+    assert gateway.peek_client("ns", asked, "GET", headers, query) == (True, client)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +137,51 @@ async def test_who_is_let_in(
 )
 async def test_who_is_not(gateway: Gateway, definitions: dict[str, Any], headers: dict[str, str]) -> None:
     with pytest.raises(Denied) as caught:
-        await gateway.check("ns", plan(**definitions), headers, "")
+        await gateway.check("ns", resource(**definitions), "GET", headers, "")
     assert caught.value.status == 401
-    assert gateway.peek_client("ns", plan(**definitions), headers, "") == (False, None)
+    assert gateway.peek_client("ns", resource(**definitions), "GET", headers, "") == (False, None)
+
+
+PLACES = {"api": "/a", "resource": "/a\n/a/x", "tenant": ""}
+
+
+@pytest.mark.parametrize("scope", [*PLACES, "other", ""])
+async def test_a_key_is_looked_for_where_its_scope_says(gateway: Gateway, scope: str) -> None:
+    class Scoped(Clients):
+        def peek(self, namespace: str, base_path: str, client: str) -> Subscription | None:
+            return super().peek(namespace, base_path, client) if base_path == PLACES.get(scope) else None
+
+    gateway.subscriptions = Scoped()  # type: ignore[assignment]
+    for asking in (resource(k=KEY | {"x-visp-scope": scope}), resource([KEY | {"scope": scope}])):
+        is_let_in = scope in PLACES
+        assert gateway.peek_client("ns", asking, "GET", {"x-key": "key"}, "")[0] is is_let_in
+        if is_let_in:
+            assert (await gateway.check("ns", asking, "GET", {"x-key": "key"}, "")).client == "key"
+        else:
+            with pytest.raises(Denied):
+                await gateway.check("ns", asking, "GET", {"x-key": "key"}, "")
+
+
+async def test_an_operation_has_checks_of_its_own(gateway: Gateway) -> None:
+    assert (await gateway.check("ns", resource([], k=KEY), "GET", {}, "")).client is None
+    for own in ([KEY], [{"type": "other"}], "nonsense", [7]):
+        with pytest.raises(Denied):
+            await gateway.check("ns", resource(own), "GET", {}, "")
+        assert gateway.peek_client("ns", resource(own), "GET", {}, "") == (False, None)
+    with pytest.raises(Denied):
+        await gateway.check("ns", resource([], k=KEY), "PUT", {}, "")
+
+
+async def test_an_operation_has_a_pace_of_its_own(gateway: Gateway) -> None:
+    limits = [{"rate": 1, "interval": 60, "scope": "resource", "subscription": True}]
+    (asked,) = compile_api(api(paths={"/x": {"get": {"x-visp-rate-limit": limits}}}))[1]
+    for client in ("one", "two"):
+        await gateway.admit("ns", Found(asked), asked.operations["GET"], client)
+        with pytest.raises(Denied) as caught:
+            await gateway.admit("ns", Found(asked), asked.operations["GET"], client)
+        assert (caught.value.status, caught.value.headers) == (429, (("Retry-After", "60"),))
 
 
 async def test_what_is_told_of_a_bearer_is_one_line_each(gateway: Gateway) -> None:
-    passed = await gateway.check("ns", plan(o={"type": "oauth2"}), {"authorization": "bearer  good"}, "")
+    passed = await gateway.check("ns", resource(o={"type": "oauth2"}), "GET", {"authorization": "bearer  good"}, "")
     assert passed.headers == {"x-oidc-sub": "me", "x-oidc-email": "", "x-oidc-scope": ""}

@@ -11,7 +11,7 @@ import pytest
 from tests.contract.linked import linked
 
 from visp.controller import subscriptions as subject
-from visp.controller.subscriptions import LENGTH_LIMIT, Subscriptions
+from visp.controller.subscriptions import LENGTH_LIMIT, Subscriptions, place_of
 from visp.errors import BadRequest, Throttled
 from visp.store.promises import SqlitePromises
 
@@ -138,3 +138,17 @@ async def test_every_shard_hears_of_a_change(tmp_path: Path) -> None:
         links[0].drop(1)
         await is_down.wait()
         assert there.peek("guest", "/b", "one") is None  # changes may be missed
+
+
+async def test_clients_of_a_path_go_with_its_api(clients: Subscriptions) -> None:
+    places = [place_of(scope, "/a", "/a/x") for scope in ("api", "resource", "tenant")]
+    assert len(set(places)) == 3
+    assert place_of("other", "/a", "/a/x") is None
+    other = place_of("resource", "/ab", "/ab/x")
+    for place in (*places, other):
+        assert place is not None
+        await clients.add("guest", place, "one", None)
+        assert await has(clients, "guest", place, "one")
+    await clients.drop_all("guest", "/a")
+    assert [await has(clients, "guest", str(place), "one") for place in places] == [False, False, True]
+    assert await has(clients, "guest", str(other), "one")

@@ -17,6 +17,7 @@ from visp.clock import ManualClock
 from visp.controller.outbound import NotReached
 from visp.controller.tokens import ANSWER_KEPT_S, FAILURE_KEPT_S, KEYS_RENEWED_S, TokenRefused, Tokens
 from visp.entity.tokens import TokenRule, parse_token_rule
+from visp.settings import Gateway
 
 NOW_S = 1_700_000_000
 ISSUER, KEYS = "https://issuer.example", "https://issuer.example/keys"
@@ -221,3 +222,29 @@ async def test_providers_by_their_names(tokens: Tokens, providers: Providers) ->
         rule = TokenRule(name=name)
         assert (await tokens.claims(rule, "t", {"x-facebook-app-token": "a"}))["sub"] == sub
     assert await refused(tokens, "t", TokenRule(name="facebook")) == wording.TOKEN_REFUSED
+
+
+# ── App ID, and what is for tests ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_app_id_has_keys_for_each_tenant(providers: Providers, clock: ManualClock) -> None:
+    rule = parse_token_rule("app-id", {"type": "oauth2", "tenantId": "a/b"})
+    providers.answers["https://app.example/v4/a%2Fb/publickeys"] = {"keys": [key(EC)]}
+    tokens = Tokens(providers, clock, Gateway(app_id_url="https://app.example/v4/"))  # type: ignore[arg-type]
+    assert (await tokens.claims(rule, token(), {}))["sub"] == "me"
+    assert await refused(tokens, token({"exp": NOW_S - 60}), rule) == "The access token has expired."
+    assert await refused(tokens, token(private=OTHER), rule) == "The token signature did not match any known JWK."
+    assert await refused(tokens, token(), parse_token_rule("app-id", {})) == wording.TOKEN_REFUSED
+
+
+async def test_app_id_lets_nobody_in_unless_an_operator_says_where_it_is(tokens: Tokens, providers: Providers) -> None:
+    assert await refused(tokens, token(), parse_token_rule("app-id", {"tenantId": "t"})) == wording.TOKEN_REFUSED
+    assert providers.asked == []
+
+
+async def test_the_mock_lets_nobody_in_unless_a_setting_says_so(providers: Providers, clock: ManualClock) -> None:
+    rule = parse_token_rule("mock", {"type": "oauth2"})
+    assert await refused(Tokens(providers, clock), "test", rule) == wording.TOKEN_REFUSED  # type: ignore[arg-type]
+    tokens = Tokens(providers, clock, Gateway(mock_tokens=True))  # type: ignore[arg-type]
+    assert await tokens.claims(rule, "test", {}) == {"email": "test@test.com"}
+    assert await refused(tokens, "other", rule) == wording.TOKEN_REFUSED

@@ -13,12 +13,15 @@ from visp.entity.gateway import (
     KeyCheck,
     Place,
     Quota,
+    Routing,
     SecretCheck,
     Table,
     Target,
     compile_api,
     parse_place,
     parse_target,
+    routed,
+    url_of,
 )
 from visp.entity.tokens import TokenRule
 
@@ -165,6 +168,28 @@ def test_our_own_extensions() -> None:
 def test_targets() -> None:
     assert parse_target("https://elsewhere/api/v1/web/ns/default/a.json?x=1") == Target("/api/v1/web/ns/default/a.json")
     assert parse_target("") is None
+
+
+def test_targets_elsewhere() -> None:
+    target = parse_target("https://api.example:8443/v 1?key=k$(request.path)")
+    assert target == Target("/v%201", True, "https://api.example:8443", "key=k")
+    assert url_of(target, "/base/x%20y", "a=1&b=%20") == "https://api.example:8443/v%201/base/x%20y?key=k&a=1&b=%20"
+    bare = parse_target("http://[2001:db8::1]")
+    assert bare is not None
+    assert url_of(bare, "", "") == "http://[2001:db8::1]/"
+    assert url_of(bare, "/\xc3\xa9 \r\nX: 1", "") == "http://[2001:db8::1]/%C3%A9%20%0D%0AX:%201"
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://h/x", "https://u:p@h/x", "//h/x", "/x", "https:///x", "http://h:70000/", "http://[x/", "h/x"]
+)
+def test_what_is_no_target(url: str) -> None:
+    assert parse_target(url) is None
+
+
+@pytest.mark.parametrize("follows", ["/../admin", "/a/..", "/%2e%2e/a", "/..%2fa", "/.%5C..%5Ca", "/./a"])
+def test_what_follows_does_not_lead_out_of_the_target(follows: str) -> None:
+    assert url_of(Target("/v1", origin="https://h"), follows, "") is None
     assert parse_target("http://[") is None
 
 
@@ -280,3 +305,26 @@ UUID = "23bc46b1-71f6-4ed5-8c54-816aa4f8c502"
 )
 def test_paths_of_the_gateway(path: str, place: Place | None) -> None:
     assert parse_place(path) == place
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://A.example/x?y=1", "https://a.example/x?y=1"),
+        ("a.example:8080/x", "http://a.example:8080/x"),
+        ("http://b.example:81", "http://b.example:81/"),
+        ("http://[2001:db8::1]:8/", "http://[2001:db8::1]:8/"),
+        ("https://a.example/api/v1/web/other/default/a.json", "https://a.example/api/v1/web/other/default/a.json"),
+        ("http://b.example/", None),
+        ("http://other/", None),
+        ("http://a.example@other/", None),
+        ("http://other/?a.example", None),
+        ("ftp://a.example/", None),
+        ("//a.example/", None),
+        ("http://a.example/$(request.path)", None),
+    ],
+)
+def test_a_request_names_a_target_among_those_that_it_may(given: str, url: str | None) -> None:
+    routing = Routing("x-to", frozenset({"a.example", "b.example:81", "[2001:db8::1]"}))
+    target = routed(routing, given)
+    assert (None if target is None else url_of(target, "", "")) == url
