@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from visp.api.kept import place_of
 from visp.controller import webaction
 from visp.controller.backends import Unanswered
 from visp.controller.gateway import Denied
+from visp.controller.webaction import Address
 from visp.entity import mapping
 from visp.entity.api import normal_base_path
 from visp.entity.gateway import routed, url_of
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from visp.api.context import Services
     from visp.api.inside import Inside
-    from visp.controller.webaction import Address
     from visp.entity.gateway import Found, Operation, Place, Plan, Table, Target
     from visp.entity.subject import Identity
 
@@ -51,6 +52,11 @@ SHOWN: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 
 METHODS = "GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"
 _CORS = "access-control-"
+_FOR_ALL: web.Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", METHODS),
+    ("Access-Control-Allow-Credentials", "true"),
+)
 
 
 class Came(msgspec.Struct, frozen=True):
@@ -210,7 +216,16 @@ def address_of(operation: Operation, found: Found, path: str) -> Address | None:
     target = _target(operation, {})
     if target is None:
         return None
-    return webaction.parse_address(target.path + (path if target.takes_path else found.rest))
+    follows = path if target.takes_path else found.rest
+    begin = _parsed(target.path)
+    if begin is None:  # what follows may be a part of the name
+        return webaction.parse_address(target.path + follows)
+    return Address(begin.name, begin.extension, begin.rest + follows)
+
+
+@lru_cache(maxsize=1000)
+def _parsed(path: str) -> Address | None:
+    return webaction.parse_address(path)
 
 
 async def _charge(services: Services, namespace: str) -> None:
@@ -304,31 +319,24 @@ def with_cors(
     made: HttpAnswer | EventStream, asked: Mapping[str, str], *, is_question: bool = False
 ) -> HttpAnswer | EventStream:
     """The gateway's headers in the place of the web action's own."""
-    headers = [
-        ("Access-Control-Allow-Origin", asked.get("origin") or "*"),
-        ("Access-Control-Allow-Methods", METHODS),
-        ("Access-Control-Allow-Credentials", "true"),
-    ]
-    wanted = asked.get("access-control-request-headers")
+    origin, wanted = asked.get("origin"), asked.get("access-control-request-headers")
+    own = _FOR_ALL if not origin else (("Access-Control-Allow-Origin", origin), *_FOR_ALL[1:])
     if is_question and wanted:
-        headers.append(("Access-Control-Allow-Headers", wanted))
-    return _with_headers(without_cors(made), tuple(headers))
+        own = (*own, ("Access-Control-Allow-Headers", wanted))
+    return _with_own(made, own)
 
 
 def without_cors(made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
+    return _with_own(made, ())
+
+
+def _with_own(made: HttpAnswer | EventStream, own: web.Headers) -> HttpAnswer | EventStream:
+    """With these headers in the place of all that say something to browsers."""
+    head = made.head if isinstance(made, EventStream) else made
+    if head.headers is not webaction.USUAL_CORS:
+        own = (*(header for header in head.headers if not header[0].lower().startswith(_CORS)), *own)
+    head = msgspec.structs.replace(head, headers=own)
     if isinstance(made, EventStream):
-        made.head = _stripped(made.head)
+        made.head = head
         return made
-    return _stripped(made)
-
-
-def _stripped(head: HttpAnswer) -> HttpAnswer:
-    kept = tuple(header for header in head.headers if not header[0].lower().startswith(_CORS))
-    return msgspec.structs.replace(head, headers=kept)
-
-
-def _with_headers(made: HttpAnswer | EventStream, headers: tuple[tuple[str, str], ...]) -> HttpAnswer | EventStream:
-    if isinstance(made, EventStream):
-        made.head = msgspec.structs.replace(made.head, headers=(*made.head.headers, *headers))
-        return made
-    return msgspec.structs.replace(made, headers=(*made.headers, *headers))
+    return head

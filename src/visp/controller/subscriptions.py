@@ -54,7 +54,8 @@ class Subscriptions:
     def __init__(self, store: SubscriptionStore, secret: bytes, links: Links | None = None) -> None:
         self._store = store
         self._links = links
-        self._held: dict[bytes, Subscription] = {}
+        self._held: dict[tuple[str, str, str], Subscription] = {}
+        """By namespace, base path and id."""
         self._changes = 0
         if links is not None:
             links.answer(CHANGED, self._heard)
@@ -96,22 +97,22 @@ class Subscriptions:
 
     def peek(self, namespace: str, base_path: str, client: str) -> Subscription | None:
         """What is in memory of a client."""
-        return self._held.get(self._digest("id", namespace, base_path, client[:LENGTH_LIMIT]))
+        return self._held.get((namespace, base_path, client))
 
     async def find(self, namespace: str, base_path: str, client: str) -> Subscription | None:
         """A client that may call the API, by its id alone."""
         if not 0 < len(client) <= LENGTH_LIMIT:
             return None
-        digest = self._digest("id", namespace, base_path, client)
-        held = self._held.get(digest)
+        key = (namespace, base_path, client)
+        held = self._held.get(key)
         if held is not None:
             return held
         changes = self._changes
-        found = await self._store.subscription(namespace, base_path, digest)
+        found = await self._store.subscription(namespace, base_path, self._digest("id", *key))
         if found is not None and changes == self._changes:  # else it may have been dropped while it was read
             if len(self._held) >= CACHED_LIMIT:
                 self._held.clear()
-            self._held[digest] = found
+            self._held[key] = found
         return found
 
     def is_secret(self, held: Subscription | None, client_secret: str) -> bool:
@@ -132,8 +133,8 @@ class Subscriptions:
     def _forget(self, namespace: str, base_path: str) -> None:
         self._changes += 1
         self._held = {
-            digest: held
-            for digest, held in self._held.items()
+            key: held
+            for key, held in self._held.items()
             if held.namespace != namespace or not (held.base_path + WITHIN).startswith(base_path + WITHIN)
         }
 

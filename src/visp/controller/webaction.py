@@ -10,6 +10,7 @@ import binascii
 import hmac
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote_plus, unquote
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1/web/"
 METHODS = frozenset({"GET", "DELETE", "POST", "PUT", "HEAD", "OPTIONS", "PATCH"})
 FIELDS_LIMIT = 1000
+USUAL_LENGTH = 100
+"""Of a content type: how shorter ones are written is remembered."""
 UTF8 = "UTF-8"
 
 METHOD, HEADERS, PATH, USER, QUERY, BODY = (
@@ -140,9 +143,7 @@ def context(method: str, headers: Iterable[tuple[str, str]], rest: str, user: st
     seen = {name: value for name, value in headers if name not in _UNSEEN}
     kind = seen.get("content-type")
     if kind is not None:
-        parsed = parse_media_type(kind)
-        if parsed is not None:
-            seen["content-type"] = parsed.render()
+        seen["content-type"] = _usual(kind) if len(kind) <= USUAL_LENGTH else _rendered(kind)
     out = {
         METHOD: msgspec.Raw(encode(method.lower())),
         HEADERS: msgspec.Raw(encode(seen)),
@@ -151,6 +152,14 @@ def context(method: str, headers: Iterable[tuple[str, str]], rest: str, user: st
     if user is not None:
         out |= user_field(user)
     return out
+
+
+def _rendered(kind: str) -> str:
+    parsed = parse_media_type(kind)
+    return kind if parsed is None else parsed.render()
+
+
+_usual = lru_cache(maxsize=1000)(_rendered)
 
 
 def user_field(user: str) -> JsonObject:
