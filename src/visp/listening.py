@@ -67,7 +67,7 @@ class Listening:
         if certificates is not None:
             from visp.edge.tls import Entrance
 
-            self._entrance = Entrance(certificates, self._make, gate.has_room, gate.http.head_timeout_s)
+            self._entrance = Entrance(certificates, self._make_chosen, gate.has_room, gate.http.head_timeout_s)
             gate.services.metrics.add(certificates.measured)
 
     async def begin(self, listeners: Iterable[socket.socket], connections: Iterable[socket.socket] = ()) -> None:
@@ -88,6 +88,15 @@ class Listening:
         state = {} if inside is None else {INSIDE: inside}
         made: asyncio.Protocol = self._protocol(self._config, self._state, state, self._loop)
         return made
+
+    def _make_chosen(self, chosen: str | None) -> asyncio.Protocol:
+        from visp.edge.tls import HTTP2
+
+        if chosen != HTTP2:
+            return self._make()
+        from visp.api.http2 import Http2  # for the first who speaks it
+
+        return Http2(self._gate, self._config, self._state, self._loop)
 
     async def answer_inside(self, door: socket.socket, inside: Inside) -> asyncio.Server:
         """Answers at a container's door, which stays its owner's, until the server that is returned is closed."""
@@ -158,7 +167,7 @@ class Listening:
 
     def close_idle(self) -> None:
         for door in [door for door in self._gate.doors if door.is_idle]:
-            door.transport.close()
+            door.end_idle()
 
     def give(self, to: Callable[[socket.socket], None]) -> None:
         """Each connection goes to `to` as soon as nothing is under way on it; so do those that are idle now.

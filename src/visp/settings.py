@@ -399,6 +399,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     key: Annotated[
         str, Meta(description="file with the certificate's key (PEM, no passphrase, not open to others)")
     ] = ""
+    http2: Annotated[bool, Meta(description="whether clients may choose HTTP/2 when hands are shaken (ALPN)")] = True
     redirect_port: Annotated[
         int, Meta(ge=0, le=65535, description="port for plain http, all of which is sent to https (308); 0: none")
     ] = 0

@@ -301,6 +301,7 @@ def body_too_large(size: str, limit: int) -> str:
 
 # ── requests that are no HTTP, or not ours to understand ────────────────────────────────────────────────────────
 NOT_HTTP = "The request is not valid HTTP/1.1."
+NOT_HTTP2 = "The request is not valid HTTP/2."
 TARGET_NOT_PATH = "The request target must be a path of ASCII characters that begins with '/'."
 HOST_NOT_SINGLE = "The request needs one Host header that names a host."
 TRANSFER_NOT_CHUNKED = "The only transfer coding understood is 'chunked', once, in HTTP/1.1 and without Content-Length."

@@ -26,10 +26,11 @@ from visp import wording
 from visp.api import encoding, timing, warm, warmweb
 from visp.api.errors import ACTIVATION_ID, HttpAnswer, error_answer
 from visp.api.events import SEND_S
+from visp.api.gate import LINGER_S
 from visp.api.heads import HEAD_LIMIT_BYTES, HeadRefused, check_head, check_head_size
 from visp.api.hot import CallTarget, Head, Target, WebTarget, parse_head
 from visp.api.inside import CONNECTIONS, INSIDE
-from visp.api.origin import in_own_host, is_among, told
+from visp.api.origin import is_among, placed
 from visp.controller import webaction
 from visp.entity.network import is_loopback
 from visp.telemetry import log, transid
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 KEPT_METHODS = (b"POST ", b"GET ")
 KEPT_HEAD_BYTES = 2048
 """Longer heads are parsed each time: the table of known ones stays small."""
-LINGER_S = 2.0
-"""How long a refused client may go on sending: closing at once could take the answer from under its nose."""
 JOINED_BODY_BYTES = 64 * 1024
 
 _HEAD_END = b"\r\n\r\n"
@@ -320,16 +319,13 @@ class Door(HttpToolsProtocol):
     def _place(self) -> None:
         """Takes a request for what a trusted proxy says it was, and for what its namespace's own host means."""
         gate = self.gate
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) > 1:
-            return  # it is refused
-        if self._is_proxied:
-            origin = self._origin = told(self.scheme or "http", self.headers, gate.trusted)
-            if origin.host is not None and hosts:
-                hosts = [origin.host]
-                self.headers = [(n, origin.host if n == b"host" else value) for n, value in self.headers]
-        if gate.domain and hosts and self.inside is None:
-            self.url = in_own_host(self.url, hosts[0], gate.domain) or self.url
+        self.url, self.headers, self._origin = placed(
+            self.url,
+            self.headers,
+            self.scheme or "http",
+            gate.trusted if self._is_proxied else None,
+            gate.domain if self.inside is None else "",
+        )
 
     def _decide(self) -> Warm | None:
         """The hot request that begins, or None: then it is the application's."""
@@ -512,6 +508,9 @@ class Door(HttpToolsProtocol):
             and self._refusal is None
             and (cycle is None or cycle.response_complete)
         )
+
+    def end_idle(self) -> None:
+        self.transport.close()
 
     def end_after_answer(self) -> None:
         """The answer that is owed, if one is, is the last."""

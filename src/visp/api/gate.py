@@ -28,6 +28,8 @@ OPEN_HEADS_LIMIT = 1_000
 STARTS_LIMIT = 1_000
 """Kinds of answers: web actions may give any content type."""
 SWEEP_S = 1.0
+LINGER_S = 2.0
+"""How long a refused client may go on sending: closing at once could take the answer from under its nose."""
 
 CORS_LINES = b"".join(f"{name}: {value}\r\n".encode() for name, value in CORS)
 
@@ -52,6 +54,9 @@ class Connection(Protocol):
 
     def end_after_answer(self) -> None:
         """The answer that is owed, if one is, is the last."""
+
+    def end_idle(self) -> None:
+        """Ends it: nothing is under way."""
 
     def give_up(self) -> None:
         """The client is too slow: the connection ends, once what was sent before is taken."""
@@ -94,6 +99,8 @@ class Gate:
         self.doors: set[Connection] = set()
         self.sockets: set[Framing] = set()
         """Connections that speak WebSocket by now."""
+        self.streams = 0
+        """Requests by HTTP/2 that are under way."""
         self.held_bytes = 0
         """Of bodies that are being received."""
         self.inside = 0
@@ -110,6 +117,10 @@ class Gate:
     def has_room(self, more: int = 0) -> bool:
         """Whether there may be another connection, beside so `more` that are not here yet."""
         return len(self.doors) + len(self.sockets) - self.inside + more < self.http.connections
+
+    def has_room_for_stream(self) -> bool:
+        """Whether there may be another request by HTTP/2: so many as there may be connections, on however few."""
+        return self.streams < self.http.connections
 
     def start_of(self, answer: HttpAnswer, dated: list[tuple[bytes, bytes]]) -> bytes:
         """An answer's head up to the value of `X-Request-ID`; made again when the server's clock has moved on."""

@@ -67,6 +67,32 @@ def told(scheme: str, headers: Iterable[tuple[bytes, bytes]], trusted: Sequence[
     return Origin(_client(hops, trusted), scheme, host)
 
 
+def placed(
+    url: bytes,
+    headers: list[tuple[bytes, bytes]],
+    scheme: str,
+    trusted: Sequence[Network] | None,
+    domain: str,
+) -> tuple[bytes, list[tuple[bytes, bytes]], Origin | None]:
+    """A request for what a trusted proxy says it was, and for what its namespace's own host means.
+
+    `trusted` is None where no trusted proxy brought it, `domain` empty where namespaces have no hosts. With more than
+    one `Host` it is given back as it came: it is refused.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1:
+        return url, headers, None
+    origin = None
+    if trusted is not None:
+        origin = told(scheme, headers, trusted)
+        if origin.host is not None and hosts:
+            hosts = [origin.host]
+            headers = [(n, origin.host if n == b"host" else value) for n, value in headers]
+    if domain and hosts:
+        url = in_own_host(url, hosts[0], domain) or url
+    return url, headers, origin
+
+
 def _client(hops: list[str], trusted: Sequence[Network]) -> str | None:
     for hop in reversed(hops[-HOPS:]):
         try:

@@ -21,7 +21,7 @@ from visp.telemetry.metrics import Family
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from visp.settings import Settings
 
@@ -34,7 +34,8 @@ FULL_S = 1.0
 """A process that may open no more files accepts again after this long."""
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption. Those of TLS 1.3 are all of that kind."""
-PROTOCOLS = ("http/1.1",)
+HTTP1, HTTP2 = "http/1.1", "h2"
+"""Names of protocols that are chosen from when hands are shaken (ALPN, RFC 7301)."""
 
 EXPIRY = "visp_tls_certificate_expiry_timestamp_seconds"
 RELOADS = "visp_tls_reloads_total"
@@ -57,8 +58,8 @@ class Certificate(msgspec.Struct, frozen=True):
     expires_s: float
 
 
-def load(certificate: Path, key: Path) -> Certificate:
-    """Reads both; raises `Unusable`. Blocking."""
+def load(certificate: Path, key: Path, protocols: Sequence[str] = (HTTP1,)) -> Certificate:
+    """Reads both; raises `Unusable`. Of `protocols` the first that a client speaks is chosen. Blocking."""
     try:
         if key.stat().st_mode & 0o007:
             raise Unusable(f"the key {key} can be read by others: chmod o-rwx {key}")
@@ -70,7 +71,7 @@ def load(certificate: Path, key: Path) -> Certificate:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(list(PROTOCOLS))
+    context.set_alpn_protocols(list(protocols))
     try:
         context.load_cert_chain(certificate, key, password=b"")  # else a locked key would be asked for on a terminal
     except (ssl.SSLError, OSError, ValueError) as error:
@@ -93,12 +94,13 @@ def _expiry_s(chain: bytes) -> float:
 class Certificates:
     """The certificate in force."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, protocols: Sequence[str] = (HTTP1,)) -> None:
         """Raises `Unusable`."""
         self._paths = certificate, key
+        self._protocols = protocols
         self._asked: asyncio.Event | None = None
         self._stamp = self._look()
-        self._current = load(*self._paths)
+        self._current = load(*self._paths, protocols)
         self.reloads = 0
         self.failures = 0
         """Files that could not be used."""
@@ -139,7 +141,7 @@ class Certificates:
             return
         self._stamp = stamp
         try:
-            self._current = await asyncio.to_thread(load, *self._paths)
+            self._current = await asyncio.to_thread(load, *self._paths, self._protocols)
         except Unusable as error:
             self.failures += 1
             log.error("tls.kept", reason=str(error), expires_s=int(self._current.expires_s))
@@ -176,9 +178,22 @@ def certificates_of(settings: Settings) -> Certificates | None:
     if not wanted.certificate or not wanted.key:
         raise CannotStart("settings tls.certificate and tls.key go together: one is missing")
     try:
-        return Certificates(Path(wanted.certificate), Path(wanted.key))
+        protocols = (HTTP2, HTTP1) if wanted.http2 else (HTTP1,)
+        return Certificates(Path(wanted.certificate), Path(wanted.key), protocols)
     except Unusable as error:
         raise CannotStart(f"TLS cannot be had: {error}") from None
+
+
+class _Choosing(asyncio.Protocol):
+    """Stands there while hands are shaken, then gives way to the protocol that was chosen."""
+
+    def __init__(self, make: Callable[[str | None], asyncio.Protocol]) -> None:
+        self._make = make
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        made = self._make(transport.get_extra_info("ssl_object").selected_alpn_protocol())
+        transport.set_protocol(made)
+        made.connection_made(transport)
 
 
 class Entrance:
@@ -191,11 +206,13 @@ class Entrance:
     def __init__(
         self,
         certificates: Certificates,
-        make: Callable[[], asyncio.Protocol],
+        make: Callable[[str | None], asyncio.Protocol],
         has_room: Callable[[int], bool],
         handshake_s: float,
     ) -> None:
-        """`has_room` tells whether there may be one more connection beside so many that are not made yet."""
+        """`make` makes the protocol of a connection for the one that was chosen, None for a client that names none.
+
+        `has_room` tells whether there may be one more connection beside so many that are not made yet."""
         self._certificates = certificates
         self._make = make
         self._has_room = has_room
@@ -248,7 +265,7 @@ class Entrance:
     async def _shake(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(
-                self._make,
+                lambda: _Choosing(self._make),
                 connection,
                 ssl=self._certificates.context,
                 ssl_handshake_timeout=self._handshake_s,
