@@ -148,7 +148,7 @@ class Kind:
 def installed(home: Path) -> frozenset[str]:
     """What a server of this machine offers without images."""
     manifest = read_manifest(load(environ=os.environ).settings)
-    return frozenset(local.find(manifest, lambda name, _: Path("/nowhere") / name, home))
+    return frozenset(local.find(manifest, lambda name, *_: Path("/nowhere") / name, home))
 
 
 def runtimes_here() -> Path:

@@ -489,3 +489,18 @@ def main(params):
         until(lambda: web.once("GET", "slow.text?quick").status == 200, 20.0)
         answer = web("GET", "slow.text")
         assert (answer.status, answer.body) == (200, b"one two ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (PYTHON, "def main(params):\n    yield 'one '\n    yield 'two'"),
+        (NODE, "async function* main() { yield 'one '; yield 'two' }"),
+    ],
+)
+def test_parts_come_without_a_wall_too(kind: str, code: str) -> None:
+    with running.running(flags=("--driver", "process", "--i-trust-all-code")) as server:
+        web = Web(Api(server.url))
+        web.action("parts", code, kind)
+        answer = web("GET", "parts.text")
+        assert (answer.status, answer.body) == (200, b"one two")

@@ -61,9 +61,12 @@ class Cells:
                 "name another folder by [container] cells_dir"
             ) from None
 
-    def install(self, name: str, content: bytes) -> Path:
-        """A launcher under a name made of its content: a running server's is never replaced."""
-        digest = hashlib.sha256(content).hexdigest()[:16]
+    def install(self, name: str, content: bytes, beside: bytes = b"") -> Path:
+        """A launcher under a name made of its content: a running server's is never replaced.
+
+        `beside` is what it finds under the same name but for its last word, when that is installed likewise.
+        """
+        digest = hashlib.sha256(b"".join(sorted((content, beside)))).hexdigest()[:16]
         path = self.launchers / f"{digest}-{Path(name).name}"
         if not path.exists():
             draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -11,7 +11,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from visp.entity.runtime_manifest import Build, Kind, Manifest, Program
+
+Install: TypeAlias = "Callable[[str, bytes, bytes], Path]"
+"""Puts a program where containers see it; the last is what it looks for beside it, under nearly the same name."""
 
 SEARCHED = "/usr/local/bin:/usr/bin:/bin"
 """Where programs are looked for."""
@@ -93,7 +96,7 @@ class LocalKind(msgspec.Struct, frozen=True):
         )
 
 
-def find(manifest: Manifest, install: Callable[[str, bytes], Path], home: Path) -> dict[str, LocalKind]:
+def find(manifest: Manifest, install: Install, home: Path) -> dict[str, LocalKind]:
     """The kinds whose program is here, by name; `install` puts a launcher where containers can see it.
 
     `home` is the folder of installed runtimes.
@@ -119,9 +122,7 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path], home: Path) 
             kind.kind,
             program,
             local,
-            str(install(local.launcher, read_program(local.launcher))),
-            _install_template(local.launcher, install),
-            _install_extras(local.launcher, install),
+            *_install_launcher(local.launcher, install),
             None
             if build is None or toolchain is None or python is None
             else _recipe(build, toolchain, python, home, install),
@@ -134,7 +135,7 @@ def find(manifest: Manifest, install: Callable[[str, bytes], Path], home: Path) 
     return out
 
 
-def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Callable[[str, bytes], Path]) -> Recipe:
+def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Install) -> Recipe:
     """What builds code for a kind whose toolchain is here."""
     builder, program = f"{_INSIDE}/{BUILDING}", f"{_INSIDE}/build.py"
     files = {builder: read_program(BUILDING), program: read_program(build.program)}
@@ -148,7 +149,7 @@ def _recipe(build: Build, toolchain: str, python: str, home: Path, install: Call
             argv=(python if root is None else "/usr/bin/python3", "-I", "-S", "-B", builder, program),
             env=env,
             mounts=tuple(
-                (str(install(f"{digest.hexdigest()[:8]}-{Path(inside).name}", content)), inside)
+                (str(install(f"{digest.hexdigest()[:8]}-{Path(inside).name}", content, b"")), inside)
                 for inside, content in files.items()
             )
             + _shown(build),
@@ -172,17 +173,22 @@ def _filled(word: str, values: dict[str, str]) -> str:
     return word
 
 
-def _install_template(launcher: str, install: Callable[[str, bytes], Path]) -> str | None:
+def _install_launcher(launcher: str, install: Install) -> tuple[str, str | None, str | None]:
+    """Where a launcher, its template and its extras are."""
+    content, name = read_program(launcher), _beside(launcher, "/")
+    template = _install_template(launcher, install)
+    if not resources.files("visp.runtime").joinpath(name).is_file():
+        return str(install(launcher, content, b"")), template, None
+    extras = read_program(name)
+    return str(install(launcher, content, extras)), template, str(install(name, extras, content))
+
+
+def _install_template(launcher: str, install: Install) -> str | None:
     """A family whose launcher has a `template.py` beside it has templates."""
     name = str(Path(launcher).with_name(TEMPLATE))
     if not resources.files("visp.runtime").joinpath(name).is_file():
         return None
-    return str(install(name, read_program(name)))
-
-
-def _install_extras(launcher: str, install: Callable[[str, bytes], Path]) -> str | None:
-    name = _beside(launcher, "/")
-    return str(install(name, read_program(name))) if resources.files("visp.runtime").joinpath(name).is_file() else None
+    return str(install(name, read_program(name), b""))
 
 
 def _beside(launcher: str, before: str) -> str:

@@ -60,7 +60,7 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
     )
     installed: dict[str, bytes] = {}
 
-    def install(name: str, content: bytes) -> Path:
+    def install(name: str, content: bytes, _: bytes) -> Path:
         installed[name] = content
         return Path("/cells") / name
 
@@ -88,7 +88,7 @@ def test_what_visp_installed_is_called_as_containers_see_it(bin: Path, tmp_path:
         environment={"NODE_PATH": "{runtimes}/nodejs-modules/node_modules"},
     )
     manifest = Manifest({"nodejs": (kind("nodejs:20", runs=runs),)})
-    command = local.find(manifest, lambda name, _: Path("/cells") / name, home)["nodejs:20"].command(256)
+    command = local.find(manifest, lambda name, *_: Path("/cells") / name, home)["nodejs:20"].command(256)
     assert command.argv[0] == "/opt/visp/nodejs-20/bin/node"
     assert command.env == {"NODE_PATH": "/opt/visp/nodejs-modules/node_modules"}
     assert local.on_host(command.argv[0], home) == str(home / "nodejs-20" / "bin" / "node")
@@ -108,7 +108,7 @@ def test_kind_whose_launcher_has_a_template_beside_it_says_where_it_lies(bin: Pa
     program(bin, "python3.11", "Python 3.11.2")
     runs = LocalRuntime(launcher="python/launcher.py", programs=("python3.11",), version="Python 3.11.")
     kinds = local.find(
-        Manifest({"python": (kind("python:3.11", runs=runs),)}), lambda name, _: Path("/cells") / name, NOWHERE
+        Manifest({"python": (kind("python:3.11", runs=runs),)}), lambda name, *_: Path("/cells") / name, NOWHERE
     )
     assert kinds["python:3.11"].command(256).template == "/cells/python/template.py"
 
