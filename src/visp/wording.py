@@ -154,6 +154,43 @@ def gateway_error(sentence: str) -> str:
     return f"Error: {sentence}"
 
 
+GATEWAY_READY = "Status: Gateway ready."
+GATEWAY_GREETING = "The API gateway: APIs are at /api/<namespace's uuid>/<base path>/<path>."
+REQUEST_BODY_MISSING = "Missing request body"
+REQUEST_BODY_NO_OBJECT = "The request body is no JSON object."
+RESOURCES_EMPTY = "Empty resources object."
+NO_OPERATIONS = "Missing or empty field 'operations' or in resource path object."
+SUBSCRIPTION_CREATED = "Subscription created."
+SUBSCRIPTION_DELETED = "Subscription deleted."
+SCOPE_INVALID = "Invalid scope"
+TENANT_KEPT = "A tenant is a namespace: an operator deletes it."
+CORS_OF_RESOURCES = "The cors of all resources must be the same, with 'true' or 'false' as origin."
+
+
+def unknown_tenant(id: str) -> str:
+    return f"Unknown tenant id {id}"
+
+
+def operation_lacks(field: str, verb: str) -> str:
+    return f"Missing field '{field}' for '{verb}' operation."
+
+
+def backend_method_not_supported(method: str) -> str:
+    return f"backendMethod '{method}' not supported."
+
+
+def field_missing_in(what: str, fields: Sequence[str]) -> str:
+    return f'Missing field in {what} object. Need "{fields[0]}" and "{fields[1]}".'
+
+
+def invalid_in(field: str, what: str, valid: Sequence[str]) -> str:
+    return f"Invalid {field} in {what} object. Valid: [" + ",".join(f'"{one}"' for one in valid) + "]"
+
+
+def missing_from_body(field: str) -> str:
+    return f'"{field}" missing from request body.'
+
+
 def bad_scope(scopes: Sequence[str]) -> str:
     return f"A scope is one of {', '.join(scopes)}."
 

@@ -31,6 +31,8 @@ from tests.system.conftest import Api
 from tests.system.places import Place, opened
 
 from visp.api import openapi, schemas
+from visp.entity.artifact import id_of
+from visp.entity.subject import GUEST_UUID
 
 CHECKS = [
     status_code_conformance,
@@ -79,16 +81,26 @@ EXECS = (
     {"kind": "cobol:60", "code": CODE},
 )
 APIS = "/api/v1/web/whisk.system/apimgmt"
-APIDOC = {
-    "namespace": "_",
-    "swagger": {
-        "basePath": "/shop",
-        "info": {"title": "Shop", "version": "1"},
-        "paths": {},
-        "x-ibm-configuration": {"assembly": {"execute": []}},
-    },
+SHOP: dict[str, Any] = {
+    "basePath": "/shop",
+    "info": {"title": "Shop", "version": "1"},
+    "paths": {},
+    "x-ibm-configuration": {"assembly": {"execute": []}},
 }
+APIDOC = {"namespace": "_", "swagger": SHOP}
 SUBSCRIPTION = {"artifact_id": "/shop", "client_id": "reader"}
+DOCUMENT: dict[str, Any] = SHOP | {"paths": {"/x": {"get": {"operationId": "x", "responses": {}}}}}
+RESOURCES = {"/x": {"operations": {"get": {"backendMethod": "GET", "backendUrl": "https://api.example/"}}}}
+TENANT = {"namespace": "guest", "instance": "", "id": GUEST_UUID}
+KEY = {"key": "k", "scope": "api", "tenantId": GUEST_UUID, "apiId": id_of("/shop")}
+FIRST = {"name": "Shop", "basePath": "/shop", "tenantId": GUEST_UUID, "resources": RESOURCES}
+BODIES: dict[str, Any] = {
+    **dict.fromkeys(("add_document", "put_document", "replace_document"), DOCUMENT),
+    **dict.fromkeys(("put_first", "replace_first"), FIRST),
+    **dict.fromkeys(("put_tenant", "replace_tenant"), TENANT),
+    **dict.fromkeys(("put_first_subscription", "drop_first_subscription"), KEY),
+}
+"""Right ones of the gateway's own management."""
 REFERENCES = ("/_/event", "/_/works", "/guest/pack/works", {"path": "other", "name": "works"})
 
 
@@ -168,6 +180,7 @@ def aim(case: Any, data: st.DataObject, ids: tuple[str, ...]) -> None:
         "id": ids,
         "tenant": NAMESPACES,
         "client": ("reader", "reader", "absent"),
+        "api": (id_of("/shop"), id_of("/shop"), id_of("/absent")),
     }
     for name, text in where.items():
         if isinstance(text, str) and re.match(schemas.ID if name == "id" else schemas.NAME, text):
@@ -177,7 +190,10 @@ def aim(case: Any, data: st.DataObject, ids: tuple[str, ...]) -> None:
         case.query = (case.query or {}) | {"overwrite": data.draw(st.sampled_from((True, True, False)))}
     if isinstance(body, dict) and "apidoc" in body:
         body["apidoc"] = data.draw(st.sampled_from((APIDOC, body["apidoc"])))
-    if "/subscriptions" in case.path:
+    is_right = case.meta.generation.mode is GenerationMode.POSITIVE
+    if is_right and (wanted := BODIES.get(case.operation.definition.raw["operationId"])) is not None:
+        body = case.body = data.draw(st.sampled_from((wanted, wanted, body)))
+    if "/v2/" in case.path and "/subscriptions" in case.path:
         for given in (body, case.query if case.operation.method in ("get", "delete") else None):
             if isinstance(given, dict) and case.meta.generation.mode is GenerationMode.POSITIVE:
                 given["artifact_id"] = data.draw(st.sampled_from(("/shop", "/shop", "/absent")))
@@ -227,7 +243,7 @@ def is_outcome(answer: requests.Response) -> bool:
     return answer.status_code == 502 and (is_of_an_api or "x-openwhisk-activation-id" in answer.headers)
 
 
-OF_OPERATORS = {"disable"}
+OF_OPERATORS = {"disable", "delete_tenant"}
 """Right only with other credentials than a user's."""
 OF_CONNECTIONS = {"say_to_connection", "close_connection"}
 """Right only while somebody is connected."""

@@ -45,6 +45,7 @@ _IN_PATH: dict[str, tuple[str, Schema]] = {
     "package": ("a package or binding", {"type": "string", "pattern": schemas.NAME}),
     "name": ("the entity's name", {"type": "string", "pattern": schemas.NAME}),
     "tenant": ("the key's namespace, by name or uuid, or `_`", {"type": "string", "examples": ["_"]}),
+    "api": ("an API's id", {"type": "string", "pattern": schemas.NAME}),
     "client": ("a client's id", {"type": "string", "minLength": 1}),
     "id": ("an activation's id", {"type": "string", "pattern": schemas.ID}),
 }

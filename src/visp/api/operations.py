@@ -13,6 +13,7 @@ import msgspec
 from visp.api import (
     actions,
     activations,
+    artifacts,
     deferred,
     events,
     gateway,
@@ -223,6 +224,38 @@ _SUBSCRIBE = Operation(
     refusals=(401, 403, 413, 414, 415, 429, 500, 503, 507),
 )
 
+_TENANT = "The tenant is the key's namespace: its name, its uuid or `_`."
+_GATEWAYS = {
+    400: Content("What is wrong with the body.", _json(schemas.GatewayError)),
+    404: Content("There is no such API, tenant or path.", _json(schemas.GatewayError)),
+}
+_PUT_GATEWAYS = (401, 403, 413, 414, 429, 500, 503, 507)
+_ASK_GATEWAYS = (401, 403, 414, 500, 503)
+_NO_BODY = {204: Content("It is gone.")}
+
+
+def _document(summary: str, shape: Any = schemas.Artifact, *, body: Any = None) -> Operation:
+    """Of the gateway's own management."""
+    return Operation(
+        tag="APIs",
+        summary=summary,
+        description=_TENANT,
+        body=body,
+        answers=_entity(shape, "As it is then.") | _GATEWAYS,
+        refusals=_ASK_GATEWAYS if body is None else _PUT_GATEWAYS,
+    )
+
+
+_SWAGGER = dict[str, Any]
+_FIRST = schemas.FirstApi
+_FIRST_SUBSCRIPTION = Operation(
+    tag="Subscriptions",
+    summary="Adds a key, of a tenant, of a path or of an API",
+    body=schemas.FirstSubscription,
+    answers={200: Content("A sentence.", {TEXT: (str,)})} | _GATEWAYS,
+    refusals=_PUT_GATEWAYS,
+)
+
 # ── the handlers ────────────────────────────────────────────────────────────────────────────────────────────────
 
 OPERATIONS: dict[Callable[..., Any], Operation] = {
@@ -280,6 +313,81 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         ),
         answers=_entity(dict[str, Any], "It is gone.") | _REFUSED,
         refusals=_WEB,
+    ),
+    artifacts.add_document: _document("Makes an API of a document", body=_SWAGGER),
+    artifacts.put_document: _document("Makes an API of a document, or replaces it", body=_SWAGGER),
+    artifacts.replace_document: _document("Replaces an API by its id", body=_SWAGGER),
+    artifacts.list_documents: Operation(
+        tag="APIs",
+        summary="The documents of a tenant",
+        description=_TENANT,
+        parameters=(
+            Parameter("basePath", {"type": "string"}, "those with this base path"),
+            Parameter("title", {"type": "string"}, "those with this title"),
+            Parameter("skip", _NUMBER, "how many to leave out before these"),
+            Parameter("limit", _NUMBER, "how many; all without it"),
+        ),
+        answers=_entity(list[schemas.Artifact], "The documents."),
+        refusals=_ASK_GATEWAYS,
+    ),
+    artifacts.get_document: _document("A document by its id"),
+    artifacts.delete_document: Operation(
+        tag="APIs",
+        summary="Deletes an API by its id",
+        description=_TENANT,
+        answers={**_NO_BODY, **_GATEWAYS},
+        refusals=_ASK_GATEWAYS,
+    ),
+    artifacts.put_first: _document("Makes an API of its first form, or replaces it", _FIRST, body=_FIRST),
+    artifacts.replace_first: _document("Replaces an API by its id", _FIRST, body=_FIRST),
+    artifacts.list_first: Operation(
+        tag="APIs",
+        summary="The caller's APIs in the first form",
+        parameters=(
+            Parameter("filter[where][basePath]", {"type": "string"}, "those with this base path"),
+            Parameter("filter[where][name]", {"type": "string"}, "those with this title"),
+        ),
+        answers=_entity(list[schemas.FirstApi], "The APIs."),
+        refusals=_ASK_GATEWAYS,
+    ),
+    artifacts.get_first: _document("An API in the first form", _FIRST),
+    artifacts.delete_first: _document("Deletes an API by its id", dict[str, Any]),
+    artifacts.tenant_of_first: _document("The tenant of an API", schemas.Tenant),
+    artifacts.list_tenants: Operation(
+        tag="APIs",
+        summary="The caller as a tenant",
+        parameters=(
+            Parameter("filter[where][namespace]", {"type": "string"}, "if it is of this name"),
+            Parameter("filter[where][instance]", {"type": "string"}, "there are none: only an empty one is found"),
+        ),
+        answers=_entity(list[schemas.Tenant], "The tenant."),
+        refusals=_ASK_GATEWAYS,
+    ),
+    artifacts.put_tenant: _document("The caller as a tenant; nothing is made", schemas.Tenant, body=schemas.Tenant),
+    artifacts.replace_tenant: _document(
+        "The caller as a tenant; nothing is changed", schemas.Tenant, body=schemas.Tenant
+    ),
+    artifacts.get_tenant: _document("A tenant by its id", schemas.Tenant),
+    artifacts.delete_tenant: Operation(
+        tag="APIs",
+        summary="Refused: a tenant is a namespace, which an operator deletes",
+        answers={},
+        refusals=_ASK_GATEWAYS,
+    ),
+    artifacts.list_tenants_apis: _document("A tenant's APIs in the first form", list[schemas.FirstApi]),
+    artifacts.put_first_subscription: _FIRST_SUBSCRIPTION,
+    artifacts.drop_first_subscription: msgspec.structs.replace(_FIRST_SUBSCRIPTION, summary="Takes a key away"),
+    artifacts.health: Operation(
+        tag="Server",
+        summary="Whether the gateway is there",
+        answers={200: Content("A sentence.", {TEXT: (str,)})},
+        refusals=_OPEN,
+    ),
+    artifacts.greeting: Operation(
+        tag="Server",
+        summary="What the gateway has below this path",
+        answers={200: Content("A sentence.", {TEXT: (str,)})},
+        refusals=_OPEN,
     ),
     subscriptions.list_subscriptions: Operation(
         tag="Subscriptions",

@@ -17,6 +17,7 @@ from visp import wording
 from visp.api import (
     actions,
     activations,
+    artifacts,
     auth,
     deferred,
     encoding,
@@ -59,8 +60,8 @@ if TYPE_CHECKING:
     Guarded = Callable[[Call], Awaitable[HttpAnswer | EventStream]]
 
 API = "/api/v1"
-TENANTS = "/v2/"
-"""What the gateway's own API has below it."""
+TENANTS = ("/v1/", "/v2/")
+"""What the gateway's own API has below it, in its two forms."""
 
 OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/", info.root),
@@ -74,6 +75,8 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/activation/", info.active_activations),
     ("GET", "/activation/count", info.in_flight),
     ("POST", "/disable", info.disable),
+    ("GET", "/api", artifacts.greeting),
+    ("GET", "/v1/health-check", artifacts.health),
     ("GET", "/blackbox.tar.gz", info.docker_sdk),
     ("GET", "/OpenWhiskIOSStarterApp.zip", info.ios_sdk),
     ("GET", "/api/v1", info.api),
@@ -138,6 +141,26 @@ GUARDED: tuple[tuple[str, str, Guarded], ...] = (
     ("GET", f"{_NS}/deadletters/{{id}}", deferred.get_letter),
     ("POST", f"{_NS}/deadletters/{{id}}", deferred.replay_letter),
     ("DELETE", f"{_NS}/deadletters/{{id}}", deferred.drop_letter),
+    ("GET", "/v2/{tenant}/apis", artifacts.list_documents),
+    ("POST", "/v2/{tenant}/apis", artifacts.add_document),
+    ("PUT", "/v2/{tenant}/apis", artifacts.put_document),
+    ("GET", "/v2/{tenant}/apis/{api}", artifacts.get_document),
+    ("PUT", "/v2/{tenant}/apis/{api}", artifacts.replace_document),
+    ("DELETE", "/v2/{tenant}/apis/{api}", artifacts.delete_document),
+    ("GET", "/v1/tenants", artifacts.list_tenants),
+    ("PUT", "/v1/tenants", artifacts.put_tenant),
+    ("GET", "/v1/tenants/{tenant}", artifacts.get_tenant),
+    ("PUT", "/v1/tenants/{tenant}", artifacts.replace_tenant),
+    ("DELETE", "/v1/tenants/{tenant}", artifacts.delete_tenant),
+    ("GET", "/v1/tenants/{tenant}/apis", artifacts.list_tenants_apis),
+    ("GET", "/v1/apis", artifacts.list_first),
+    ("PUT", "/v1/apis", artifacts.put_first),
+    ("GET", "/v1/apis/{api}", artifacts.get_first),
+    ("PUT", "/v1/apis/{api}", artifacts.replace_first),
+    ("DELETE", "/v1/apis/{api}", artifacts.delete_first),
+    ("GET", "/v1/apis/{api}/tenant", artifacts.tenant_of_first),
+    ("PUT", "/v1/subscriptions", artifacts.put_first_subscription),
+    ("DELETE", "/v1/subscriptions", artifacts.drop_first_subscription),
     ("GET", "/v2/{tenant}/subscriptions", subscriptions.list_subscriptions),
     ("POST", "/v2/{tenant}/subscriptions", subscriptions.add_subscription),
     ("PUT", "/v2/{tenant}/subscriptions", subscriptions.put_subscription),
@@ -199,7 +222,7 @@ class Site:
         path: str = request.scope["raw_path"].decode("latin-1")
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
-        is_api = path == API or path.startswith((API + "/", TENANTS))
+        is_api = path == API or path.startswith((API + "/", *TENANTS))
         inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
         if path.startswith(webaction.PREFIX):
             address = webaction.parse_address(path)

@@ -427,6 +427,50 @@ class Subscription(msgspec.Struct):
     resource: Annotated[str, Meta(description="a path of the API, for its scope")] | msgspec.UnsetType = msgspec.UNSET
 
 
+class Artifact(msgspec.Struct):
+    """An API of the gateway: its id, where it answers, and its Swagger document."""
+
+    artifact_id: str
+    managed_url: str
+    open_api_doc: dict[str, Any]
+
+
+class Tenant(msgspec.Struct):
+    """A namespace, as the gateway names it; there are no instances of one."""
+
+    namespace: str
+    instance: str
+    id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class FirstApi(msgspec.Struct, kw_only=True, rename="camel"):
+    """An API in the gateway's first form."""
+
+    name: str
+    base_path: str
+    tenant_id: str
+    resources: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(
+            description="by path: `cors`; `operations` by verb: `backendMethod`, `backendUrl`, `policies`, `security`"
+        ),
+    ]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    tenant_namespace: str | msgspec.UnsetType = msgspec.UNSET
+    tenant_instance: str | msgspec.UnsetType = msgspec.UNSET
+    managed_url: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class FirstSubscription(msgspec.Struct, kw_only=True, rename="camel"):
+    """A key, and what it opens."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    scope: Annotated[str, Meta(description="`tenant`, `resource` or `api`")]
+    tenant_id: str
+    resource: Annotated[str, Meta(description="a path with its base path")] | msgspec.UnsetType = msgspec.UNSET
+    api_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
 class Subscribed(msgspec.Struct):
     """A sentence."""
 

@@ -1,7 +1,8 @@
 """Routes of subscriptions: which clients may call an API that asks for a key, under its owner's own key.
 
 Paths, bodies and sentences are those of OpenWhisk's gateway (`/v2/{tenant}/subscriptions`). The tenant is the key's
-namespace, by name, uuid or `_`; an API is named by its base path, or by the id that clients of routes make of it.
+namespace, by name, uuid or `_`; an API is named by its base path, by its id,
+or by the one that clients of routes make of it.
 
 A client has a `scope`: the API (`artifact_id`), one of its paths (`resource`, beside that), or all of the `tenant`.
 """
@@ -17,6 +18,7 @@ from visp.api.errors import HttpAnswer, json_answer
 from visp.api.managed import refusal
 from visp.controller.subscriptions import place_of
 from visp.entity.api import normal_base_path
+from visp.entity.artifact import base_path_of as artifact_of
 from visp.entity.gateway import API_SCOPE, RESOURCE_SCOPE, SCOPES, TENANT_SCOPE
 from visp.entity.names import CALLERS_NAMESPACE
 from visp.entity.payload import parse_object
@@ -119,7 +121,10 @@ async def place(call: Call, namespace: str, artifact: str | None, scope: str | N
 
 
 def base_path_of(namespace: str, artifact: str) -> str:
-    """Of an API by its base path, or by the id that clients of routes make of it."""
+    """Of an API by its base path, by its id, or by the one that clients of routes make of it."""
+    found = artifact_of(artifact)
+    if found is not None:
+        return found
     return normal_base_path(artifact.removeprefix(f"API:{namespace}:").removeprefix("API:_:"))
 
 

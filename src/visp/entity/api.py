@@ -41,7 +41,7 @@ DEPTH_LIMIT = 100
 _PARAMETER = re.compile(r"\{([^{}/]*)\}")
 _SEPARATORS = re.compile(r"[^0-9A-Za-z_-]+")
 _KEPT_IN_URL = "/:@!$&()*+,;=~{}%"
-_UNSAID = frozenset({"parameters", "summary", "description", "servers", "$ref"})
+UNSAID = frozenset({"parameters", "summary", "description", "servers", "$ref"})
 """What a path has beside its operations."""
 UNUSED = "Not Used"
 
@@ -433,7 +433,7 @@ def check_gateway(document: Document) -> None:
         if "'" in path:
             raise _refused(wording.RESOURCE_PATH_QUOTE)
         for verb in operations:
-            if verb.lower() not in METHODS and verb not in _UNSAID and not verb.startswith("x-"):
+            if verb.lower() not in METHODS and verb not in UNSAID and not verb.startswith("x-"):
                 raise _refused(wording.verb_not_supported(verb.lower()))
 
 

@@ -24,10 +24,14 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What was asked for: `endpoint` to be added, or else `document` in place of what is there."""
+    """What was asked for: `endpoint` to be added, or else `document` in place of what is there.
+
+    `is_gateways`: the gateway itself was asked, which does not check what `createApi` does.
+    """
 
     endpoint: Endpoint | None = None
     document: Document | None = None
+    is_gateways: bool = False
 
 
 def parse(apidoc: Any, response_type: str | None, namespace: str, base_url: str) -> Given:
