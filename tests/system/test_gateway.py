@@ -545,6 +545,30 @@ def test_an_apis_own_paths_come_before_its_page(clients: Clients) -> None:
     assert clients.anyone.get(f"{url}/other").json["__ow_path"] == "/other"
 
 
+LABELS = ("2xx", "4xx", "key", "quota")
+
+
+def test_calls_are_counted(clients: Clients) -> None:
+    def counted() -> dict[str, float]:
+        """By class of status, and by reason of a refusal: of all APIs, for not each has a label."""
+        found: dict[str, float] = {}
+        for line in clients.anyone.get("/metrics").body.decode().splitlines():
+            if line.startswith(("visp_gateway_calls_total{", "visp_gateway_refusals_total{")):
+                label = next((word for word in line.split('"')[1::2] if word in LABELS), "")
+                found[label] = found.get(label, 0) + float(line.rpartition(" ")[2])
+        return found
+
+    told = {"target": f"{WEB}/gw-plain.json", "x-visp-quota": {"rate": 1, "unit": "day"}}
+    url = clients.load("/counted", {"GET /x": told}, securityDefinitions={"key": {"type": "apiKey", "name": "X-Key"}})
+    clients.subscribe("/counted", "k")
+    before = counted()
+    statuses = [clients.anyone.request("GET", f"{url}/x", headers={"X-Key": key}).status for key in ("wrong", "k", "k")]
+    assert statuses == [401, 200, 429]
+    after = counted()
+    more = {label: after[label] - before.get(label, 0) for label in LABELS}
+    assert more == {"2xx": 1, "4xx": 2, "key": 1, "quota": 1}
+
+
 # ── bearer tokens ───────────────────────────────────────────────────────────────────────────────────────────────
 
 KEY = ec.generate_private_key(ec.SECP256R1())

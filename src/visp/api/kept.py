@@ -13,12 +13,16 @@ import msgspec
 
 from visp.api.errors import HttpAnswer
 from visp.entity.gateway import KeyCheck, Operation, SecretCheck
+from visp.telemetry.metrics import Family, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from visp.clock import Clock
     from visp.entity.gateway import Check, Keeping
+
+ASKED = "visp_gateway_kept_answers_total"
+BYTES = "visp_gateway_kept_answers_bytes"
 
 ALL_BYTES = 64 * 1024 * 1024
 ANSWER_BYTES = 1024 * 1024
@@ -64,16 +68,23 @@ class KeptAnswers:
         self._limit_bytes = limit_bytes
         self._answers: dict[bytes, _Kept] = {}
         self.bytes = 0
+        self._asked = Tally()
+
+    def measured(self) -> Iterable[Family]:
+        """For a scrape."""
+        told = "Calls of APIs that keep answers: one was kept (hit), or none (miss)."
+        yield Family(ASKED, told, "counter", self._asked.samples(), ("result",))
+        yield Family(BYTES, "Answers of APIs that are kept.", "gauge", {(): self.bytes})
 
     def find(self, place: bytes, operation: Operation) -> HttpAnswer | None:
         """What is kept of this very operation: a document that changes has nothing kept."""
         kept = self._answers.get(place)
-        if kept is None:
-            return None
         now_s = self._clock.monotonic_s()
-        if kept.operation is not operation or now_s >= kept.until_s:
+        if kept is None or kept.operation is not operation or now_s >= kept.until_s:
             self._drop(place)
+            self._asked.add("miss")
             return None
+        self._asked.add("hit")
         age = ("Age", str(int(now_s - kept.at_s)))
         return msgspec.structs.replace(kept.answer, headers=(*kept.answer.headers, age))
 

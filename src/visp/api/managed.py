@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import lru_cache
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -84,6 +85,7 @@ async def answer(
         scheme=request.url.scheme,
         id=id,
     )
+    begun_ns = perf_counter_ns()
     headers, namespace = came.headers, await _namespace(services, place)
     if namespace is None:
         return refusal(404, wording.GATEWAY_NOT_FOUND)
@@ -102,7 +104,14 @@ async def answer(
         made = await _within(request, services, inside, came, namespace, found, place.rest)
     except Denied as denied:
         made = denial(denied)
+    count(services, namespace, plan, made, begun_ns)
     return dressed(made, plan, headers)
+
+
+def count(services: Services, namespace: str, plan: Plan, made: HttpAnswer | EventStream, begun_ns: int) -> None:
+    """Counts a call that is answered so; `begun_ns` is of `perf_counter_ns`."""
+    status = made.head.status if isinstance(made, EventStream) else made.status
+    services.gateway.calls.add(namespace, plan.base_path, status, (perf_counter_ns() - begun_ns) // 1000)
 
 
 async def _namespace(services: Services, place: Place) -> str | None:

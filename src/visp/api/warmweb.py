@@ -6,6 +6,7 @@ admitted here. An API's clients are counted once the body is there: so nothing i
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from visp import wording
@@ -127,7 +128,7 @@ class _Web(_Run):
 class _Call(_Run):
     """A call of an API's operation."""
 
-    __slots__ = ("_address", "_client", "_found", "_operation", "_target")
+    __slots__ = ("_address", "_begun_ns", "_client", "_found", "_operation", "_target")
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class _Call(_Run):
         client: str | None,
     ) -> None:
         super().__init__(caller, head, entry, address.extension, asker, alive)
+        self._begun_ns = perf_counter_ns()
         self._target = target
         self._found = found
         self._operation = operation
@@ -191,7 +193,9 @@ class _Call(_Run):
         self.start(webaction.argument(action, given, parts.query, fields, kind, parts.body))
 
     def dressed(self, made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
-        return managed.dressed(made, self._found.resource.plan, self._target.headers)
+        services, plan = self.caller.gate.services, self._found.resource.plan
+        managed.count(services, self.entry.owner.namespace, plan, made, self._begun_ns)
+        return managed.dressed(made, plan, self._target.headers)
 
     def told(self, error: Exception) -> HttpAnswer:
         made = self.dressed(super().told(error))

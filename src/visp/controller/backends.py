@@ -20,14 +20,18 @@ from visp import wording
 from visp.controller.outbound import HEAD_BYTES, reason_of
 from visp.entity.network import is_opened, read_host
 from visp.errors import VispError
+from visp.telemetry.metrics import Family, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     import aiohttp
 
     from visp.entity.network import Address, Opening, Policy
     from visp.settings import Hooks
+
+TARGETS = "visp_gateway_targets_total"
+UNDER_WAY = "visp_gateway_targets_under_way"
 
 AT_ONCE = 1024
 """Requests under way, of all namespaces."""
@@ -95,7 +99,14 @@ class Backends:
         self._openings = openings
         self._ways: dict[str, _Way] = {}
         self._threads: ThreadPoolExecutor | None = None
+        self._outcomes = Tally()
         self.under_way = 0
+
+    def measured(self) -> Iterable[Family]:
+        """For a scrape."""
+        told = "Calls of APIs that went elsewhere: answered, unreachable (or not permitted), slow, busy (too many)."
+        yield Family(TARGETS, told, "counter", self._outcomes.samples(), ("outcome",))
+        yield Family(UNDER_WAY, "Calls of APIs that wait for a target elsewhere.", "gauge", {(): self.under_way})
 
     async def close(self) -> None:
         for way in self._ways.values():
@@ -106,6 +117,15 @@ class Backends:
 
     async def ask(self, namespace: str, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """The answer of a target; raises `Unanswered`."""
+        try:
+            reply = await self._ask(namespace, method, url, headers, body)
+        except Unanswered as failure:
+            self._outcomes.add({503: "busy", 504: "slow"}.get(failure.status, "unreachable"))
+            raise
+        self._outcomes.add("answered")
+        return reply
+
+    async def _ask(self, namespace: str, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         await self._check(namespace, url)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "backends")

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from visp import wording
+from visp.controller.calls import KEY, QUOTA, RATE, TOKEN, Calls
 from visp.controller.counts import Rule
 from visp.controller.subscriptions import place_of
 from visp.controller.tokens import TokenRefused
@@ -84,6 +85,7 @@ class Gateway:
         self._tokens = tokens
         self.subscriptions = subscriptions
         self._counts = counts
+        self.calls = Calls()
         self._tables: dict[str, _Held] = {}
         self._bytes = 0
 
@@ -143,10 +145,14 @@ class Gateway:
         checks = resource.checks(verb)
         fields = _fields(query) if checks else {}
         for check in checks:
-            if isinstance(check, TokenRule):
-                told |= await self._borne(check, headers)
-            else:
-                client = await self._subscribed(namespace, resource, check, headers, fields)
+            try:
+                if isinstance(check, TokenRule):
+                    told |= await self._borne(check, headers)
+                else:
+                    client = await self._subscribed(namespace, resource, check, headers, fields)
+            except Denied:
+                self.calls.refuse(TOKEN if isinstance(check, TokenRule) else KEY)
+                raise
         return Passed(client, told)
 
     async def _subscribed(
@@ -208,6 +214,7 @@ class Gateway:
 
         def counted(wait_s: int) -> None:
             if wait_s:
+                self.calls.refuse(RATE if rule.gap_ms else QUOTA)
                 then(Denied(429, wording.RATE_EXCEEDED, (("Retry-After", str(wait_s)),)))
             else:
                 self._count_next(rules, then)

@@ -294,6 +294,9 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             waits.measured,
             later.measured,
             hooks.measured,
+            gateway.calls.measured,
+            backends.measured,
+            services.kept.measured,
             ground.own.measured,
             proxy.measured,
         ):
