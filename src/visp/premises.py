@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.entity.gateway import parse_domains
 from visp.entity.locking import KEY_BYTES, Locks, parse_keys
 from visp.entity.network import Opening, Policy, is_domain, parse_networks, parse_openings, parse_policy
 from visp.entity.relay import Relay, parse_relays
@@ -217,6 +218,20 @@ def check_http(settings: Settings) -> None:
         raise CannotStart(f"setting http.trusted_proxies cannot be used: {error}") from None
     if settings.http.domain and not is_domain(settings.http.domain):
         raise CannotStart(f"setting http.domain cannot be used: '{settings.http.domain}' is no domain in lower case")
+
+
+def read_domains(settings: Settings) -> dict[str, str]:
+    """Which namespace has which domain; raises `CannotStart`."""
+    try:
+        domains = parse_domains(settings.gateway.domains)
+    except ValueError as error:
+        raise CannotStart(f"setting gateway.domains cannot be used: {error}") from None
+    for name in domains:
+        if settings.http.domain and name.partition(".")[2] == settings.http.domain:
+            raise CannotStart(
+                f"setting gateway.domains cannot be used: '{name}' is a namespace's own host (http.domain)"
+            )
+    return domains
 
 
 def read_build_environment(settings: Settings) -> dict[str, str]:

@@ -267,6 +267,12 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[gateway]`: calls of APIs."""
 
+    domains: Annotated[
+        str,
+        Meta(
+            description="domains that namespaces may give to their APIs: `shop.example.com alice; api.example.org bob`"
+        ),
+    ] = ""
     app_id_url: Annotated[
         str,
         Meta(
@@ -398,6 +404,13 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = ""
     key: Annotated[
         str, Meta(description="file with the certificate's key (PEM, no passphrase, not open to others)")
+    ] = ""
+    certificates: Annotated[
+        str,
+        Meta(
+            description="folder with certificates of further domains, each `<domain>.crt` with its key `<domain>.key`; "
+            "empty: none"
+        ),
     ] = ""
     http2: Annotated[bool, Meta(description="whether clients may choose HTTP/2 when hands are shaken (ALPN)")] = True
     redirect_port: Annotated[

@@ -72,6 +72,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sockets: Sockets
     gateway: Gateway
     backends: Backends
+    domains: dict[str, str]
+    """Which namespace an operator gave a domain to."""
     kept: KeptAnswers
     metrics: Registry
     disable: Callable[[], None]

@@ -32,6 +32,7 @@ from visp.api.hot import CallTarget, Head, Target, WebTarget, parse_head
 from visp.api.inside import CONNECTIONS, INSIDE
 from visp.api.origin import is_among, placed
 from visp.controller import webaction
+from visp.entity.gateway import domain_of
 from visp.entity.network import is_loopback
 from visp.telemetry import log, transid
 
@@ -302,6 +303,7 @@ class Door(HttpToolsProtocol):
             and self._get_upgrade() == b"websocket"
             and self.parser.get_method() == b"GET"
             and self.url.startswith(_WEB)
+            and not self._is_at_domain()
             and (self.cycle is None or self.cycle.response_complete)
             and not self.gate.is_ending
         )
@@ -327,6 +329,11 @@ class Door(HttpToolsProtocol):
             gate.domain if self.inside is None else "",
         )
 
+    def _is_at_domain(self) -> bool:
+        """Whether it came to a domain of an API, which has nothing but that API."""
+        domains = self.gate.services.domains
+        return any(domain_of(value.decode("latin-1")) in domains for name, value in self.headers if name == b"host")
+
     def _decide(self) -> Warm | None:
         """The hot request that begins, or None: then it is the application's."""
         cycle = self.cycle
@@ -335,6 +342,8 @@ class Door(HttpToolsProtocol):
         if self.parser.get_http_version() != "1.1":
             return None
         gate = self.gate
+        if gate.services.domains and self.inside is None and self._is_at_domain():
+            return None
         raw, self._raw_head = self._raw_head, b""
         head = parse_head(self.parser.get_method(), self.url, self.headers, gate.longest_wait_ms)
         hot = None if head is None else _ADMIT[type(head.target)](self, head, self.parser.should_keep_alive())

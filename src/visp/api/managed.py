@@ -12,7 +12,7 @@ import random
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -27,7 +27,7 @@ from visp.controller.gateway import Denied
 from visp.controller.webaction import Address
 from visp.entity import mapping
 from visp.entity.api import normal_base_path
-from visp.entity.gateway import routed, url_of
+from visp.entity.gateway import Place, routed, url_of
 from visp.entity.payload import encode
 from visp.errors import RequestError
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from visp.api.context import Services
     from visp.api.inside import Inside
-    from visp.entity.gateway import Found, Operation, Place, Plan, Table, Target
+    from visp.entity.gateway import Found, Operation, Plan, Table, Target
     from visp.entity.subject import Identity
 
 BODY_BYTES = 5 * 1024 * 1024
@@ -72,10 +72,28 @@ class Came(msgspec.Struct, frozen=True):
     id: str
 
 
-async def answer(
-    request: Request, services: Services, id: str, inside: Inside | None, place: Place
+async def at_domain(
+    request: Request, services: Services, id: str, namespace: str, domain: str
 ) -> HttpAnswer | EventStream:
-    """What a request for a managed endpoint is sent."""
+    """What a request is sent that came to a domain of a namespace: the API that has it answers, and nothing else."""
+    table = await services.gateway.table(namespace)
+    base_path, owner = table.domains.get(domain), await services.identities.owner_of(namespace)
+    if base_path is None or owner is None:
+        return refusal(404, wording.GATEWAY_NOT_FOUND)
+    before = "" if base_path == "/" else quote(base_path)
+    place = Place(owner.namespace_uuid, True, before + request.scope["raw_path"].decode("latin-1"))
+    return await answer(request, services, id, None, place, base_path)
+
+
+async def answer(
+    request: Request,
+    services: Services,
+    id: str,
+    inside: Inside | None,
+    place: Place,
+    base_path: str | None = None,
+) -> HttpAnswer | EventStream:
+    """What a request for a managed endpoint is sent; with a `base_path` by this API alone."""
     came = Came(
         method=request.method,
         path=request.scope["raw_path"].decode("latin-1"),
@@ -95,7 +113,7 @@ async def answer(
         if shown is not None:
             return shown
     found = table.find(place.rest)
-    if found is None:
+    if found is None or base_path not in (None, found.resource.plan.base_path):
         return refusal(404, wording.GATEWAY_NOT_FOUND)
     plan = found.resource.plan
     if plan.has_cors and request.method == "OPTIONS":

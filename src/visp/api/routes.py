@@ -44,7 +44,7 @@ from visp.api.events import EventStream
 from visp.api.heads import URI_LIMIT_BYTES
 from visp.api.inside import INSIDE
 from visp.controller import webaction
-from visp.entity.gateway import parse_place
+from visp.entity.gateway import domain_of, parse_place
 from visp.errors import UnknownRoute
 from visp.telemetry import log, transid
 
@@ -222,6 +222,11 @@ class Site:
         path: str = request.scope["raw_path"].decode("latin-1")
         if len(path) + len(request.scope["query_string"]) > URI_LIMIT_BYTES:
             return error_answer(414, wording.uri_too_long(URI_LIMIT_BYTES), id, is_routed=False)
+        domains = self._services.domains
+        if domains and INSIDE not in request.scope.get("state", {}):
+            domain = domain_of(request.headers.get("host", ""))
+            if domain in domains:
+                return await managed.at_domain(request, self._services, id, domains[domain], domain)
         is_api = path == API or path.startswith((API + "/", *TENANTS))
         inside: Inside | None = request.scope.get("state", {}).get(INSIDE)
         if path.startswith(webaction.PREFIX):

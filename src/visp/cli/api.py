@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VERBS = ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS")
 RESPONSES = ("json", "http", "html", "text", "svg")
 EXPORTED, SECRET = "web-export", "require-whisk-auth"
+DOMAINS = "x-visp-domains"
 ROWS = ("action", "verb", "API name", "URL")
 
 
@@ -255,6 +256,60 @@ def unsubscribe(session: Session, base: str, client: str, path: str | None, is_a
     with unable(f"unsubscribe from API '{base}'"):
         session.client.unsubscribe(base, client, _scope(path, is_all=is_all))
     output.ok(f"unsubscribed {client} from {base}")
+
+
+@api.group(cls=ApiGroup)
+def domain() -> None:
+    """Work with the domains that APIs answer at, where an operator gave them to the namespace."""
+
+
+@domain.command("add")
+@click.argument("base", metavar="BASE_PATH")
+@click.argument("name", metavar="DOMAIN")
+@pass_session
+def add_domain(session: Session, base: str, name: str) -> None:
+    """Let an API answer at a domain."""
+    with unable(f"add a domain to API '{base}'"):
+        _set_domains(session, base, lambda names: sorted({*names, name.lower()}))
+    output.ok(f"{name} is a domain of {base}")
+
+
+@domain.command("list")
+@click.argument("base", metavar="BASE_PATH")
+@pass_session
+def list_domains(session: Session, base: str) -> None:
+    """List the domains that an API names."""
+    with unable(f"list domains of API '{base}'"):
+        names = _domains(_document(session, base))
+    output.table("domains", ("domain",), [(name,) for name in names])
+
+
+@domain.command("remove")
+@click.argument("base", metavar="BASE_PATH")
+@click.argument("name", metavar="DOMAIN")
+@pass_session
+def remove_domain(session: Session, base: str, name: str) -> None:
+    """Take that back."""
+    with unable(f"remove a domain of API '{base}'"):
+        _set_domains(session, base, lambda names: [one for one in names if one != name.lower()])
+    output.ok(f"{name} is no domain of {base}")
+
+
+def _set_domains(session: Session, base: str, change: Callable[[list[str]], list[str]]) -> None:
+    document = _document(session, base)
+    document[DOMAINS] = change(_domains(document))
+    session.client.put_document(document)
+
+
+def _document(session: Session, base: str) -> dict[str, Any]:
+    found = _listed(session, base)
+    if not found:
+        raise CommandError(f"API does not exist for basepath {base}")
+    return _apidoc(found[0])
+
+
+def _domains(document: dict[str, Any]) -> list[str]:
+    return [str(name).lower() for name in document.get(DOMAINS) or ()]
 
 
 def _parse(words: tuple[str, ...]) -> tuple[str, str, str, str]:

@@ -104,6 +104,10 @@ class Client:
         told = {"accesstoken": NO_TOKEN, "spaceguid": tenant} | query
         return self._ask(method, f"/web/whisk.system/apimgmt/{what}.http", told, body)
 
+    def put_document(self, document: Mapping[str, Any]) -> bytes:
+        """Replaces an API by a document."""
+        return self._ask("PUT", "/v2/_/apis", None, msgspec.json.encode(document))
+
     # ── clients of an API, as OpenWhisk's gateway has them ──────────────────────────────────────────────────────
 
     def subscribe(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from visp.edge.sni import Further, Stamp, stamp_of
 from visp.premises import CannotStart
 from visp.telemetry import log
 from visp.telemetry.metrics import Family
@@ -43,8 +44,6 @@ FAILURES = "visp_tls_reload_failures_total"
 BROKEN = "visp_tls_broken_handshakes_total"
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Unusable(Exception):
@@ -94,17 +93,29 @@ def _expiry_s(chain: bytes) -> float:
 class Certificates:
     """The certificate in force."""
 
-    def __init__(self, certificate: Path, key: Path, protocols: Sequence[str] = (HTTP1,)) -> None:
-        """Raises `Unusable`."""
+    def __init__(
+        self, certificate: Path, key: Path, protocols: Sequence[str] = (HTTP1,), further: Path | None = None
+    ) -> None:
+        """`further` is a folder with certificates of further domains. Raises `Unusable`."""
         self._paths = certificate, key
         self._protocols = protocols
         self._asked: asyncio.Event | None = None
+        self._further: Further | None = None
+        if further is not None:
+            self._further = Further(further, lambda *pair: load(pair[0], pair[1], protocols).context, Unusable)
+            self._further.refresh(is_first=True)
         self._stamp = self._look()
-        self._current = load(*self._paths, protocols)
+        self._current = self._load()
         self.reloads = 0
         self.failures = 0
         """Files that could not be used."""
         self.broken = 0
+
+    def _load(self) -> Certificate:
+        made = load(*self._paths, self._protocols)
+        if self._further is not None:
+            made.context.sni_callback = self._further.choose
+        return made
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -136,12 +147,14 @@ class Certificates:
 
     async def refresh(self, *, is_asked: bool = False) -> None:
         """Takes what is in the files if they have changed, or it `is_asked`; files are judged once."""
+        if self._further is not None:
+            self.failures += await asyncio.to_thread(self._further.refresh)
         stamp = self._look()
         if stamp == self._stamp and not is_asked:
             return
         self._stamp = stamp
         try:
-            self._current = await asyncio.to_thread(load, *self._paths, self._protocols)
+            self._current = await asyncio.to_thread(self._load)
         except Unusable as error:
             self.failures += 1
             log.error("tls.kept", reason=str(error), expires_s=int(self._current.expires_s))
@@ -150,15 +163,7 @@ class Certificates:
             log.info("tls.reloaded", expires_s=int(self._current.expires_s))
 
     def _look(self) -> Stamp:
-        """What tells one version of the files from another; of what is not there, nothing."""
-        found = []
-        for path in self._paths:
-            try:
-                each = path.stat()
-                found.append((each.st_ino, each.st_mtime_ns, each.st_size))
-            except OSError:
-                found.append((0, 0, 0))
-        return tuple(found)
+        return stamp_of(*self._paths)
 
     def measured(self) -> Iterable[Family]:
         """For the metrics."""
@@ -179,7 +184,8 @@ def certificates_of(settings: Settings) -> Certificates | None:
         raise CannotStart("settings tls.certificate and tls.key go together: one is missing")
     try:
         protocols = (HTTP2, HTTP1) if wanted.http2 else (HTTP1,)
-        return Certificates(Path(wanted.certificate), Path(wanted.key), protocols)
+        further = Path(wanted.certificates) if wanted.certificates else None
+        return Certificates(Path(wanted.certificate), Path(wanted.key), protocols, further)
     except Unusable as error:
         raise CannotStart(f"TLS cannot be had: {error}") from None
 

@@ -16,6 +16,7 @@ import msgspec
 from visp.entity.api import ACTION, METHODS, PATH_MARK, configuration
 from visp.entity.mapping import Change, inserted, parse_changes
 from visp.entity.names import is_name
+from visp.entity.network import is_domain
 from visp.entity.tokens import TokenRule, parse_token_rule
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ KEY_HEADER, ID_HEADER, SECRET_HEADER = "x-api-key", "x-client-id", "x-client-sec
 CACHED_S_MOST = 86_400
 SCOPES = API_SCOPE, RESOURCE_SCOPE, TENANT_SCOPE = "api", "resource", "tenant"
 SCOPE = "x-visp-scope"
+DOMAINS, DOMAINS_LIMIT = "x-visp-domains", 100
 ROUTING, ROUTING_HEADER = "x-visp-backend-routing", "x-cf-forwarded-url"
 SECURITY = "x-visp-security"
 RATE_LIMIT = "x-visp-rate-limit"
@@ -65,6 +67,24 @@ def parse_place(path: str) -> Place | None:
         return Place(name if is_name(name) else "", False, slash + rest)
     found = _TENANT.match(path)
     return None if found is None else Place(found[1], True, path[found.end() :])
+
+
+def parse_domains(text: str) -> dict[str, str]:
+    """Which namespace has which domain: `shop.example.com alice; api.example.org bob`; raises `ValueError`."""
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.split() for part in text.split(";"))):
+        if len(entry) != 2 or not is_domain(entry[0]) or not is_name(entry[1]):
+            raise ValueError(f"'{' '.join(entry)}' is no domain in lower case and a namespace")
+        if entry[0] in found:
+            raise ValueError(f"'{entry[0]}' is there twice")
+        found[entry[0]] = entry[1]
+    return found
+
+
+def domain_of(host: str) -> str:
+    """The name of a header `Host`, in lower case and without port."""
+    name, colon, port = host.lower().rpartition(":")
+    return (name if colon and port.isdigit() else host.lower()).removesuffix(".")
 
 
 # ── what is compiled ────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +200,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     quotas: tuple[Quota, ...] = ()
     is_shown: bool = True
     """Whether it has a page."""
+    domains: frozenset[str] = frozenset()
+    """Those that it answers at, where an operator gave them to its namespace."""
     document: dict[str, Any] = {}
 
 
@@ -219,6 +241,9 @@ def compile_api(api: Api) -> tuple[Plan, list[Resource]]:
         gap_ms=_gap_ms(document.get("x-gateway-rate-limit", document.get("x-ibm-rate-limit"))),
         quotas=_quotas(document.get("x-visp-quota")),
         is_shown=document.get("x-visp-docs") is not False,
+        domains=frozenset(
+            name.lower() for name in _list(document.get(DOMAINS))[:DOMAINS_LIMIT] if isinstance(name, str)
+        ),
         document=document,
     )
     invokes, common, changes = _assembly(_list(_object(told_to_gateway.get("assembly")).get("execute")))
@@ -490,6 +515,8 @@ class Table:
 
     def __init__(self, apis: Iterable[Api]) -> None:
         self.plans: dict[str, Plan] = {}
+        self.domains: dict[str, str] = {}
+        """The base path of the API that has a domain: of several that name it, the shortest."""
         self.resources: dict[str, Resource] = {}
         """By path, as their documents write it."""
         self._exact: dict[str, Resource] = {}
@@ -497,6 +524,8 @@ class Table:
         for api in sorted(apis, key=lambda api: len(api.base_path)):
             plan, resources = compile_api(api)
             self.plans[api.base_path] = plan
+            for domain in plan.domains:
+                self.domains.setdefault(domain, api.base_path)
             for resource in resources:
                 self._add(resource)
         for patterns in self._patterns.values():

@@ -115,6 +115,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     locks = premises.read_locks(settings)
     driver = drivers.make(settings, shard.home_dir(data_dir, number))
     premises.check_http(settings)
+    domains = premises.read_domains(settings)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     packets = packets_of(settings, driver, openings, lambda namespace: identities.policy_of(namespace))
@@ -260,6 +261,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             sockets=sockets,
             gateway=gateway,
             backends=backends,
+            domains=domains,
             kept=KeptAnswers(clock),
             metrics=metrics,
             disable=lambda: setattr(parts, "unready", "disabled by its operator"),
@@ -375,6 +377,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     premises.read_locks(settings)
     premises.read_manifest(settings)
     premises.check_http(settings)
+    premises.read_domains(settings)
     for number in range(settings.workers):
         drivers.make(settings, shard.home_dir(data_dir, number))
     for pattern, migrations in (

@@ -133,6 +133,39 @@ def test_clients_of_an_api(api, visp):
     assert visp("api", "unsubscribe", "/club", "a key").stdout == "ok: unsubscribed a key from /club\n"
 
 
+def test_clients_of_a_path_and_of_all_apis(api, visp):
+    api.answer("POST /v2/_/subscriptions", body={"message": ""})
+    assert visp("api", "subscribe", "/club", "k", "--path", "/books").exit_code == 0
+    assert visp("api", "subscribe", "/club", "k", "--all").exit_code == 0
+    told = {"artifact_id": "/club", "client_id": "k"}
+    assert api.requests[0].body == told | {"scope": "resource", "resource": "/books"}
+    assert api.requests[1].body == told | {"scope": "tenant"}
+    assert visp("api", "subscribe", "/club", "k", "--all", "--path", "/books").exit_code != 0
+    api.answer("GET /v2/_/subscriptions", body=[])
+    assert visp("api", "subscriptions", "/club", "--path", "/books").exit_code == 0
+    assert api.requests[2].query == {"artifact_id": "/club", "scope": "resource", "resource": "/books"}
+    api.answer("DELETE /v2/_/subscriptions/k", 204)
+    assert visp("api", "unsubscribe", "/club", "k", "--all").exit_code == 0
+    assert api.requests[3].query == {"artifact_id": "/club", "scope": "tenant"}
+
+
+def test_domains_of_an_api(api, visp):
+    document = {"basePath": "/club", "info": {"title": "Club"}, "paths": {}, "x-visp-domains": ["A.example"]}
+    api.answer(f"GET {MANAGED}/getApi.http", body={"apis": [{"value": {"apidoc": document}}]})
+    api.answer("PUT /v2/_/apis", body={})
+    assert visp("api", "domain", "list", "/club").stdout.split("\n", 1)[1].split() == ["a.example"]
+    assert visp("api", "domain", "add", "/club", "B.example").stdout == "ok: B.example is a domain of /club\n"
+    assert visp("api", "domain", "remove", "/club", "a.example").exit_code == 0
+    sent = [request.body for request in api.requests if request.method == "PUT"]
+    assert sent == [document | {"x-visp-domains": names} for names in (["a.example", "b.example"], [])]
+
+
+def test_a_domain_of_no_api(api, visp):
+    api.answer(f"GET {MANAGED}/getApi.http", body={"apis": []})
+    done = visp("api", "domain", "add", "/none", "a.example")
+    assert (done.exit_code != 0, "API does not exist for basepath /none" in done.output) == (True, True)
+
+
 def test_what_the_gateway_refuses_is_said(api, visp):
     refusal = {"status": 404, "message": "Error: Subscription doesn't exist"}
     api.answer("DELETE /v2/_/subscriptions/x", 404, refusal)

@@ -18,6 +18,8 @@ from visp.entity.gateway import (
     Table,
     Target,
     compile_api,
+    domain_of,
+    parse_domains,
     parse_place,
     parse_target,
     routed,
@@ -328,3 +330,32 @@ def test_a_request_names_a_target_among_those_that_it_may(given: str, url: str |
     routing = Routing("x-to", frozenset({"a.example", "b.example:81", "[2001:db8::1]"}))
     target = routed(routing, given)
     assert (None if target is None else url_of(target, "", "")) == url
+
+
+def test_domains_of_namespaces() -> None:
+    assert parse_domains("") == {}
+    assert parse_domains("a.example x; b.example y;") == {"a.example": "x", "b.example": "y"}
+    for wrong in (
+        "a.example",
+        "A.example x",
+        "*.example x",
+        "a.example x; a.example y",
+        "a.example x y",
+        "a.example /",
+    ):
+        with pytest.raises(ValueError, match=r"example"):
+            parse_domains(wrong)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("A.example", "a.example"),
+        ("a.example:80", "a.example"),
+        ("a.example.", "a.example"),
+        ("", ""),
+        ("[::1]:8", "[::1]"),
+    ],
+)
+def test_the_domain_of_a_host(host: str, name: str) -> None:
+    assert domain_of(host) == name
