@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -14,30 +16,44 @@ import msgspec
 
 from visp import premises
 from visp.care import data_dir_of, secret_of
+from visp.controller import subscriptions
 from visp.controller.identities import NamespaceLimits, effective_limits, opens, pair_of, record_of
 from visp.entity import portable as documents
-from visp.entity.action import Action
 from visp.entity.activation import shard_of
 from visp.entity.api import Api, id_of
 from visp.entity.execs import is_base64
-from visp.entity.portable import StoredCode, reason_of
+from visp.entity.portable import StoredCode, StoredFile, reason_of
+from visp.entity.site import FILE_LIMIT_BYTES
 from visp.entity.subject import AuthKey
 from visp.errors import Refused, RequestError
 from visp.store import check, takeout
+from visp.store.base import WITHIN
 from visp.store.cache import COLLECTIONS, blobs_of
 from visp.store.database import FAILURES
 from visp.store.filesystem import FileBlobs
 from visp.store.intake import Coming, Intake, Records
-from visp.store.portable import ACTIVATIONS, APIS, CODE, KINDS, LIMITS, SUBJECTS, Manifest, PortableError, Reader
+from visp.store.portable import (
+    ACTIVATIONS,
+    APIS,
+    BLOBS,
+    CLIENTS,
+    CODE,
+    KINDS,
+    LIMITS,
+    SUBJECTS,
+    Manifest,
+    PortableError,
+    Reader,
+)
 from visp.store.segments import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from visp.entity.portable import Entity, HeldNamespace
+    from visp.entity.portable import ClientDocument, Entity, HeldNamespace
     from visp.entity.runtime_manifest import Manifest as RuntimeManifest
     from visp.settings import Settings
-    from visp.store.base import KeyRecord
+    from visp.store.base import KeyRecord, Subscription
     from visp.store.intake import OnConflict, Settled
 
     Progress = Callable[[str, int], None]
@@ -72,7 +88,14 @@ def export(
     key_of = _opener(settings, data_dir) if has_keys else None
 
     def write(file: IO[bytes]) -> tuple[Manifest, list[str]]:
-        return takeout.take_out(data_dir, file, key_of=key_of, has_activations=has_activations, progress=progress)
+        return takeout.take_out(
+            data_dir,
+            file,
+            key_of=key_of,
+            client_of=_leaver(settings, data_dir, has_keys=has_keys),
+            has_activations=has_activations,
+            progress=progress,
+        )
 
     try:
         if not isinstance(target, Path):
@@ -132,6 +155,14 @@ def _opener(settings: Settings, data_dir: Path) -> Callable[[KeyRecord], str]:
     return key_of
 
 
+def _leaver(settings: Settings, data_dir: Path, *, has_keys: bool) -> Callable[[Subscription], ClientDocument]:
+    secret = secret_of(settings, data_dir) if has_keys else None
+    if has_keys and secret is None:
+        secret = b""  # which opens nothing: keys have said so
+
+    return lambda held: subscriptions.leaving(held, secret)
+
+
 # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -156,12 +187,20 @@ async def _import_archive(
 ) -> Taken:
     with Records(data_dir) as records:
         archive = _Archive(settings, file, records, progress)
-        archive.look_through()
+        manifest = archive.look_through()
         keys = archive.keys
-        coming = Coming(entities=archive.entities, limits=archive.limits, apis=archive.apis, made=keys.made_uuids)
-        coming.keys = keys.records(premises.read_secret(settings, data_dir))
+        coming = Coming(
+            entities=archive.entities,
+            limits=archive.limits,
+            apis=archive.apis,
+            made=keys.made_uuids,
+            has_secrets=manifest.has_keys,
+        )
+        secret = premises.read_secret(settings, data_dir)
+        coming.keys = keys.records(secret)
+        coming.clients = [subscriptions.arriving(client, secret) for client in archive.clients.values()]
         async with Intake.opened(data_dir) as intake:
-            settled = await intake.settle(coming, on_conflict)
+            settled = await intake.settle(coming, on_conflict, subscriptions.SUBSCRIPTIONS_LIMIT)
             there = len(settled.conflicts) + archive.there
             if on_conflict == "fail" and there:
                 raise _conflicts([*settled.conflicts, *archive.first_there][:TOLD], there)
@@ -169,7 +208,7 @@ async def _import_archive(
             blobs, used = FileBlobs(data_dir / "blobs"), _blobs_of(coming.entities[id] for id in settled.taken)
             is_written = False
             for member in Reader(file).members():
-                if member.kind == CODE:
+                if member.kind in BLOBS:
                     if member.digest in used:
                         await blobs.put(member.content)
                     continue
@@ -204,7 +243,7 @@ def _conflicts(first: Sequence[str], count: int) -> PortableError:
 
 
 def _blobs_of(entities: Iterator[Entity]) -> set[str]:
-    return {blob for entity in entities if isinstance(entity, Action) for blob in blobs_of(entity)}
+    return {blob for entity in entities for blob in blobs_of(entity)}
 
 
 def counts_of(coming: Coming, settled: Settled) -> Counter[str]:
@@ -215,6 +254,7 @@ def counts_of(coming: Coming, settled: Settled) -> Counter[str]:
     counts[SUBJECTS] = len({key.subject for key in settled.keys})
     counts[LIMITS] = len(settled.limits)
     counts[APIS] = len(settled.apis)
+    counts[CLIENTS] = len(settled.clients)
     return counts
 
 
@@ -285,12 +325,14 @@ def _give(path: Path, owner: os.stat_result) -> None:
 
 
 class _Archive:
-    """An archive that is looked through: what is in it, but for code and activations."""
+    """An archive that is looked through: what is in it, but for code, files and activations."""
 
     def __init__(self, settings: Settings, file: Path, records: Records, progress: Progress) -> None:
         self.entities: dict[str, Entity] = {}
         self.limits: dict[str, bytes] = {}
         self.apis: dict[str, Api] = {}
+        self.clients: dict[tuple[str, str, str], ClientDocument] = {}
+        """By namespace, base path and id."""
         self.keys = Keys()
         self.there = 0
         """Activations that are there already, and the first of them by name."""
@@ -301,6 +343,7 @@ class _Archive:
         self._records = records
         self._progress = progress
         self._code: dict[str, StoredCode] = {}
+        self._files: dict[str, StoredFile] = {}
         self._counts: Counter[str] = Counter()
 
     def look_through(self) -> Manifest:
@@ -308,9 +351,12 @@ class _Archive:
         reader = Reader(self._file)
         for member in reader.members():
             self._progress(f"verifying {member.kind}", len(member.content))
-            if member.kind == CODE:
-                self._counts[CODE] += 1
-                self._code[member.digest] = self._stored(member.digest, member.content)
+            if member.kind in BLOBS:
+                self._counts[member.kind] += 1
+                if member.kind == CODE:
+                    self._code[member.digest] = self._stored(member.digest, member.content)
+                else:
+                    self._files[member.digest] = StoredFile(len(member.content), _held_by(member.content))
                 continue
             for line in member.lines():
                 self._counts[member.kind] += 1
@@ -321,6 +367,10 @@ class _Archive:
                     raise PortableError(f"{self._file} cannot be taken: {where}: {reason_of(error)}") from None
         if Counter(reader.manifest.counts) != self._counts:
             raise PortableError(f"{self._file} is damaged: it has not what its manifest counts; take another export")
+        for namespace, place, client in self.clients:
+            base_path = place.partition(WITHIN)[0]
+            if base_path and id_of(namespace, base_path) not in self.apis:
+                raise PortableError(f"{self._file} cannot be taken: the API of its client {client} is not in it")
         return reader.manifest
 
     def _stored(self, digest: str, content: bytes) -> StoredCode:
@@ -351,8 +401,27 @@ class _Archive:
             if id in self.apis:
                 raise Refused(f"the API {api.base_path} of {api.namespace} comes twice")
             self.apis[id] = api
+        elif kind == CLIENTS:
+            client = documents.parse_client(line)
+            key = client.namespace, client.base_path, client.client
+            if key in self.clients:
+                raise Refused(f"the client {client.client} of {client.namespace}{client.base_path} comes twice")
+            subscriptions.arriving(client, b"")
+            self.clients[key] = client
         else:
-            entity = documents.parse_entity(kind, line, self._kinds, self._code, time.time_ns() // 1_000_000)
+            now_ms = time.time_ns() // 1_000_000
+            entity = documents.parse_entity(kind, line, self._kinds, self._code, now_ms, self._files)
             if entity.name.id in self.entities:
                 raise Refused(f"{entity.name.id} comes twice")
             self.entities[entity.name.id] = entity
+
+
+def _held_by(content: bytes) -> str | None:
+    """The digest of what a file in gzip's form holds, of none that is longer than a site's file may be."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        whole = inflater.decompress(content, FILE_LIMIT_BYTES + 1)
+    except zlib.error:
+        return None
+    is_all = inflater.eof and not inflater.unused_data and len(whole) <= FILE_LIMIT_BYTES
+    return hashlib.sha256(whole).hexdigest() if is_all else None

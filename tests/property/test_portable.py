@@ -22,6 +22,7 @@ from visp.entity.parameters import Parameters, parse_parameters, plain
 from visp.entity.payload import encode
 from visp.entity.portable import (
     StoredCode,
+    StoredFile,
     pair_of,
     parse_entity,
     parse_namespace_limits,
@@ -31,11 +32,14 @@ from visp.entity.portable import (
     render_record,
 )
 from visp.entity.rule import Rule
+from visp.entity.site import SiteFile, clean_path
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
 from visp.errors import Refused, RequestError
 
 BLOB = "ab" * 32
 STORED = {BLOB: StoredCode(70_000, is_binary=True)}
+PAGE, PAGE_GZIP = "cd" * 32, "ef" * 32
+FILES = {PAGE: StoredFile(40), PAGE_GZIP: StoredFile(20, holds=PAGE)}
 
 namespaces = names.filter(lambda name: name != "_")
 plain_names = st.builds(FullyQualifiedName, namespaces, st.none(), names)
@@ -105,6 +109,13 @@ rules = st.builds(
 )
 
 
+sites = st.dictionaries(
+    st.lists(texts, min_size=1, max_size=3).map("/".join).filter(lambda path: clean_path(path) is not None),
+    st.sampled_from((SiteFile(PAGE, 40), SiteFile(PAGE, 40, PAGE_GZIP, 20), SiteFile(PAGE_GZIP, 20))),
+    max_size=3,
+)
+
+
 @st.composite
 def packages(draw: st.DrawFn) -> Package:
     binding = draw(st.none() | plain_names.filter(lambda name: name.namespace != "_"))
@@ -116,6 +127,7 @@ def packages(draw: st.DrawFn) -> Package:
         binding=binding,
         parameters=draw(parameters()),
         annotations=annotations,
+        site={} if binding is not None else draw(sites),
         **{field: draw(values) for field, values in common.items()},
     )
 
@@ -134,7 +146,7 @@ def test_an_entity_comes_back(of: tuple[str, Any]) -> None:
     collection, entity = of
     line = render_entity(entity)
     assert b"\n" not in line
-    assert parse_entity(collection, line, MANIFEST, STORED, 7) == entity
+    assert parse_entity(collection, line, MANIFEST, STORED, 7, FILES) == entity
 
 
 ids = st.text("0123456789abcdef", min_size=32, max_size=32)

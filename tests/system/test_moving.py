@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.system import test_site as site
 from tests.system.conftest import Api
 from tests.system.places import TRUSTING, Place, opened
 from tests.system.test_apis import Apis
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow  # two servers each
 
 ECHO = "def main(p): return {'n': p.get('n'), 'pad': 'x' * p.get('size', 0)}"
+PAGE = b"<p>shop</p>" * 200
 LARGE = ECHO + "\n# " + "y" * 20_000
 
 
@@ -61,6 +63,9 @@ def make(api: Api) -> None:
         assert answer.status == 200, (path, answer)
     assert api.request("POST", "rules/off", {"status": "inactive"}).status == 200
     assert Apis(api).add("/shop", "/items", "GET", "echo").status == 200
+    subscription = {"artifact_id": "/shop", "client_id": "caller", "client_secret": "between us"}
+    assert api.request("POST", "/v2/_/subscriptions", subscription).status == 200
+    assert site.put(api, {"index.html": PAGE}, "pkg").status == 200
     for n in range(4):
         assert api.invoke("echo", {"n": n, "size": 70_000 if n == 1 else 1}).status == 200
     assert api.invoke("seq", {"n": 1}).status == 200
@@ -82,6 +87,8 @@ def shown(api: Api) -> dict[str, Any]:
             out[f"{collection}/{path}"] = api.get(f"{collection}/{path}").json
     for entry in Apis(api).found():
         out["an api"] = entry["apidoc"]
+    out["clients"] = api.get("/v2/_/subscriptions?artifact_id=/shop").json
+    out["a page"] = api.get("/api/v1/web/alice/pkg/index.html").body.decode()
     for record in listed(api):
         out[record["activationId"]] = api.request("GET", f"activations/{record['activationId']}?phases=true").json
     return out
@@ -99,8 +106,8 @@ def test_everything_moves(place: Place, other: Place) -> None:
     done = place.admin("export", one)
     assert done.returncode == 0, done
     assert done.stdout == (
-        f"{one}: 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 9 activations, "
-        "1 large code\n"
+        f"{one}: 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 1 clients, 9 activations, "
+        "1 large code, 2 files of sites\n"
     )
     assert "keys are in clear in it" in done.stderr
     assert stat.S_IMODE(one.stat().st_mode) == 0o600
@@ -117,7 +124,7 @@ def test_everything_moves(place: Place, other: Place) -> None:
     done = other.admin("import", one)
     assert done.returncode == 0, done
     assert done.stdout.startswith(
-        "imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 9"
+        "imported 2 packages, 3 actions, 2 triggers, 2 rules, 2 subjects, 1 limits, 1 APIs, 1 clients, 9"
     )
     moved = Api(other.start(*TRUSTING).url, alice)
     assert shown(moved) == before
@@ -151,7 +158,7 @@ def test_openwhisk(place: Place) -> None:
     assert dry.stdout.replace("would import", "imported") == done.stdout
     assert "\nskipped alice/s3: its code is kept outside" in done.stdout
     assert (
-        "imported 2 packages, 7 actions, 1 triggers, 2 rules, 3 subjects, 1 limits, 0 APIs, 4 activations"
+        "imported 2 packages, 7 actions, 1 triggers, 2 rules, 3 subjects, 1 limits, 0 APIs, 0 clients, 4 activations"
         in done.stdout
     )
     assert done.stdout.endswith("\nskipped 6\n")

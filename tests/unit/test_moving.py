@@ -19,6 +19,7 @@ import pytest
 
 from visp import moving, premises
 from visp.controller.identities import pair_of, record_of
+from visp.controller.subscriptions import Subscriptions
 from visp.entity.action import Action
 from visp.entity.activation import ActivationHead, ActivationRecord
 from visp.entity.api import Api, api_of, empty_document
@@ -28,6 +29,7 @@ from visp.entity.names import FullyQualifiedName
 from visp.entity.package import Package
 from visp.entity.parameters import plain
 from visp.entity.rule import Rule
+from visp.entity.site import SiteFile
 from visp.entity.subject import AuthKey, new_key
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
 from visp.premises import CannotStart
@@ -39,19 +41,26 @@ from visp.store.filesystem import FileBlobs
 from visp.store.index import SqliteActivations
 from visp.store.intake import Intake
 from visp.store.portable import Part, PortableError
+from visp.store.promises import SqlitePromises
 from visp.store.sqlite import SqliteEntities
 from visp.store.values import LARGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from visp.entity.portable import Entity
 
 NOW_MS = 1_800_000_000_000
 LARGE_CODE = "# " + "y" * 20_000
+PAGE = b"<p>" * 1000
+PAGE_GZIP = gzip.compress(PAGE, 6, mtime=0)
 LARGE_RESULT = b'{"x":"' + b"x" * LARGE_BYTES + b'"}'
 ALICE = AuthKey("11111111-2222-4333-8444-555555555555", "k" * 64)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def name(id: str) -> FullyQualifiedName:
@@ -91,7 +100,12 @@ def record(number: int, shard: int = 0, result: bytes = b"{}", **fields: Any) ->
 
 
 async def _fill(
-    folder: Path, entities: list[Entity], records: list[ActivationRecord], keys: list[Any], apis: list[Api]
+    folder: Path,
+    entities: list[Entity],
+    records: list[ActivationRecord],
+    keys: list[Any],
+    apis: list[Api],
+    clients: list[tuple[str, str, str | None]],
 ) -> None:
     secret = premises.read_secret(Settings(), folder)
     blobs = FileBlobs(folder / "blobs")
@@ -106,13 +120,38 @@ async def _fill(
     await store.put_limits("ns", b'{"invocationsPerMinute":7,"retry":{"attempts":2}}')
     await store.close()
     await blobs.put(LARGE_CODE.encode())
+    for content in (PAGE, PAGE_GZIP):
+        await blobs.put(content)
+    async with opened_clients(folder) as held:
+        for base_path, client, client_secret in clients:
+            await held.add("ns", base_path, client, client_secret)
     async with Intake.opened(folder) as intake:
         await intake.records(records)
 
 
-def fill(folder: Path, *entities: Entity, records: Any = (), keys: Any = (), apis: Any = ()) -> None:
+def fill(folder: Path, *entities: Entity, records: Any = (), keys: Any = (), apis: Any = (), clients: Any = ()) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
-    asyncio.run(_fill(folder, list(entities), list(records), list(keys), list(apis)))
+    asyncio.run(_fill(folder, list(entities), list(records), list(keys), list(apis), list(clients)))
+
+
+@contextlib.asynccontextmanager
+async def opened_clients(folder: Path) -> AsyncIterator[Subscriptions]:
+    store = await SqlitePromises.open(folder / "promises.db")
+    yield Subscriptions(store, premises.read_secret(Settings(), folder))
+    await store.close()
+
+
+def knows(folder: Path, client: str, client_secret: str, base_path: str = "/shop") -> tuple[bool, bool]:
+    """Whether the client is let in by its id, and by this secret."""
+
+    async def ask() -> tuple[bool, bool]:
+        async with opened_clients(folder) as held:
+            return (
+                (found := await held.find("ns", base_path, client)) is not None,
+                held.is_secret(found, client_secret),
+            )
+
+    return asyncio.run(ask())
 
 
 def settings(folder: Path, **fields: Any) -> Settings:
@@ -193,7 +232,16 @@ def make_full(folder: Path) -> Path:
             parameters=plain("_actions", ["/ns/a", "/other/pkg/b"]),
             annotations=plain("exec", "sequence"),
         ),
-        Package(name=name("ns/pkg"), parameters=plain("k", {"deep": [1]}), publish=True),
+        Package(
+            name=name("ns/pkg"),
+            parameters=plain("k", {"deep": [1]}),
+            publish=True,
+            site={
+                "index.html": SiteFile(sha256(PAGE), len(PAGE), sha256(PAGE_GZIP), len(PAGE_GZIP)),
+                "page/copy.bin": SiteFile(sha256(PAGE), len(PAGE)),
+                "page.gz": SiteFile(sha256(PAGE_GZIP), len(PAGE_GZIP)),
+            },
+        ),
         Package(
             name=name("ns/bound"),
             binding=name("other/pkg"),
@@ -211,6 +259,15 @@ def make_full(folder: Path) -> Path:
         ],
         keys=[("alice", "ns", ALICE, False), ("alice", "team", new_key(), False), ("blocked", "gone", new_key(), True)],
         apis=[api_of("ns", empty_document("/shop", None), NOW_MS), api_of("ns", empty_document("/", "Root"), NOW_MS)],
+        clients=[
+            ("/shop", "one", None),
+            ("/shop", "two", "s3cret"),
+            ("/", "two", "other"),
+            ("/gone", "two", None),
+            ("/gone\n/x", "two", None),
+            ("", "all", "every"),
+            ("/shop\n/items", "part", None),
+        ],
     )
     return folder
 
@@ -226,18 +283,76 @@ def test_everything_goes_and_comes(full: Path, tmp_path: Path) -> None:
         "subjects": 2,
         "limits": 1,
         "apis": 2,
+        "clients": 5,
         "activations": 4,
         "code": 1,
+        "files": 2,
     }
     assert stat.S_IMODE(one.stat().st_mode) == 0o600
     taken = bring(tmp_path / "new", one)
-    assert {kind: count for kind, count in taken.counts.items() if count} | {"code": 1} == counts
+    assert {kind: count for kind, count in taken.counts.items() if count} | {"code": 1, "files": 2} == counts
     assert (taken.there, taken.made) == (0, [])
     assert export(tmp_path / "new", two) == counts
     assert members(one) == members(two)
     follow = entity(tmp_path / "new", "ns/t").rules["ns/r"].follow
     assert follow.retry.attempts == 4
     assert (tmp_path / "new" / "ledger" / "5").is_dir()
+
+
+def test_a_site_is_what_it_was(full: Path, archive: Path, tmp_path: Path) -> None:
+    bring(tmp_path / "new", archive)
+    site = entity(tmp_path / "new", "ns/pkg").site
+    assert site == entity(full, "ns/pkg").site
+    blobs = FileBlobs(tmp_path / "new" / "blobs")
+    assert asyncio.run(blobs.get(site["index.html"].digest)) == PAGE
+    assert asyncio.run(blobs.get(site["index.html"].gzip)) == PAGE_GZIP
+
+
+def test_secrets_of_clients_are_good_at_the_next_server_and_the_one_after(archive: Path, tmp_path: Path) -> None:
+    assert b"s3cret" not in b"".join(members(archive).values())
+    bring(tmp_path / "next", archive)
+    export(tmp_path / "next", tmp_path / "b")
+    bring(tmp_path / "after", tmp_path / "b")
+    for folder in (tmp_path / "next", tmp_path / "after"):
+        assert knows(folder, "two", "s3cret") == (True, True)
+        assert knows(folder, "two", "other") == (True, False)
+        assert knows(folder, "two", "other", "/") == (True, True)
+        assert knows(folder, "one", "") == (True, False)
+        assert knows(folder, "three", "s3cret") == (False, False)
+        assert knows(folder, "all", "every", "") == (True, True)
+        assert knows(folder, "part", "", "/shop\n/items") == (True, False)
+    assert members(tmp_path / "b")["clients-000001.ndjson"].splitlines() != []
+    kept = (tmp_path / "next" / "promises.db").read_bytes()
+    (line,) = [
+        line for line in members(archive)["clients-000001.ndjson"].splitlines() if b'"/shop","client":"two"' in line
+    ]
+    assert bytes.fromhex(json.loads(line)["key"]) not in kept
+    assert json.loads(line)["key"].encode() not in kept
+
+
+def test_clients_that_are_there(full: Path, archive: Path, tmp_path: Path) -> None:
+    bring(tmp_path / "new", archive)
+    fill(tmp_path / "new", clients=[("/shop", "two", "newer")])
+    with pytest.raises(PortableError, match="nothing was written"):
+        bring(tmp_path / "new", archive)
+    assert bring(tmp_path / "new", archive, "skip").counts["clients"] == 0
+    assert knows(tmp_path / "new", "two", "newer") == (True, True)
+    export(full, tmp_path / "short", has_keys=False)
+    assert bring(tmp_path / "new", tmp_path / "short", "replace").counts["clients"] == 0
+    assert knows(tmp_path / "new", "two", "newer") == (True, True)
+    assert bring(tmp_path / "new", archive, "replace").counts["clients"] == 5
+    assert knows(tmp_path / "new", "two", "s3cret") == (True, True)
+
+
+def test_a_namespace_gets_no_more_clients_than_it_may_have(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "new", clients=[("/mine", "other", None)])
+    monkeypatch.setattr(moving.subscriptions, "SUBSCRIPTIONS_LIMIT", 3)
+    before = state(tmp_path / "new")
+    with pytest.raises(PortableError, match="ns would have 6 clients of APIs, may have 3"):
+        bring(tmp_path / "new", archive, "replace")
+    assert state(tmp_path / "new") == before
 
 
 def test_keys_work_where_they_come(archive: Path, tmp_path: Path) -> None:
@@ -260,6 +375,7 @@ def test_without_keys_new_ones_are_made_and_said(full: Path, tmp_path: Path) -> 
     export(full, tmp_path / "a", has_keys=False, has_activations=False)
     text = b"".join(members(tmp_path / "a").values())
     assert ALICE.key.encode() not in text
+    assert b'"secret"' not in text
     assert not any(name.startswith("activations") for name in members(tmp_path / "a"))
     (full / "secret").unlink()  # it is not needed for that
     taken = bring(tmp_path / "new", tmp_path / "a")
@@ -291,18 +407,21 @@ def test_an_export_that_cannot_be_made_leaves_nothing(full: Path, tmp_path: Path
 
 
 def test_what_does_not_read_is_said_and_left_out(full: Path, tmp_path: Path) -> None:
-    (blob,) = (full / "blobs").glob("*/*")
-    blob.write_bytes(b"other")
+    for content in (LARGE_CODE.encode(), PAGE_GZIP):
+        (blob,) = (full / "blobs").glob(f"*/{sha256(content)}")
+        blob.write_bytes(b"other")
     (result,) = (full / "activations-0.values").glob("*/*")
     result.unlink()
     manifest, damages = moving.export(
         settings(full), tmp_path / "a", has_keys=True, has_activations=True, progress=silent
     )
     assert manifest.counts["actions"] == 2
-    assert len(damages) == 2
+    assert len(damages) == 3
     assert "ns/pkg/large" in damages[0]
-    assert damages[1] == f"the record {result.name} does not read: it is left out"
+    assert damages[1] == f"the file {sha256(PAGE_GZIP)} of ns/pkg's site is missing or damaged: it is left out"
+    assert damages[2] == f"the record {result.name} does not read: it is left out"
     assert bring(tmp_path / "new", tmp_path / "a").counts["actions"] == 2
+    assert list(entity(tmp_path / "new", "ns/pkg").site) == ["page/copy.bin"]
 
 
 def test_a_stream(full: Path, tmp_path: Path) -> None:
@@ -322,7 +441,7 @@ def test_conflicts_end_it_before_anything_is_written(archive: Path, tmp_path: Pa
         bring(tmp_path / "there", archive)
     assert state(tmp_path / "there") == before
     bring(tmp_path / "new", archive)
-    with pytest.raises(PortableError, match=r"there is already: package ns/bound, .* and 14 more"):
+    with pytest.raises(PortableError, match=r"there is already: package ns/bound, .* and 19 more"):
         bring(tmp_path / "new", archive)
 
 
@@ -333,7 +452,7 @@ def test_skip_keeps_what_is_there(archive: Path, tmp_path: Path) -> None:
     assert entity(tmp_path / "new", "ns/a").exec.code.inline == "mine = 1"
     assert found_result(tmp_path / "new", record(1)) == b'{"mine":1}'
     taken = bring(tmp_path / "new", archive, "skip")
-    assert (sum(taken.counts.values()), taken.there) == (0, 19)
+    assert (sum(taken.counts.values()), taken.there) == (0, 24)
 
 
 def test_replace_takes_what_comes(archive: Path, tmp_path: Path) -> None:
@@ -449,6 +568,24 @@ def edited(kind: str, old: bytes, new: bytes) -> Callable[[str, bytes], bytes | 
         (edited("subjects", b'"key":"kk', b'"key":"k'), "subjects 1: authorization key must be"),
         (edited("subjects", b'"subject":"alice"', b'"subject":"al"'), "subjects 1"),
         (edited("limits", b":7", b':"seven"'), "limits 1"),
+        (edited("packages", b'"index.html":', b'"../index.html":'), "packages 2.*index.html"),
+        (edited("packages", b',3000,"', b',2999,"'), "index.html of its site is not there, or is another"),
+        (edited("packages", b'"index.html":["', b'"index.html":["ff'), "index.html of its site is not there"),
+        (
+            edited(
+                "packages",
+                f',3000,"{sha256(PAGE_GZIP)}",{len(PAGE_GZIP)}'.encode(),
+                f',3000,"{sha256(PAGE)}",3000'.encode(),
+            ),
+            "or is another",
+        ),
+        (edited("packages", b'"index.html":[', b'"index.html":[7,'), "its site"),
+        (edited("clients", b'"namespace":"ns"', b'"namespace":"../x"'), "clients 1"),
+        (edited("clients", b'"client":"two"', b'"client":""'), "clients 2"),
+        (edited("clients", b'"secret":"', b'"secret":"f'), "clients 1"),
+        (edited("clients", b'"key":', b'"kez":'), "a secret comes without its key"),
+        (edited("clients", b'"client":"one"', b'"client":"two"'), "comes twice"),
+        (edited("clients", b'"basePath":"/"', b'"basePath":"/no"'), "the API of its client two is not in it"),
         (edited("activations", b'"activationId":"0', b'"activationId":"/'), "activations 1"),
         (edited("activations", b'"start":18', b'"start":9999918'), "activations 1"),
         (edited("activations", b'"status":"success"', b'"status":"fine"'), "activations 1"),
@@ -456,6 +593,7 @@ def edited(kind: str, old: bytes, new: bytes) -> Callable[[str, bytes], bytes | 
         (edited("activations", b"{", b""), "activations 1"),
         (edited("manifest", b'"rules": 2', b'"rules": 3'), "not what its manifest counts"),
         (lambda member, data: None if member.startswith("code/") else data, "is not there"),
+        (lambda member, data: None if member.startswith("files/") else data, "is not there"),
     ],
 )
 def test_what_is_not_as_it_should_be_changes_nothing(archive: Path, tmp_path: Path, change: Any, says: str) -> None:

@@ -34,7 +34,7 @@ Examples:
 )
 @click.argument("file", metavar="FILE")
 @click.option("--no-activations", "is_short", is_flag=True, help="Leave activations out.")
-@click.option("--no-keys", "is_keyless", is_flag=True, help="Leave keys out: an import makes new ones.")
+@click.option("--no-keys", "is_keyless", is_flag=True, help="Leave keys and secrets out: an import makes new keys.")
 @data_flags
 @click.pass_context
 def export(
@@ -49,8 +49,9 @@ def export(
 ) -> None:
     """Write everything as one archive that is of no store, while a server runs or not.
 
-    Subjects with their keys, limits, packages, actions with code, triggers, rules and activations, as documents in a
-    .tar.gz; `-` writes it to standard output. Keys are in clear in it.
+    Subjects with their keys, limits, packages with their sites, actions with code, triggers, rules, APIs with their
+    clients, and activations, as documents in a .tar.gz; `-` writes it to standard output. Keys are in clear in it, of
+    clients' secrets digests.
     """
     from visp import moving
 
@@ -216,7 +217,7 @@ def _say_taken(verb: str, taken: Taken, *, are_keys_said: bool = True) -> None:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    said = {"code": "large code", "apis": "APIs"}
+    said = {"code": "large code", "files": "files of sites", "apis": "APIs"}
     return ", ".join(f"{count} {said.get(kind, kind)}" for kind, count in counts.items())
 
 

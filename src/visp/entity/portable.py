@@ -2,12 +2,14 @@
 
 A PUT says what is to change; such a document says everything, and nothing in it is made anew: version, time of the last
 update, annotations and the status of rules are what they were. It is read by the same parsers. Code that is stored
-apart stands as `{"sha256": digest}` in the place of its text.
+apart stands as `{"sha256": digest}` in the place of its text, files of a package's site as `"site": {path: [digest,
+size, digest of the compressed form, its size]}`.
 """
 
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
@@ -45,6 +47,7 @@ from visp.entity.package import RESERVED, Package
 from visp.entity.parameters import Parameters, check_size, parse_parameters, plain
 from visp.entity.payload import encode, one_line, parse_document
 from visp.entity.rule import Rule
+from visp.entity.site import FILE_LIMIT_BYTES, FILES_LIMIT, SITE_LIMIT_BYTES, Site, clean_path
 from visp.entity.subject import AuthKey, check_subject, new_key, parse_pair
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger
 from visp.errors import BadRequest, Malformed, Refused, RequestError, TooLarge
@@ -64,6 +67,7 @@ LIMIT_BEYOND = 1 << 31
 """No limit of any platform is that large."""
 _Time = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
 _Small = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 
 
 def reason_of(error: RequestError | Refused) -> str:
@@ -81,6 +85,13 @@ class StoredCode(msgspec.Struct, frozen=True):
     is_binary: bool
 
 
+class StoredFile(msgspec.Struct, frozen=True):
+    """What is known of a site's file beside its digest; `holds` is the digest of what a compressed one unpacks to."""
+
+    size_bytes: int
+    holds: str | None = None
+
+
 def render_entity(entity: Entity) -> bytes:
     """The document of an entity: one line of JSON."""
     if isinstance(entity, Action):
@@ -94,13 +105,20 @@ def render_entity(entity: Entity) -> bytes:
         shown = rules.render(entity, None)
     else:
         shown = packages.render(entity)
+        if entity.site:
+            shown["site"] = dict(sorted(entity.site.items()))
     return one_line(encode(shown))
 
 
 def parse_entity(
-    collection: str, body: bytes, manifest: Manifest, stored: Mapping[str, StoredCode], now_ms: int
+    collection: str,
+    body: bytes,
+    manifest: Manifest,
+    stored: Mapping[str, StoredCode],
+    now_ms: int,
+    files: Mapping[str, StoredFile] = MappingProxyType({}),
 ) -> Entity:
-    """The entity of a document of this collection; `stored` is the code that may be named by its digest.
+    """The entity of a document of this collection; `stored` and `files` are what may be named by a digest.
 
     Links of a trigger have no `follow` yet: their rules say that. `now_ms` is for what does not say when it was
     updated. Raises `RequestError`.
@@ -114,7 +132,7 @@ def parse_entity(
     elif collection == "rules":
         entity = _parse_rule(body, fields)
     else:
-        entity = _parse_package(body, fields)
+        entity = _parse_package(body, fields, files)
     return msgspec.structs.replace(entity, updated_ms=_updated(fields, now_ms))
 
 
@@ -204,7 +222,7 @@ def _parse_rule(body: bytes, fields: dict[str, Any]) -> Rule:
     )
 
 
-def _parse_package(body: bytes, fields: dict[str, Any]) -> Package:
+def _parse_package(body: bytes, fields: dict[str, Any], files: Mapping[str, StoredFile]) -> Package:
     name = _plain_name(fields)
     if name.name == RESERVED:
         raise BadRequest(wording.package_reserved(name.name))
@@ -216,7 +234,36 @@ def _parse_package(body: bytes, fields: dict[str, Any]) -> Package:
         parameters=parameters,
         version=_version(fields),
         publish=parse_publish(fields.get("publish")) or False,
+        site=_parse_site(fields.get("site"), made, files),
     )
+
+
+def _parse_site(value: Any, package: Package, files: Mapping[str, StoredFile]) -> Site:
+    """Within the bounds of a site that is uploaded; each file is there, and is what is said of it."""
+    if value is None or value == {}:
+        return {}
+    if package.binding is not None:
+        raise BadRequest(wording.NOT_ON_BINDING)
+    try:
+        found = msgspec.convert(value, Site)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"its site: {error}") from None
+    if len(found) > FILES_LIMIT:
+        raise BadRequest(wording.site_too_many(len(found), FILES_LIMIT))
+    if sum(file.size_bytes for file in found.values()) > SITE_LIMIT_BYTES:
+        raise BadRequest(wording.site_too_large(SITE_LIMIT_BYTES))
+    for path, file in found.items():
+        if clean_path(path) is None:
+            raise BadRequest(wording.site_path(path))
+        if file.size_bytes > FILE_LIMIT_BYTES:
+            raise BadRequest(wording.site_file_too_large(path, FILE_LIMIT_BYTES))
+        plain_file, smaller = files.get(file.digest), files.get(file.gzip or "")
+        is_as_said = plain_file is not None and plain_file.size_bytes == file.size_bytes
+        if file.gzip is not None and (smaller is None or smaller != StoredFile(file.gzip_bytes, file.digest)):
+            is_as_said = False
+        if not is_as_said:
+            raise BadRequest(f"the file {path} of its site is not there, or is another")
+    return found
 
 
 def linked(trigger: Trigger, links: Mapping[str, RuleLink], found: Mapping[str, Rule]) -> Trigger:
@@ -315,6 +362,31 @@ def parse_api(body: bytes) -> Api:
     if not isinstance(document.get("basePath"), str) or not isinstance(document.get("paths"), dict):
         raise Refused(wording.swagger_lacks("basePath"))
     return api_of(found.namespace, document, found.updated)
+
+
+class ClientDocument(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """`{"namespace", "basePath", "client", "secret"?, "key"?}`: a client of an API, as it is kept.
+
+    `secret` is an HMAC-SHA-256 of its secret, and `key` that under which it was made, both in hex.
+    """
+
+    namespace: str
+    base_path: str
+    client: str
+    secret: _Hex = ""
+    key: _Hex = ""
+
+
+def parse_client(body: bytes) -> ClientDocument:
+    """Raises `Refused`."""
+    found = _decoded(body, ClientDocument)
+    if not is_name(found.namespace):
+        raise Refused(wording.NAMESPACE_ILLEGAL)
+    if found.base_path and not found.base_path.startswith("/"):
+        raise Refused(f"of the client {found.client} the base path begins with no slash")
+    if bool(found.secret) != bool(found.key):
+        raise Refused(f"of the client {found.client} a secret comes without its key, or a key alone")
+    return found
 
 
 def parse_subject(body: bytes) -> SubjectDocument:

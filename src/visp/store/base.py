@@ -404,6 +404,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """A client of an API: `digest` is of its id, for look-up; `secret` the digest of its secret, empty without one.
 
     `base_path` is the API's, with `WITHIN` and a path behind it for that path alone, and empty for all APIs.
+    A digest that another server made is followed by that server's key, sealed.
     """
 
     namespace: str

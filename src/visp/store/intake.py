@@ -18,11 +18,12 @@ from visp.entity.portable import Entity, link_of, linked
 from visp.entity.rule import Rule
 from visp.entity.trigger import RuleLink, RuleStatus, Trigger, unlink
 from visp.errors import Corrupt
-from visp.store import apis, check, rows, sqlite
-from visp.store.base import KeyRecord, Put
+from visp.store import apis, check, promises, rows, sqlite
+from visp.store.base import WITHIN, KeyRecord, Put, Subscription
 from visp.store.cache import COLLECTIONS, from_document, to_document
 from visp.store.database import Database, read_only
 from visp.store.index import HAS_ACTIVATION, SqliteActivations
+from visp.store.portable import PortableError
 from visp.store.sqlite import ENTITY_MIGRATIONS
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ _NOUNS = {kind: collection[:-1] for collection, kind in COLLECTIONS.items()}
 class Coming(msgspec.Struct, kw_only=True):
     """What is to come: entities and APIs by id, pairs, and limits by namespace; activations come after them.
 
-    `made` are the uuids of pairs whose keys were made here, for want of one: they never replace another.
+    `made` are the uuids of pairs whose keys were made here, for want of one: they never replace another. Nor do
+    clients, when their secrets stayed behind (`has_secrets`).
     """
 
     entities: dict[str, Entity] = {}
@@ -50,6 +52,8 @@ class Coming(msgspec.Struct, kw_only=True):
     made: set[str] = set()
     limits: dict[str, bytes] = {}
     apis: dict[str, Api] = {}
+    clients: list[Subscription] = []
+    has_secrets: bool = True
 
 
 class Settled(msgspec.Struct, kw_only=True):
@@ -65,6 +69,7 @@ class Settled(msgspec.Struct, kw_only=True):
     keys: list[KeyRecord] = []
     gone_uuids: list[str] = []
     limits: dict[str, bytes] = {}
+    clients: list[Subscription] = []
     conflicts: list[str] = []
 
 
@@ -194,6 +199,29 @@ def _settle_keys(db: sqlite3.Connection | None, coming: Coming, settled: Settled
             settled.gone_uuids += [one.uuid for one in old if one.uuid != key.uuid]
 
 
+def settle_clients(
+    db: sqlite3.Connection, coming: Coming, settled: Settled, *, is_replacing: bool, clients_most: int
+) -> None:
+    """Raises `PortableError` when a namespace would have more of them than it may."""
+    fresh: dict[str, int] = {}
+    for client in coming.clients:
+        key = client.namespace, client.base_path, client.digest
+        is_there = db.execute(promises.GET_SUBSCRIPTION, key).fetchone() is not None
+        if is_there:
+            where = client.base_path.replace(WITHIN, " at ") or "all APIs"
+            settled.conflicts.append(f"client {client.client} of {where} of {client.namespace}")
+        else:
+            fresh[client.namespace] = fresh.get(client.namespace, 0) + 1
+        if not is_there or (is_replacing and coming.has_secrets):
+            settled.clients.append(client)
+    for namespace, count in fresh.items():
+        (held,) = db.execute(promises.COUNT_SUBSCRIPTIONS, (namespace,)).fetchone()
+        if held + count > clients_most:
+            raise PortableError(
+                f"{namespace} would have {held + count} clients of APIs, may have {clients_most}: nothing was written"
+            )
+
+
 class Records:
     """The indexes of a data folder, to be asked whether an activation is there."""
 
@@ -217,30 +245,46 @@ class Records:
 
 
 class Intake:
-    """The stores of a data folder, to be written: entities and subjects in one transaction, records in groups."""
+    """The stores of a data folder, to be written: entities and subjects in one transaction, clients of APIs in another,
+    records in groups.
+    """
 
-    def __init__(self, data_dir: Path, database: Database) -> None:
+    def __init__(self, data_dir: Path, database: Database, promised: Database) -> None:
         self._data_dir = data_dir
         self._database = database
+        self._promised = promised
         self._indexes: dict[int, SqliteActivations] = {}
 
     @classmethod
     @contextlib.asynccontextmanager
     async def opened(cls, data_dir: Path) -> AsyncIterator[Intake]:
         database = await Database.open(data_dir / check.ENTITIES, ENTITY_MIGRATIONS, synchronous="FULL")
-        intake = cls(data_dir, database)
         try:
-            yield intake
+            promised = await Database.open(data_dir / check.PROMISES, promises.MIGRATIONS, synchronous="FULL")
+            intake = cls(data_dir, database, promised)
+            try:
+                yield intake
+            finally:
+                for index in intake._indexes.values():
+                    await index.close()
+                await promised.close()
         finally:
-            for index in intake._indexes.values():
-                await index.close()
             await database.close()
 
-    async def settle(self, coming: Coming, on_conflict: OnConflict) -> Settled:
-        return await self._database.read(lambda db: settle(db, coming, on_conflict))
+    async def settle(self, coming: Coming, on_conflict: OnConflict, clients_most: int = 0) -> Settled:
+        """Raises `PortableError` when a namespace would have more clients than that."""
+        settled = await self._database.read(lambda db: settle(db, coming, on_conflict))
+        is_replacing = on_conflict == "replace"
+        await self._promised.read(
+            lambda db: settle_clients(db, coming, settled, is_replacing=is_replacing, clients_most=clients_most)
+        )
+        return settled
 
     async def write(self, settled: Settled) -> None:
-        """All of it or nothing; raises `Conflict` when what is there has changed."""
+        """All entities and subjects or none, then all clients or none.
+
+        Raises `Conflict` when what is there has changed.
+        """
 
         def change(db: sqlite3.Connection) -> None:
             for put in settled.changes:
@@ -253,6 +297,9 @@ class Intake:
                 sqlite.write_limits(db, namespace, limits)
 
         await self._database.write(change)
+        rows_ = [promises.row_of(client) for client in settled.clients]
+        if rows_:
+            await self._promised.write(lambda db: db.executemany(promises.PUT_SUBSCRIPTION, rows_).rowcount)
 
     async def records(self, records: Sequence[ActivationRecord]) -> None:
         """Each goes to the shard that its id names."""

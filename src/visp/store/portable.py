@@ -2,8 +2,8 @@
 
 ::
 
-    code/<sha256> … packages-000001.ndjson actions-… triggers-… rules-… subjects-… limits-… apis-… activations-…
-    manifest.json
+    code/<sha256> … files/<sha256> … packages-000001.ndjson actions-… triggers-… rules-… subjects-… limits-… apis-…
+    clients-… activations-… manifest.json
 
 Documents are lines of JSON. A member is read whole, so each is bounded, and what there is much of takes several. The
 manifest is last and has the SHA-256 of every member: a file that was cut short has none, and is no archive.
@@ -29,6 +29,7 @@ import msgspec
 
 from visp import __version__
 from visp.entity.limits import CODE_LIMIT_BYTES, MIB
+from visp.entity.site import FILE_LIMIT_BYTES
 from visp.errors import VispError
 
 if TYPE_CHECKING:
@@ -36,14 +37,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "visp-archive"
-VERSION = 2
-"""2: with APIs of the gateway."""
-CODE = "code"
+VERSION = 3
+"""2: with APIs of the gateway; 3: with their clients, and files of sites."""
+CODE, FILES = "code", "files"
+BLOBS = {CODE: CODE_LIMIT_BYTES, FILES: FILE_LIMIT_BYTES}
+"""What lies apart, and the most bytes of one."""
 MANIFEST = "manifest.json"
 COLLECTIONS = ("packages", "actions", "triggers", "rules")
-SUBJECTS, LIMITS, APIS, ACTIVATIONS = "subjects", "limits", "apis", "activations"
-KINDS = (*COLLECTIONS, SUBJECTS, LIMITS, APIS, ACTIVATIONS)
-_NAME = re.compile(rf"{CODE}/[0-9a-f]{{64}}|(?:{'|'.join(KINDS)})-[0-9]{{6}}\.ndjson|{re.escape(MANIFEST)}")
+SUBJECTS, LIMITS, APIS, CLIENTS, ACTIVATIONS = "subjects", "limits", "apis", "clients", "activations"
+KINDS = (*COLLECTIONS, SUBJECTS, LIMITS, APIS, CLIENTS, ACTIVATIONS)
+_NAME = re.compile(
+    rf"(?:{'|'.join(BLOBS)})/[0-9a-f]{{64}}|(?:{'|'.join(KINDS)})-[0-9]{{6}}\.ndjson|{re.escape(MANIFEST)}"
+)
 
 CHUNK_BYTES = 16 * MIB
 """A member of documents ends with the line that makes it as long."""
@@ -73,7 +78,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an archive is: `made` is an ISO date, `counts` the documents of each kind, and blobs of code."""
+    """What an archive is: `made` is an ISO date, `counts` the documents of each kind, and blobs."""
 
     format: str = FORMAT
     version: int = VERSION
@@ -86,7 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One member, read: its kind (of `KINDS`, or `code`), the digest that names code, and what is in it."""
+    """One member, read: its kind (of `KINDS` or `BLOBS`), the digest that names a blob, and what is in it."""
 
     kind: str
     digest: str
@@ -110,9 +115,10 @@ class Writer:
         self._kind = ""
         self._pending = bytearray()
 
-    def code(self, digest: str, content: bytes) -> None:
-        self._counts[CODE] += 1
-        self._member(f"{CODE}/{digest}", content)
+    def blob(self, kind: str, digest: str, content: bytes) -> None:
+        """`kind` is of `BLOBS`."""
+        self._counts[kind] += 1
+        self._member(f"{kind}/{digest}", content)
 
     def document(self, kind: str, line: bytes) -> None:
         """Documents of one kind come together."""
@@ -149,7 +155,7 @@ class Writer:
             made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             has_keys=has_keys,
             has_activations=has_activations,
-            counts={kind: self._counts[kind] for kind in (*KINDS, CODE)},
+            counts={kind: self._counts[kind] for kind in (*KINDS, *BLOBS)},
             members=self._parts,
         )
         self._put(MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
@@ -194,9 +200,9 @@ class Reader:
     def _check(self, info: tarfile.TarInfo) -> None:
         if info.type != tarfile.REGTYPE or not _NAME.fullmatch(info.name) or info.name in self._found:
             raise PortableError(f"{self._path} is no archive of visp, or of a newer one: it holds {info.name!r}")
-        if not info.name.startswith(f"{ACTIVATIONS}-") and not info.name.startswith(f"{CODE}/"):
+        limit = BLOBS.get(info.name.partition("/")[0], MEMBER_BYTES)
+        if not info.name.startswith(f"{ACTIVATIONS}-") and "/" not in info.name:
             self._entity_bytes += info.size
-        limit = CODE_LIMIT_BYTES if info.name.startswith(f"{CODE}/") else MEMBER_BYTES
         if not 0 <= info.size <= limit or self._entity_bytes > ENTITY_BYTES or len(self._found) >= MEMBERS:
             raise PortableError(f"{self._path} is larger than an archive may be: at {info.name}, of {info.size} bytes")
 

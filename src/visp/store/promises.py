@@ -6,7 +6,7 @@ All shards use the same file, each with connections of its own. What is acknowle
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -83,6 +83,7 @@ _OF_API = "namespace = ? AND base_path = ?"
 GET_SUBSCRIPTION = f"SELECT {_SUBSCRIPTION} FROM subscriptions WHERE {_OF_API} AND digest = ?"
 SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions WHERE {_OF_API}"
 ALL_SUBSCRIPTIONS = f"SELECT {_SUBSCRIPTION} FROM subscriptions"
+SUBSCRIPTIONS_IN_ORDER = f"{ALL_SUBSCRIPTIONS} ORDER BY namespace, base_path, client"
 COUNT_SUBSCRIPTIONS = "SELECT count(*) FROM subscriptions WHERE namespace = ?"
 DROP_SUBSCRIPTION = f"DELETE FROM subscriptions WHERE {_OF_API} AND digest = ?"
 DROP_SUBSCRIPTIONS = (
@@ -171,12 +172,11 @@ class SqlitePromises:
     # ── subscriptions ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def put_subscription(self, subscription: Subscription, limit: int) -> bool:
-        row = msgspec.structs.astuple(subscription)
-        values = (*row, checksum(*row))
+        values = row_of(subscription)
 
         def change(db: sqlite3.Connection) -> bool:
-            is_held = db.execute(GET_SUBSCRIPTION, row[:3]).fetchone() is not None
-            if not is_held and db.execute(COUNT_SUBSCRIPTIONS, row[:1]).fetchone()[0] >= limit:
+            is_held = db.execute(GET_SUBSCRIPTION, values[:3]).fetchone() is not None
+            if not is_held and db.execute(COUNT_SUBSCRIPTIONS, values[:1]).fetchone()[0] >= limit:
                 return False
             db.execute(PUT_SUBSCRIPTION, values)
             return True
@@ -224,6 +224,11 @@ def read_promise(row: tuple[bytes, str, int, bytes, bytes, int]) -> Promise:
         raise Corrupt()
     _, _, at_ms, body, id, _ = row
     return Promise(body=body, id=id.hex(), at_ms=at_ms)
+
+
+def row_of(subscription: Subscription) -> tuple[Any, ...]:
+    row = msgspec.structs.astuple(subscription)
+    return (*row, checksum(*row))
 
 
 def read_subscription(row: tuple[str, str, bytes, str, bytes, int]) -> Subscription:

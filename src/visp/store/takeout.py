@@ -1,7 +1,8 @@
 """Takes everything out of a data folder, as documents, while a server writes it or not.
 
-The entities are those of one moment; code that is missing then was replaced since, and they are read again. Records are
-those that the index had at about that moment: each is complete, and one that is swept meanwhile is left out.
+The entities are those of one moment; code or a file that is missing then was replaced since, and they are read again.
+Records are those that the index had at about that moment: each is complete, and one that is swept meanwhile is left
+out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
-from visp.entity.action import Action
+from visp.entity.api import id_of
+from visp.entity.package import Package
 from visp.entity.portable import (
     ApiDocument,
     HeldNamespace,
@@ -20,8 +22,9 @@ from visp.entity.portable import (
     render_entity,
     render_record,
 )
-from visp.errors import Corrupt
-from visp.store import apis, check, index, portable, rows, sqlite
+from visp.errors import Corrupt, Refused
+from visp.store import apis, check, index, portable, promises, rows, sqlite
+from visp.store.base import WITHIN
 from visp.store.cache import blobs_of, from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.portable import Manifest, PortableError, Writer
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from visp.store.base import Document, KeyRecord
+    from visp.entity.portable import ClientDocument, Entity
+    from visp.store.base import Document, KeyRecord, Subscription
 
 TRIES = 3
 PAGE = 500
@@ -44,17 +48,20 @@ def take_out(
     file: IO[bytes],
     *,
     key_of: Callable[[KeyRecord], str] | None,
+    client_of: Callable[[Subscription], ClientDocument],
     has_activations: bool,
     progress: Callable[[str, int], None],
 ) -> tuple[Manifest, list[str]]:
     """Writes an archive of the data folder to `file`; what is in it, and what could not be read.
 
-    `key_of` opens a key; None leaves all of them out. Raises `PortableError` and `OSError`.
+    `key_of` opens a key; None leaves all of them out. `client_of` makes a document of a client of an API, or raises
+    `Refused`. Raises `PortableError` and `OSError`.
     """
     writer = Writer(file)
     leaving = _Leaving(data_dir, writer.document, progress, writer)
     try:
         leaving.entities(key_of)
+        leaving.clients(client_of)
         if has_activations:
             leaving.activations()
     except FAILURES as error:
@@ -90,7 +97,7 @@ def show(
 
 
 class _Leaving:
-    """Documents on their way out; code goes to the archive, where there is one."""
+    """Documents on their way out; code and files go to the archive, where there is one."""
 
     def __init__(
         self,
@@ -104,8 +111,10 @@ class _Leaving:
         self.damages: list[str] = []
         self._data_dir = data_dir
         self._progress = progress
-        self._written: set[str] = set()
-        """Code that is in the archive."""
+        self._written: set[tuple[str, str]] = set()
+        """Blobs that are in the archive, by kind and digest."""
+        self._apis: set[str] = set()
+        """Ids of APIs that went out."""
         self._told: dict[str, tuple[int, int]] = {}
         """Documents of each kind, and their bytes."""
 
@@ -113,48 +122,74 @@ class _Leaving:
         for left in reversed(range(TRIES)):
             with read_only(self._data_dir / check.ENTITIES) as db:
                 db.execute("BEGIN")
-                missing = self._code(db)
+                missing = self._blobs(db)
                 if missing and left:
                     continue
-                for digest, id in missing.items():
-                    self.damages.append(f"the code {digest} of {id} is missing or damaged: the action is left out")
+                self.damages += missing.values()
                 self.documents(db, missing)
                 self.subjects(db, key_of)
                 self.apis(db)
                 return
 
-    def _code(self, db: sqlite3.Connection) -> dict[str, str]:
-        """Writes the code that these entities name; what is missing of it, and one action for each."""
+    def _blobs(self, db: sqlite3.Connection) -> dict[str, str]:
+        """Writes the code and files that these entities name; what is missing of them, with a sentence for each."""
         missing: dict[str, str] = {}
-        for document in self._scan(db, "actions"):
-            digest = next(iter(blobs_of(from_document(document))), None)
-            if digest is None or digest in self._written or digest in missing:
-                continue
-            try:
-                content = (self._data_dir / "blobs" / digest[:2] / digest).read_bytes()
-            except FileNotFoundError:
-                content = b""
-            if hashlib.sha256(content).hexdigest() != digest:
-                missing[digest] = document.id
-                continue
-            self._progress(f"code/{digest}", len(content))
-            if self._writer is not None:
-                self._writer.code(digest, content)
-            self._written.add(digest)
+        for kind, collection in ((portable.CODE, "actions"), (portable.FILES, "packages")):
+            for document in self._scan(db, collection):
+                for digest in blobs_of(from_document(document)):
+                    if (kind, digest) not in self._written and digest not in missing and not self._blob(kind, digest):
+                        missing[digest] = (
+                            f"the code {digest} of {document.id} is missing or damaged: the action is left out"
+                            if kind == portable.CODE
+                            else f"the file {digest} of {document.id}'s site is missing or damaged: it is left out"
+                        )
         return missing
+
+    def _blob(self, kind: str, digest: str) -> bool:
+        """Writes one; whether it is there, and what it was."""
+        try:
+            content = (self._data_dir / "blobs" / digest[:2] / digest).read_bytes()
+        except FileNotFoundError:
+            return False
+        if hashlib.sha256(content).hexdigest() != digest:
+            return False
+        self._progress(f"{kind}/{digest}", len(content))
+        if self._writer is not None:
+            self._writer.blob(kind, digest, content)
+        self._written.add((kind, digest))
+        return True
 
     def documents(self, db: sqlite3.Connection, missing: dict[str, str]) -> None:
         for collection in portable.COLLECTIONS:
             for document in self._scan(db, collection):
-                entity = from_document(document)
-                if isinstance(entity, Action) and not missing.keys().isdisjoint(blobs_of(entity)):
-                    continue
-                self._document(collection, render_entity(entity))
+                entity = _without(from_document(document), missing)
+                if entity is not None:
+                    self._document(collection, render_entity(entity))
 
     def apis(self, db: sqlite3.Connection) -> None:
         for document in self._scan(db, apis.COLLECTION, apis.from_document):
             told = ApiDocument(document.namespace, document.updated_ms, msgspec.Raw(document.body))
             self._document(portable.APIS, msgspec.json.encode(told))
+            self._apis.add(id_of(document.namespace, document.name))
+
+    def clients(self, client_of: Callable[[Subscription], ClientDocument]) -> None:
+        """Those of the APIs that went out: of one that was made since, neither is there."""
+        path = self._data_dir / check.PROMISES
+        if not path.exists():
+            return
+        with read_only(path) as db:
+            for row in db.execute(promises.SUBSCRIPTIONS_IN_ORDER):
+                try:
+                    held = promises.read_subscription(row)
+                    if self._is_of_one(held):
+                        self._document(portable.CLIENTS, msgspec.json.encode(client_of(held)))
+                except (Corrupt, Refused):
+                    self.damages.append(f"the client {row[3]!r} of {row[0]}{row[1]} does not read: it is left out")
+
+    def _is_of_one(self, held: Subscription) -> bool:
+        """Whether its API went out, or it is a client of all of its namespace's."""
+        base_path = held.base_path.partition(WITHIN)[0]
+        return not base_path or id_of(held.namespace, base_path) in self._apis
 
     def _scan(
         self, db: sqlite3.Connection, collection: str, read: Callable[[Document], object] = from_document
@@ -214,6 +249,16 @@ class _Leaving:
         if written % PAGE == 0:
             self._progress(kind, size_bytes)
         self._emit(kind, line)
+
+
+def _without(entity: Entity, missing: dict[str, str]) -> Entity | None:
+    """What is left of an entity without these blobs: nothing of an action, a package without some of its files."""
+    if missing.keys().isdisjoint(blobs_of(entity)):
+        return entity
+    if not isinstance(entity, Package):
+        return None
+    site = {path: file for path, file in entity.site.items() if missing.keys().isdisjoint(file.digests)}
+    return msgspec.structs.replace(entity, site=site)
 
 
 def _records(path: Path) -> Iterator[rows.ActivationRow]:

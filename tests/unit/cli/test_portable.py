@@ -21,7 +21,7 @@ from visp.store.sqlite import SqliteEntities
 if TYPE_CHECKING:
     from pathlib import Path
 
-COUNTS = "0 packages, 0 actions, 1 triggers, 0 rules, 1 subjects, 0 limits, 0 APIs, 0 activations"
+COUNTS = "0 packages, 0 actions, 1 triggers, 0 rules, 1 subjects, 0 limits, 0 APIs, 0 clients, 0 activations"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> Path:
 def test_out_and_in(visp, data: Path, tmp_path: Path):
     file, new = str(tmp_path / "a.tar.gz"), str(tmp_path / "new")
     done = visp("admin", "export", file, "--data-dir", str(data))
-    assert (done.exit_code, done.stdout) == (0, f"{file}: {COUNTS}, 0 large code\n")
+    assert (done.exit_code, done.stdout) == (0, f"{file}: {COUNTS}, 0 large code, 0 files of sites\n")
     assert "keys are in clear in it" in done.stderr
     assert "… triggers" in done.stderr
     assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
@@ -112,7 +112,7 @@ def test_a_dump(visp, tmp_path: Path):
     assert dry.exit_code == 1
     assert dry.stdout.startswith("skipped alice/b: ")
     assert dry.stdout.endswith(
-        "would import 0 packages, 1 actions, 0 triggers, 0 rules, 0 subjects, 0 limits, 0 APIs, 0 "
+        "would import 0 packages, 1 actions, 0 triggers, 0 rules, 0 subjects, 0 limits, 0 APIs, 0 clients, 0 "
         "activations\nskipped 1\n"
     )
     good = dumps.all_docs(tmp_path / "g.json", [dumps.action("alice/a")])

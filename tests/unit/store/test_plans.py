@@ -62,6 +62,7 @@ ARGUED: dict[str, tuple[str, str]] = {
     "ALL_LETTERS": (WALK, "SCAN letters"),
     "ALL_PROMISES": (WALK, "SCAN promises"),
     "ALL_SUBSCRIPTIONS": (WALK, "SCAN subscriptions"),
+    "SUBSCRIPTIONS_IN_ORDER": (WALK, "SCAN subscriptions"),
     "LARGE_RESULTS": (WALK, "SCAN activations"),
     "promises.MISCOUNTED": (WALK, "SCAN promise"),
     "tallies.MISCOUNTED": (WALK, "SCAN activations"),

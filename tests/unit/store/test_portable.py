@@ -25,7 +25,7 @@ DIGEST = hashlib.sha256(CODE).hexdigest()
 def archive() -> bytes:
     file = io.BytesIO()
     writer = Writer(file)
-    writer.code(DIGEST, CODE)
+    writer.blob("code", DIGEST, CODE)
     for n in range(3):
         writer.document("actions", b'{"n":%d}' % n)
     writer.document("rules", b"{}")
@@ -138,7 +138,7 @@ def test_a_manifest_that_tells_of_something_else(tmp_path: Path) -> None:
     before, manifest = plain[:at], msgspec.json.decode(plain[at + 512 :].rstrip(b"\0"))
     for change, says in (
         ({"members": manifest["members"][:-1]}, "rules-000001.ndjson is not what its manifest says"),
-        ({"version": 3}, "import it with the visp that knows it"),
+        ({"version": 4}, "import it with the visp that knows it"),
         ({"format": "tar"}, "import it with"),
     ):
         raw = before + member(MANIFEST, msgspec.json.encode(manifest | change)) + bytes(1024)
