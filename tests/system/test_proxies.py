@@ -16,6 +16,7 @@ from tests.system import nginx, places
 from tests.system.conftest import GUEST, Api
 from tests.system.nginx import FORWARDING
 from tests.system.places import TRUSTING, Place
+from tests.system.test_apis import Apis
 from tests.system.test_smuggling import IN_STEP, REFUSED, SMUGGLED
 from tests.system.traces import until
 from websockets.exceptions import InvalidStatus
@@ -25,7 +26,11 @@ from visp.client.running import Server
 
 pytestmark = pytest.mark.slow  # it starts servers
 
-SHOWN = "def main(p):\n  return {'body': {'host': p['__ow_headers']['host'], 'path': p['__ow_path'], 'q': p.get('q')}}"
+SHOWN = """
+def main(p):
+    seen = p['__ow_headers']
+    return {'body': {'host': seen['host'], 'path': p['__ow_path'], 'q': p.get('q'), 'url': seen.get('x-forwarded-url')}}
+"""
 KINDS = "python:3.11"
 
 
@@ -170,6 +175,45 @@ def test_a_websocket_is_had_at_its_namespaces_host(server: Server, chat: str) ->
         "open", ECHO, KINDS, annotations=[{"key": n, "value": True} for n in ("web-export", "web-socket")]
     )
     assert said(server, "/default/open", source="127.0.0.1", host="guest.example.com") == "you said hello"
+
+
+@pytest.fixture(scope="module")
+def club(place: Place, server: Server) -> dict[str, str]:
+    """Headers of the owner of an API, who may come through a proxy."""
+    key = place.told("user", "create", "owner")
+    api = Api(server.url, key)
+    until(lambda: api.get("actions").status == 200)
+    api.action("shown", SHOWN, KINDS, annotations=[{"key": "web-export", "value": True}])
+    assert Apis(api).add("/club", "/books", "GET", "shown").status == 200
+    return {"Authorization": "Basic " + base64.b64encode(key.encode()).decode()}
+
+
+FORWARDED = {"Host": "inner", "X-Forwarded-Host": "outer.example:8443", "X-Forwarded-Proto": "https"}
+
+
+def test_an_api_is_shown_where_a_trusted_proxy_says_it_was_asked(server: Server, club: dict[str, str]) -> None:
+    path = "/api/v1/web/whisk.system/apimgmt/getApi.http?basepath=/club"
+    for source, url in ((PROXY, "https://outer.example:8443"), ("127.0.0.1", "http://inner")):
+        status, told = ask(server, path, FORWARDED | club, source=source)
+        assert (status, told["apis"][0]["value"]["gwApiUrl"]) == (200, f"{url}/gw/owner/club")
+
+
+def test_an_api_tells_its_action_where_a_trusted_proxy_was_asked(server: Server, club: dict[str, str]) -> None:
+    for source, url in ((PROXY, "https://outer.example:8443"), ("127.0.0.1", "http://inner")):
+        status, told = ask(server, "/gw/owner/club/books?q=1", FORWARDED, source=source)
+        assert status == 200
+        assert told["body"]["url"] == f"{url}/gw/owner/club/books?q=1"
+
+
+def test_the_page_of_an_api_leads_where_it_was_asked(server: Server, club: dict[str, str]) -> None:
+    """It and the document name paths alone, which are right at whatever host, port and scheme a reader has come to."""
+    for source in (PROXY, "127.0.0.1"):
+        status, page = ask(server, "/gw/owner/club/docs", FORWARDED, source=source)
+        assert (status, b"inner" in page, b"http://" in page) == (200, False, False)
+        assert b'href="/gw/owner/club/openapi.json"' in page
+        assert ask(server, "/gw/owner/club/openapi.json", FORWARDED, source=source)[1]["servers"] == [
+            {"url": "/gw/owner/club"}
+        ]
 
 
 # ── behind nginx ────────────────────────────────────────────────────────────────────────────────────────────────
