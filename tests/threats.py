@@ -1,4 +1,4 @@
-"""Figures of docs/threats.md that are times: `python -m tests.threats [auto|bwrap|nsjail|docker]…`, one table each.
+"""Figures of docs/threats.md that are times: `python -m tests.threats [auto|bwrap|nsjail|docker|door]…`, a table each.
 
 What is a number or a yes is asserted by the tests that the page names; a time says as much of the machine as of visp.
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests import door
 from tests.system.conftest import Api
 from tests.system.test_threats import SENTINEL, record_of
 from tests.system.traces import below, rss_kib, until
@@ -141,7 +142,11 @@ def unpacked_s() -> dict[str, str]:
 def main() -> None:
     for name, value in unpacked_s().items():
         print(f"{name}: {value}")
-    for driver in sys.argv[1:] or ["auto", "bwrap", "nsjail"]:
+    for driver in sys.argv[1:] or ["auto", "bwrap", "nsjail", "door"]:
+        if driver == "door":
+            for name, value in door.figures():
+                print(f"{driver}: {name}: {value}", flush=True)
+            continue
         with walled(driver, namespaces=["abuser", "other"]) as wall:
             for name, value in figures(wall):
                 print(f"{driver}: {name}: {value}", flush=True)

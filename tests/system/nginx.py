@@ -19,7 +19,7 @@ daemon off;
 master_process off;
 pid {folder}/pid;
 error_log stderr warn;
-events {{ worker_connections 512; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
@@ -60,7 +60,7 @@ def path() -> str:
 
 
 @contextlib.contextmanager
-def before(url: str, more: str = "") -> Iterator[str]:
+def before(url: str, more: str = "", connections: int = 512) -> Iterator[str]:
     """The base URL of an nginx that passes everything on to `url` over one connection, for the block."""
     program = path()
     with socket.socket() as free:
@@ -68,7 +68,10 @@ def before(url: str, more: str = "") -> Iterator[str]:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="visp-nginx-") as folder:
         file = Path(folder) / "nginx.conf"
-        file.write_text(CONFIGURATION.format(folder=folder, backend=urlsplit(url).netloc, port=port, more=more))
+        backend = urlsplit(url).netloc
+        file.write_text(
+            CONFIGURATION.format(folder=folder, backend=backend, port=port, more=more, connections=connections)
+        )
         with subprocess.Popen([program, "-p", folder, "-c", str(file)], stderr=subprocess.DEVNULL) as running:
             try:
                 until(lambda: is_open(port))
