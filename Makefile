@@ -33,6 +33,9 @@ start: install ## everything installed, the platform up in the foreground, a hel
 demo: install demo/node_modules/.installed ## the real story from end to end, on a free port, with data that is thrown away
 	@$(BIN)/python demo/run.py
 
+# a test starts hundreds of Pythons: none compiles what another has compiled, wherever this is set
+test test-all crash: export PYTHONDONTWRITEBYTECODE =
+
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate

@@ -261,7 +261,7 @@ class Load:
 
 
 def overloaded(wall: Walled, api: Api, for_s: float) -> Iterator[tuple[str, str]]:
-    code = f"import time\ndef main(p): time.sleep({BUSY_S})"
+    code = f"import time\ndef main(p):\n  time.sleep({BUSY_S})\n  return {{}}"
     api.action("busy", code, PYTHON, limits={"memory": 128})
     warm = Load(api, 0.8 * PLACES / BUSY_S, 10.0)
     warm.run()

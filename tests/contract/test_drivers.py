@@ -1262,8 +1262,15 @@ async def test_server_that_chose_by_itself_does_without_templates(
 
 @as_root
 @needs_python
-@pytest.mark.slow  # every test of this file once more
-def test_all_of_this_as_a_normal_user(folder: Path) -> None:
+@pytest.mark.slow  # tests of this file once more
+@pytest.mark.parametrize(
+    "which",
+    [
+        pytest.param("fork or not (bwrap or nsjail or landlock or process)", id="what is chosen"),
+        pytest.param("", id="every driver", marks=pytest.mark.all),
+    ],
+)
+def test_all_of_this_as_a_normal_user(folder: Path, which: str) -> None:
     packages = Path(pytest.__file__).parent.parent
     source = Path(selftest.__file__).parents[2]
     home = folder / "home"
@@ -1283,9 +1290,9 @@ def test_all_of_this_as_a_normal_user(folder: Path) -> None:
     )  # fmt: skip
     if tried.returncode != 0:
         pytest.skip(f"the system's Python cannot be used for it: {tried.stderr.strip().rpartition(chr(10))[2]}")
-    ini = Path(__file__).parents[2] / "pyproject.toml"
+    ini = str(Path(__file__).parents[2] / "pyproject.toml")
     ended = subprocess.run(
-        [*user, SYSTEM_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ini), str(Path(__file__))],
+        [*user, SYSTEM_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ini, "-k", which, __file__],
         env=env, cwd=home, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-6000:]

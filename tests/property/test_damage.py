@@ -36,7 +36,7 @@ from visp.store.sqlite import SqliteEntities
 from visp.store.values import LARGE_BYTES
 from visp.telemetry import log
 
-FLIPS = int(os.environ.get("VISP_FLIPS", "40"))
+FLIPS = int(os.environ.get("VISP_FLIPS", "20"))
 """Of each kind of file: some ten milliseconds each."""
 SEGMENT_BYTES = 16 * 1024
 NAMESPACES = ("ns", "other")

@@ -313,7 +313,7 @@ def test_a_crash_at_any_moment(operations: list[str], moment: float, is_kill: bo
 
 
 @pytest.mark.slow(reason="a trace of 200 operations, and a ledger opened at each of its syncs")
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.all)])
 async def test_a_crash_at_every_sync(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     trace, disk = await noted(tmp_path, [chance.choice(OPERATIONS) for _ in range(200)])

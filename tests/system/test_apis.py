@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.system.conftest import GUEST, Answer, Api
-from tests.system.places import Place, opened
+from tests.system.places import TRUSTING, Place, opened
 
 from visp.client import running
 from visp.entity.subject import GUEST_UUID
@@ -311,12 +311,12 @@ def test_as_actions(server: running.Server, apis: Apis) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_apis_are_there_after_a_restart_and_on_every_shard(workers: int) -> None:
     with opened(Place) as place:
-        server = place.start(workers=workers)
+        server = place.start(*TRUSTING, workers=workers)
         apis = Apis(Api(server.url))
         for number in range(8):
             assert apis.add("/kept", f"/{number}", "GET", "x").status == 200
             for _ in range(4):  # each a connection of its own, to either shard
                 assert len(apis.found(basepath="/kept")[0]["apidoc"]["paths"]) == number + 1
         server.stop()
-        server = place.start(workers=workers)
+        server = place.start(*TRUSTING, workers=workers)
         assert len(Apis(Api(server.url)).found()[0]["apidoc"]["paths"]) == 8

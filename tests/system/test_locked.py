@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.system.conftest import Api
-from tests.system.places import Place, opened
+from tests.system.places import TRUSTING, Place, opened
 from tests.system.test_retries import until
 
 OLD, NEW = (base64.b64encode(bytes([n]) * 16).decode() for n in (1, 2))
@@ -44,7 +44,7 @@ def kept(folder: Path) -> bytes:
 
 
 def test_values_are_locked_wherever_they_are_kept_and_open_in_the_container(place: Place) -> None:
-    server = place.start(**on(place, OLD))
+    server = place.start(*TRUSTING, **on(place, OLD))
     api = Api(server.url)
     api.request("PUT", "packages/vault", {"parameters": [{"key": "p", "value": SECRET}, {"key": "q", "value": 2}]})
     given = [{"key": "a", "value": {"b": SECRET}}, {"key": "i", "value": SECRET, "init": True}]
@@ -70,14 +70,14 @@ def test_values_are_locked_wherever_they_are_kept_and_open_in_the_container(plac
 
 
 def test_a_newer_key_locks_anew_what_the_older_one_did(place: Place) -> None:
-    server = place.start(**on(place, f"{NEW},{OLD}"))
+    server = place.start(*TRUSTING, **on(place, f"{NEW},{OLD}"))
     api = Api(server.url)
     before = api.get("packages/vault").json
     until(lambda: "parameters.relocked" in server.log.read_text())
     after = api.get("packages/vault").json
     assert (after["version"], after["updated"]) == (before["version"], before["updated"])
     server.stop()
-    server = place.start(**on(place, NEW))
+    server = place.start(*TRUSTING, **on(place, NEW))
     api = Api(server.url)
     answer = api.request("POST", "actions/vault/echo?blocking=true&result=true", {})
     assert answer.json == {"p": SECRET, "q": 2, "a": {"b": SECRET}, "env": SECRET}
@@ -85,7 +85,7 @@ def test_a_newer_key_locks_anew_what_the_older_one_did(place: Place) -> None:
 
 
 def test_without_its_key_an_action_is_not_run(place: Place) -> None:
-    server = place.start()
+    server = place.start(*TRUSTING)
     api = Api(server.url)
     answer = api.request("POST", "actions/vault/echo?blocking=true", {})
     assert (answer.status, answer.json["response"]["status"]) == (500, "whisk internal error")
@@ -96,7 +96,7 @@ def test_without_its_key_an_action_is_not_run(place: Place) -> None:
 def test_what_was_locked_is_in_no_file() -> None:
     """But in records, where an action answered with it."""
     with opened(Place) as other:
-        server = other.start(**on(other, OLD))
+        server = other.start(*TRUSTING, **on(other, OLD))
         api = Api(server.url)
         api.request("PUT", "actions/quiet", QUIET | {"parameters": [{"key": "p", "value": SECRET}]})
         accepted(api, "quiet")
@@ -108,4 +108,4 @@ def test_what_was_locked_is_in_no_file() -> None:
 @pytest.mark.parametrize("keys", ["", "nonsense", base64.b64encode(bytes(5)).decode()])
 def test_a_key_that_is_none_keeps_the_server_from_starting(keys: str) -> None:
     with opened(Place) as other, pytest.raises(Exception, match=r"parameter_storage\.aes_128"):
-        other.start(**on(other, keys))
+        other.start(*TRUSTING, **on(other, keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 UID = 64_123
 
 
+@functools.cache
 def can_be_another() -> str | None:
     """Why no server of another user can be started here, None where one can."""
     if os.geteuid() != 0:

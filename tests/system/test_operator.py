@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.system.conftest import Api
-from tests.system.places import Place, opened
+from tests.system.places import TRUSTING, Place, opened
 from tests.system.test_retries import until
 
 SLOW = {"exec": {"kind": "python:3.11", "code": "import time\ndef main(p):\n    time.sleep(2)\n    return {}\n"}}
@@ -12,7 +12,7 @@ SLOW = {"exec": {"kind": "python:3.11", "code": "import time\ndef main(p):\n    
 
 def test_what_is_in_flight_and_a_server_that_is_disabled() -> None:
     with opened(Place) as place:
-        url = place.start(operator__user="op", operator__password="secret").url
+        url = place.start(*TRUSTING, operator__user="op", operator__password="secret").url
         api, root = Api(url), Api(url, None)
         assert root.get("/activation").json == []
         api.request("PUT", "actions/slow", SLOW)
@@ -33,6 +33,6 @@ def test_what_is_in_flight_and_a_server_that_is_disabled() -> None:
 @pytest.mark.parametrize("auth", [":", None])
 def test_nobody_disables_a_server_that_has_no_operator(auth: str | None) -> None:
     with opened(Place) as place:
-        url = place.start().url
+        url = place.start(*TRUSTING).url
         assert Api(url, auth).request("POST", "/disable").status == 401
         assert Api(url, None).get("/ready").status == 200
