@@ -298,6 +298,17 @@ CALLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def content(body: bytes) -> Any:
+    """What an answer says, but for the mark that led a request through the application."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return body
+    if isinstance(said, dict):
+        said.get("__ow_headers", {}).pop("x-ow-extra-logging", None)
+    return said
+
+
 @pytest.mark.parametrize("case", CALLED)
 def test_calls_from_memory_are_as_those_through_the_application(clients: Clients, case: str) -> None:
     operation, fields = CALLED[case]
@@ -312,13 +323,11 @@ def test_calls_from_memory_are_as_those_through_the_application(clients: Clients
         answer = clients.anyone.request("POST", f"{url}/x/1%20a?q=1&r=2", {"b": [1.0]}, sent | more)
         for name in ("date", "x-openwhisk-activation-id", "content-length"):
             answer.headers.pop(name, None)
-        made.append((answer.status, answer.headers, answer.body.replace(b'"x-ow-extra-logging":"on"', b"")))
+        made.append((answer.status, answer.headers, content(answer.body)))
     statuses = {"failing": 503, "not of the type": 400, "secret not known": 401, "used up": 429}
-    bodies = [body.replace(b" ", b"").replace(b"\n", b"").replace(b",,", b",") for _, _, body in made]
     assert [status for status, _, _ in made] == 4 * [made[0][0]]
     assert case not in statuses or made[0][0] == statuses[case]
-    assert made[1][1] == made[3][1] == made[0][1]
-    assert bodies[1] == bodies[3] == bodies[0].replace(b'"x-ow-extra-logging":"on",', b"")
+    assert made[1] == made[3] == made[0]
 
 
 def test_a_client_that_is_dropped_is_refused_at_once(clients: Clients) -> None:

@@ -23,7 +23,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from visp import wording
-from visp.api import encoding, timing, warm, warmweb
+from visp.api import encoding, managed, timing, warm, warmweb
 from visp.api.errors import ACTIVATION_ID, HttpAnswer, error_answer
 from visp.api.events import SEND_S
 from visp.api.gate import LINGER_S
@@ -542,13 +542,14 @@ class Door(HttpToolsProtocol):
         else:
             self.transport.writelines((b"".join(parts), body))
 
-    def _head_of(self, answer: HttpAnswer, id: str) -> bytes:
+    def _head_of(self, answer: HttpAnswer, request_id: str) -> bytes:
         """Without its last line end."""
-        parts = [self.gate.start_of(answer, self.server_state.default_headers), id.encode()]
+        parts = [self.gate.start_of(answer, self.server_state.default_headers), request_id.encode()]
         if answer.activation_id is not None:
             parts += (_ACTIVATION_LINE, answer.activation_id.encode())
-        if answer.headers is webaction.USUAL_CORS:
-            parts.append(_WEB_CORS_LINES)
+        lines = _USUAL_LINES.get(id(answer.headers))
+        if lines is not None:
+            parts.append(lines)
         else:
             parts += (f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers)
         return b"".join(parts)
@@ -561,7 +562,11 @@ _ADMIT: dict[type, Callable[[Caller, Head, bool], Warm | None]] = {
     WebTarget: warmweb.admit,
     CallTarget: warmweb.admit_call,
 }
-_WEB_CORS_LINES = b"".join(f"\r\n{name}: {value}".encode() for name, value in webaction.USUAL_CORS)
+_USUAL_LINES = {
+    id(usual): b"".join(f"\r\n{name}: {value}".encode() for name, value in usual)
+    for usual in (webaction.USUAL_CORS, managed.FOR_ALL)
+}
+"""By identity: these live as long as the process."""
 _ACTIVATION_LINE = f"\r\n{ACTIVATION_ID}: ".encode()
 
 

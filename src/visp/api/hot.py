@@ -127,14 +127,18 @@ def parse_web_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, b
     )
 
 
-class CallTarget(msgspec.Struct, frozen=True):
-    """What a request for one of the gateway's endpoints asks for: headers by lower-case name, `path` as it came."""
+class CallTarget(msgspec.Struct):
+    """What a request for one of the gateway's endpoints asks for: headers by lower-case name, `path` as it came.
+
+    `made` is whoever answers's: what was made of this head last, and of what.
+    """
 
     place: Place
     method: str
     path: str
     query: str
     headers: dict[str, str]
+    made: object = None
 
     @property
     def is_trigger(self) -> bool:

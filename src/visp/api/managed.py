@@ -53,7 +53,7 @@ SHOWN: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 
 METHODS = "GET, POST, PUT, DELETE, PATCH, HEAD, OPTIONS"
 _CORS = "access-control-"
-_FOR_ALL: web.Headers = (
+FOR_ALL: web.Headers = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Methods", METHODS),
     ("Access-Control-Allow-Credentials", "true"),
@@ -347,7 +347,7 @@ def with_cors(
 ) -> HttpAnswer | EventStream:
     """The gateway's headers in the place of the web action's own."""
     origin, wanted = asked.get("origin"), asked.get("access-control-request-headers")
-    own = _FOR_ALL if not origin else (("Access-Control-Allow-Origin", origin), *_FOR_ALL[1:])
+    own = FOR_ALL if not origin else (("Access-Control-Allow-Origin", origin), *FOR_ALL[1:])
     if is_question and wanted:
         own = (*own, ("Access-Control-Allow-Headers", wanted))
     return _with_own(made, own)

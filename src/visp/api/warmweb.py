@@ -9,6 +9,8 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from visp import wording
 from visp.api import managed, web
 from visp.api.errors import render
@@ -17,7 +19,10 @@ from visp.api.hot import WEB_METHODS, CallTarget, WebTarget
 from visp.api.warm import Warm, may_use
 from visp.controller import webaction
 from visp.controller.primitive import Finished
-from visp.entity.media import parse_media_type
+from visp.controller.webaction import Address
+from visp.entity.gateway import Found, Operation, Table
+from visp.entity.media import MediaType, parse_media_type
+from visp.entity.payload import JsonObject, encode
 from visp.errors import RequestError, ServiceError
 
 WEB_VERBS = frozenset(method.decode() for method in WEB_METHODS)
@@ -29,9 +34,7 @@ if TYPE_CHECKING:
     from visp.api.web import Entry, Headers
     from visp.controller.gateway import Denied
     from visp.controller.primitive import Answer
-    from visp.controller.webaction import Address
-    from visp.entity.gateway import Found, Operation
-    from visp.entity.payload import JsonObject
+    from visp.entity.mapping import Parts
     from visp.entity.subject import Identity
 
 
@@ -125,10 +128,29 @@ class _Web(_Run):
         self.start(webaction.argument(self.entry.action, given, target.query, target.fields, target.kind, body))
 
 
+class _Made(msgspec.Struct, frozen=True):
+    """What a head comes to by an API's table, for one peer; it holds as long as these are the same.
+
+    `shown` are the headers as the action is told them, as JSON that ends before the transaction's id. Without it, or
+    where a part of the calls goes elsewhere, something depends on the request.
+    """
+
+    table: Table
+    peer: str
+    scheme: str
+    found: Found
+    operation: Operation
+    address: Address | None
+    shown: bytes = b""
+    given: JsonObject = {}
+    fields: JsonObject = {}
+    kind: MediaType | None = None
+
+
 class _Call(_Run):
     """A call of an API's operation."""
 
-    __slots__ = ("_address", "_begun_ns", "_client", "_found", "_operation", "_target")
+    __slots__ = ("_address", "_begun_ns", "_client", "_made", "_namespace", "_target")
 
     def __init__(
         self,
@@ -139,21 +161,21 @@ class _Call(_Run):
         asker: Identity | None,
         alive: bool,
         *,
-        found: Found,
-        operation: Operation,
+        namespace: str,
+        made: _Made,
         address: Address,
         client: str | None,
     ) -> None:
         super().__init__(caller, head, entry, address.extension, asker, alive)
         self._begun_ns = perf_counter_ns()
         self._target = target
-        self._found = found
-        self._operation = operation
+        self._namespace = namespace
+        self._made = made
         self._address = address
         self._client = client
 
     def run(self, body: bytes) -> None:
-        gateway = self.caller.gate.services.gateway
+        gateway, made = self.caller.gate.services.gateway, self._made
 
         def counted(denied: Denied | None) -> None:
             if denied is not None:
@@ -164,37 +186,31 @@ class _Call(_Run):
             except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
                 self.caller.finish(self, self.told(error))
 
-        gateway.count(self.entry.owner.namespace, self._found, self._operation, self._client, counted)
+        gateway.count(self._namespace, made.found, made.operation, self._client, counted)
 
     def _pass_on(self, body: bytes) -> None:
-        target, action = self._target, self.entry.action
-        came = managed.Came(
-            target.method,
-            target.path,
-            target.query,
-            target.headers,
-            self.caller.peer,
-            self.caller.shown_scheme,
-            self.transid,
-        )
-        parts = managed.passed_on(came, self._operation, self._found, {}, body)
-        headers = parts.headers
+        made, target, action = self._made, self._target, self.entry.action
+        query, headers, given, fields, kind = target.query, target.headers, made.given, made.fields, made.kind
+        if made.shown:
+            told = made.shown + encode(self.transid) + b"}"
+            given = given | {webaction.HEADERS: msgspec.Raw(told)}
+        else:
+            parts = managed.passed_on(_came(self.caller, target, self.transid), made.operation, made.found, {}, body)
+            query, headers, body = parts.query, parts.headers, parts.body
+            given, fields, kind = _read(target, made.operation, parts, self._address)
         self.charge()
-        self.caller.gate.services.invoke.check_size(self.entry.owner, len(parts.body))
+        self.caller.gate.services.invoke.check_size(self.entry.owner, len(body))
         self.announce(self.entry.cors(headers), headers.get("accept"))
         if not webaction.may_enter(action, headers, self.asker):
             self.finish(web.refusal(401, wording.WEB_UNAUTHORIZED, self.transid, headers=self._cors))
             return
-        method = self._operation.backend_verb or target.method
-        asker = None if self.asker is None else self.asker.namespace
-        given = webaction.context(method, headers.items(), self._address.rest, asker)
-        fields = webaction.query_fields(parts.query) if parts.query else {}
-        kind = parse_media_type(headers.get("content-type", ""))
-        self.start(webaction.argument(action, given, parts.query, fields, kind, parts.body))
+        if self.asker is not None:
+            given = given | webaction.user_field(self.asker.namespace)
+        self.start(webaction.argument(action, given, query, fields, kind, body))
 
     def dressed(self, made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
-        services, plan = self.caller.gate.services, self._found.resource.plan
-        managed.count(services, self.entry.owner.namespace, plan, made, self._begun_ns)
+        services, plan = self.caller.gate.services, self._made.found.resource.plan
+        managed.count(services, self._namespace, plan, made, self._begun_ns)
         return managed.dressed(made, plan, self._target.headers)
 
     def told(self, error: Exception) -> HttpAnswer:
@@ -228,18 +244,18 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
     place, identities, gateway = target.place, services.identities, services.gateway
     owner = identities.peek_uuid(place.name) if place.is_uuid else identities.peek_owner(place.name)
     table = None if owner is None else gateway.peek(owner.namespace)
-    found = None if table is None else table.find(place.rest)
-    if owner is None or found is None or place.rest.endswith(tuple(managed.SHOWN)):
+    if owner is None or table is None:
         return None
-    operation = found.resource.operations.get(target.method)
-    if operation is None or operation.keeping is not None or not operation.is_inside:
-        return None
-    if (operation.backend_verb or target.method) not in WEB_VERBS:
+    made = target.made
+    sender = caller.peer, caller.shown_scheme
+    if not isinstance(made, _Made) or made.table is not table or (made.peer, made.scheme) != sender:
+        made = target.made = _make(caller, target, table)
+    if made is None:
         return None
     is_let_in, client = gateway.peek_client(
-        owner.namespace, found.resource, target.method, target.headers, target.query
+        owner.namespace, made.found.resource, target.method, target.headers, target.query
     )
-    address = managed.address_of(operation, found, place.rest)
+    address = made.address or managed.address_of(made.operation, made.found, place.rest)
     entry = None if address is None else web.peek(services, address.name)
     if not is_let_in or address is None or entry is None:
         return None
@@ -255,11 +271,49 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
         entry,
         asker,
         keep_alive,
-        found=found,
-        operation=operation,
+        namespace=owner.namespace,
+        made=made,
         address=address,
         client=client,
     )
+
+
+def _make(caller: Caller, target: CallTarget, table: Table) -> _Made | None:
+    """None for what is the application's to answer. Raises `BadRequest`."""
+    place = target.place
+    found = table.find(place.rest)
+    operation = None if found is None else found.resource.operations.get(target.method)
+    if found is None or operation is None or place.rest.endswith(tuple(managed.SHOWN)):
+        return None
+    if operation.keeping is not None or not operation.is_inside:
+        return None
+    if (operation.backend_verb or target.method) not in WEB_VERBS:
+        return None
+    address = None if operation.split is not None else managed.address_of(operation, found, place.rest)
+    made = _Made(table, caller.peer, caller.shown_scheme, found, operation, address)
+    if address is None or operation.changes:
+        return made
+    parts = managed.passed_on(_came(caller, target, ""), operation, found, {}, b"")
+    parts.headers.pop("x-request-id")
+    try:
+        given, fields, kind = _read(target, operation, parts, address)
+    except RequestError:  # it is told with the request
+        return made
+    shown = bytes(given[webaction.HEADERS])[:-1] + b',"x-request-id":'
+    return msgspec.structs.replace(made, shown=shown, given=given, fields=fields, kind=kind)
+
+
+def _came(caller: Caller, target: CallTarget, id: str) -> managed.Came:
+    return managed.Came(target.method, target.path, target.query, target.headers, caller.peer, caller.shown_scheme, id)
+
+
+def _read(
+    target: CallTarget, operation: Operation, parts: Parts, address: Address
+) -> tuple[JsonObject, JsonObject, MediaType | None]:
+    """What the action is told of a request but for its body: the context, the fields of the query, the body's type."""
+    given = webaction.context(operation.backend_verb or target.method, parts.headers.items(), address.rest, None)
+    fields = webaction.query_fields(parts.query) if parts.query else {}
+    return given, fields, parse_media_type(parts.headers.get("content-type", ""))
 
 
 def _asker(caller: Caller, head: Head) -> tuple[bool, Identity | None]:
