@@ -12,7 +12,7 @@ ROOT = Path(visp.__file__).parent
 PICTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 BASES = ("base", "messages", "follow", "once")
 """Of an extension point, others import its contract only; `once` works over any driver."""
-EXTENSION_POINTS = ("store", "bus", "container", "runtime")
+EXTENSION_POINTS = ("store", "bus", "container", "runtime", "feed")
 COMPOSITION = (
     "roles",
     "shard",

@@ -1,0 +1,1 @@
+"""Feeds: sources of events outside, and the role that runs them."""
