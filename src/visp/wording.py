@@ -155,7 +155,6 @@ def gateway_error(sentence: str) -> str:
 
 
 GATEWAY_READY = "Status: Gateway ready."
-GATEWAY_GREETING = "The API gateway: APIs are at /api/<namespace's uuid>/<base path>/<path>."
 REQUEST_BODY_MISSING = "Missing request body"
 REQUEST_BODY_NO_OBJECT = "The request body is no JSON object."
 RESOURCES_EMPTY = "Empty resources object."

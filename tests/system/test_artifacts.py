@@ -162,4 +162,4 @@ def test_tenants(api: Api) -> None:
 def test_what_is_open(api: Api) -> None:
     anyone = Api(api.url, None)
     assert anyone.get("/v1/health-check").body == b"Status: Gateway ready."
-    assert (anyone.get("/api").status, anyone.get("/api/v1").json["description"]) == (200, "OpenWhisk API")
+    assert (anyone.get("/api").status, anyone.get("/api/v1").json["description"]) == (405, "OpenWhisk API")

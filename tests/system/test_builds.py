@@ -109,7 +109,10 @@ class Registry(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
 
     def answer(self) -> tuple[bytes, str] | None:
         if match := re.fullmatch(r"/simple/(told|slow)/", self.path):
@@ -175,7 +178,7 @@ def test_requirements_are_there_and_how_it_went_was_told(api: Api) -> None:
     status, body, progress = put(api, "python", "python:3.11", python_zip("told"))
     assert (status, body["name"]) == (200, "python")
     assert progress[0] == "resolving requirements.txt"
-    assert any("told-1.0" in line for line in progress)
+    assert any("told" in line and "1.0" in line for line in progress)  # pip and uv say it differently
     assert api.run("python") == {"said": "told was here"}
 
 
@@ -213,7 +216,7 @@ def test_who_does_not_wait_is_answered_at_once_and_invokes_wait(api: Api) -> Non
     Registry.may_go_on.set()
     waiting.join(60)
     assert answers == [{"said": "slow was here"}]
-    assert Registry.asked["/files/slow-1.0-py3-none-any.whl"] == 1
+    assert Registry.asked["/simple/slow/"] == 1  # resolved once, whoever waited
 
 
 @needs_pip

@@ -39,11 +39,6 @@ async def health(_: Request, __: Services) -> HttpAnswer:
     return HttpAnswer(200, wording.GATEWAY_READY.encode(), TEXT)
 
 
-async def greeting(_: Request, __: Services) -> HttpAnswer:
-    """What is below this path."""
-    return HttpAnswer(200, wording.GATEWAY_GREETING.encode(), TEXT, is_routed=False)
-
-
 # ── documents ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 

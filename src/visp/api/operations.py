@@ -383,12 +383,6 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         answers={200: Content("A sentence.", {TEXT: (str,)})},
         refusals=_OPEN,
     ),
-    artifacts.greeting: Operation(
-        tag="Server",
-        summary="What the gateway has below this path",
-        answers={200: Content("A sentence.", {TEXT: (str,)})},
-        refusals=_OPEN,
-    ),
     subscriptions.list_subscriptions: Operation(
         tag="Subscriptions",
         summary="The clients of an API, by their ids",

@@ -75,7 +75,6 @@ OPEN: tuple[tuple[str, str, Open], ...] = (
     ("GET", "/activation/", info.active_activations),
     ("GET", "/activation/count", info.in_flight),
     ("POST", "/disable", info.disable),
-    ("GET", "/api", artifacts.greeting),
     ("GET", "/v1/health-check", artifacts.health),
     ("GET", "/blackbox.tar.gz", info.docker_sdk),
     ("GET", "/OpenWhiskIOSStarterApp.zip", info.ios_sdk),
