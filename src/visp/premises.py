@@ -234,6 +234,18 @@ def read_domains(settings: Settings) -> dict[str, str]:
     return domains
 
 
+def read_feeds(settings: Settings) -> dict[str, str]:
+    """Where feeds of an operator's own are: by name, `module:Class`; raises `CannotStart`."""
+    feeds: dict[str, str] = {}
+    for entry in filter(None, map(str.strip, settings.feeds.more.split(";"))):
+        name, equals, place = (part.strip() for part in entry.partition("="))
+        package, slash, feed = name.partition("/")
+        if not (equals and slash and package and feed and place.partition(":")[2]):
+            raise CannotStart(f"setting feeds.more cannot be used: '{entry}' is not `package/feed=module:Class`")
+        feeds[name] = place
+    return feeds
+
+
 def read_build_environment(settings: Settings) -> dict[str, str]:
     """Variables of every build, as the setting has them; raises `CannotStart`."""
     given = {"VISP_FROM_SOURCE": "1"} if settings.build.from_source else {}

@@ -285,6 +285,25 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = False
 
 
+class Feeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[feeds]`: sources of events outside."""
+
+    reach: Annotated[
+        Literal["auto", "internet", "any"],
+        Meta(
+            description="addresses that sources may be at: those of the internet, or private ones and this machine's "
+            "too; auto: the latter while visp itself listens on loopback alone"
+        ),
+    ] = "auto"
+    roots: Annotated[
+        str, Meta(description="folders whose files may be watched by everybody, with colons between; empty: none")
+    ] = ""
+    more: Annotated[
+        str,
+        Meta(description="feeds of your own: `package/feed=module:Class`, with semicolons between"),
+    ] = ""
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[network]`: what actions reach beside the platform's own API."""
 
@@ -469,6 +488,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     waits: Waits = Waits()
     hooks: Hooks = Hooks()
     gateway: Gateway = Gateway()
+    feeds: Feeds = Feeds()
     network: Network = Network()
     operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()

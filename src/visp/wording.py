@@ -855,3 +855,67 @@ def api_too_deep(limit: int) -> str:
 
 def bad_openapi(what: str) -> str:
     return f"The OpenAPI document cannot be taken: {what}."
+
+
+# ── feeds ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TRIGGER_NOT_AUTHENTICATED = "Trigger authentication request failed."
+NO_FEED_NAMED = 'The body names no feed: {"feed": "package/feed", "parameters": {…}}.'
+BAD_FEED_STATE = "The state of a feed can be set to 'paused' or 'live'."
+FEED_THROTTLED = "Automatically disabled after continuously receiving a 429 status code when firing the trigger"
+SOURCE_STOPPED = "The source ended by itself."
+
+
+def no_such_feed(name: str) -> str:
+    return f"There is no feed '{name}' here."
+
+
+def feed_not_installed(name: str, library: str) -> str:
+    package = name.partition("/")[0]
+    return f"The feed '{name}' needs the library '{library}' on the server: pip install 'visp[{package}]'."
+
+
+def no_feed_of(trigger: str) -> str:
+    return f"could not find trigger {trigger} in the database"
+
+
+def too_many_feeds(limit: int) -> str:
+    return f"The namespace has {limit} feeds, which is as many as it may have: delete one."
+
+
+def feed_disabled_by_admin(name: str) -> str:
+    return (
+        f"{name} cannot be updated because it was disabled by an admin.  Please contact support for further assistance"
+    )
+
+
+def feed_is_disabled(name: str) -> str:
+    return f"{name} cannot be updated because it is disabled"
+
+
+def feed_disabled(status: int, error: str) -> str:
+    said = f"Received a {status} status code when firing the trigger"
+    return f"Trigger automatically disabled: {said}" + (f" ({error})" if error else "")
+
+
+def feed_disabled_at_start(status: int) -> str:
+    return f"Automatically disabled after receiving a {status} status code on trigger initialization"
+
+
+def not_fired(status: int, error: str) -> str:
+    return f"The trigger could not be fired ({status})" + (f": {error}" if error else ".")
+
+
+def source_closed(host: str) -> str:
+    return (
+        f"{host} is a private address or this machine's: sources may be there only while visp listens on loopback, or "
+        "where its operator allows it ([feeds] reach, [network] openings)."
+    )
+
+
+def path_not_watched(path: str) -> str:
+    return f"{path} is not below a folder that the operator lets be watched ([feeds] roots)."
+
+
+def name_not_found(host: str) -> str:
+    return f"The name {host} was not found."

@@ -18,6 +18,7 @@ from visp.controller.backends import Backends
 from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
+from visp.controller.feeds import Feeds
 from visp.controller.fire import Fire
 from visp.controller.gateway import Gateway
 from visp.controller.idempotency import Idempotency
@@ -70,6 +71,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     waits: Waits
     streams: Streams
     sockets: Sockets
+    feeds: Feeds
     gateway: Gateway
     backends: Backends
     domains: dict[str, str]

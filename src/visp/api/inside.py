@@ -57,6 +57,16 @@ class Inside:
         return self.namespace() == identity.namespace
 
 
+class Own(Inside):
+    """This process itself, which fires triggers for whoever has feeds: it brings their keys."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, lambda: INTERNET)
+
+    def may_use(self, identity: Identity) -> bool:
+        return True
+
+
 class Doors:
     """Doors come when containers do; until someone answers, those who knock wait."""
 
@@ -70,6 +80,11 @@ class Doors:
         """`answer` gives what answers at a door to the platform until it is closed."""
         if not self._answer.done():
             self._answer.set_result(answer)
+
+    async def answer_own(self, door: socket.socket) -> Answering:
+        """Answers to this process itself at a socket that listens on loopback."""
+        answer = await asyncio.shield(self._answer)
+        return await answer(door, Own())
 
     def lead_out(self, way_out: Answer) -> None:
         """`way_out` gives what answers at a door to the internet; before containers are made."""

@@ -16,6 +16,7 @@ from visp.api import (
     artifacts,
     deferred,
     events,
+    feeds,
     gateway,
     info,
     metrics,
@@ -207,6 +208,12 @@ _SCOPED = (
     Parameter("scope", {"type": "string", "enum": ["api", "resource", "tenant"]}, "whose clients; `api` without it"),
     Parameter("resource", {"type": "string"}, "a path of the API, for its scope"),
 )
+_NO_FEED = {
+    400: Content("The feed cannot be so: why.", _json(schemas.Error)),
+    404: Content("There is no such trigger or feed.", _json(schemas.Error)),
+    429: Content("The namespace has too many.", _json(schemas.Error)),
+    502: Content("The source cannot be reached.", _json(schemas.Error)),
+}
 _NOT_SUBSCRIBED = {
     400: Content("No API is named.", _json(schemas.GatewayError)),
     404: Content("There is no such API, or client.", _json(schemas.GatewayError)),
@@ -269,6 +276,46 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         tag="Namespaces",
         summary="What the namespace may do",
         answers=_entity(schemas.NamespaceLimits, "The limits."),
+        refusals=_OWN,
+    ),
+    # feeds
+    feeds.list_feeds: Operation(
+        tag="Feeds",
+        summary="The feeds of the namespace's triggers, and how they stand",
+        answers=_entity(list[schemas.FeedState], "The feeds, by trigger."),
+        refusals=_OWN,
+    ),
+    feeds.get_feed: Operation(
+        tag="Feeds",
+        summary="A trigger's feed: what it was asked for, and how it stands",
+        description="READ of the feed protocol. Secrets are masked.",
+        answers=_entity(schemas.FeedState, "The feed.") | _NO_FEED,
+        refusals=_OWN,
+    ),
+    feeds.create_feed: Operation(
+        tag="Feeds",
+        summary="Makes the trigger's feed, in the place of the one that it has",
+        description="CREATE of the feed protocol: what a feed's action asks for when a trigger is made.",
+        body=schemas.NewFeed,
+        answers=_entity(dict[str, Any], "It is made.") | _NO_FEED,
+        refusals=(*_OWN, 413, 415),
+    ),
+    feeds.change_feed: Operation(
+        tag="Feeds",
+        summary="Changes parameters of the trigger's feed, pauses or resumes it",
+        description="Without `state` UPDATE of the feed protocol.",
+        parameters=(
+            Parameter("state", {"type": "string", "enum": ["paused", "live"]}, "pauses or resumes it, without a body"),
+        ),
+        body=schemas.NewFeed,
+        answers=_entity(dict[str, Any], "It is done.") | _NO_FEED,
+        refusals=(*_OWN, 413, 415),
+    ),
+    feeds.delete_feed: Operation(
+        tag="Feeds",
+        summary="Ends the trigger's feed",
+        description="DELETE of the feed protocol; the trigger stays.",
+        answers=_entity(dict[str, Any], "It is gone.") | _NO_FEED,
         refusals=_OWN,
     ),
     # APIs

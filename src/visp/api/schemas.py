@@ -349,6 +349,48 @@ class Delayed(msgspec.Struct, kw_only=True, rename="camel"):
     attempt: Annotated[int, Meta(description="the first is 1", ge=1)] | UnsetType = UNSET
 
 
+class FeedReason(msgspec.Struct, kw_only=True, rename="camel"):
+    """Why a feed is disabled."""
+
+    kind: Annotated[str, Meta(description="`AUTO`, or `ADMIN`")]
+    message: str
+    status_code: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class FeedStatus(msgspec.Struct, kw_only=True, rename="camel"):
+    """How a feed stands. Times are milliseconds since 1970."""
+
+    active: bool
+    date_changed: int
+    date_changed_iso: Annotated[str, Meta(description="the same as text")] = msgspec.field(name="dateChangedISO")
+    state: Annotated[str, Meta(description="starting, live, retrying, paused or disabled")]
+    fired: Annotated[int, Meta(description="events since it was made")]
+    refused: Annotated[int, Meta(description="events that could not be fired: too large, or no JSON")]
+    reason: FeedReason | msgspec.UnsetType = msgspec.UNSET
+    last_event: int | msgspec.UnsetType = msgspec.UNSET
+    next_fire: int | msgspec.UnsetType = msgspec.UNSET
+    lag: Annotated[int, Meta(description="events that wait at the source, where it tells")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    last_error: str | msgspec.UnsetType = msgspec.UNSET
+    last_error_at: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class FeedState(msgspec.Struct):
+    """A trigger's feed."""
+
+    config: Annotated[dict[str, Any], Meta(description="what it was asked for; secrets are masked")]
+    status: FeedStatus
+    feed: Annotated[str, Meta(description="`package/feed`, as it is called in whisk.system")]
+
+
+class NewFeed(msgspec.Struct):
+    """What a feed's action hands on."""
+
+    feed: Annotated[str, Meta(description="`package/feed`; not needed for UPDATE")] | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, Any] = {}
+
+
 class DeadLetter(msgspec.Struct, kw_only=True, rename="camel"):
     """An activation that failed for good."""
 

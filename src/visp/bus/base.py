@@ -21,6 +21,10 @@ BUILDS, BUILT = "builds", "built"
 """Code that is to be built, and what is heard of that: both stay in the shard that took the code."""
 
 
+FEEDS = "feeds"
+"""Feeds that were made, changed or dropped."""
+
+
 def invoker_topic(invoker: int) -> str:
     """Where the activations for one invoker go."""
     return f"invoker{invoker}"

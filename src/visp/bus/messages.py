@@ -197,6 +197,13 @@ class EntityChanged(msgspec.Struct, frozen=True, array_like=True):
     revision: int
 
 
+class FeedChanged(msgspec.Struct, frozen=True, array_like=True):
+    """The feed of this trigger was made, changed or dropped."""
+
+    namespace: str
+    trigger: str
+
+
 class Provide(msgspec.Struct, frozen=True, array_like=True):
     """So many containers of this action (its id) are to be ready, as if `run` had been; 0 without it: none any more."""
 
@@ -241,6 +248,7 @@ Message = (
     | EntityChanged
     | Deferred
     | Provide
+    | FeedChanged
     | Part
     | Credit
     | BuildMessage
@@ -255,6 +263,7 @@ _KINDS: Final = (
     *(ActivationMessage, ResultAck, CompletionAck, Detached, Ping, EntityChanged, Deferred, Provide),
     *(Part, Credit),
     *(BuildMessage, BuildProgress, BuildResult),
+    FeedChanged,
 )
 _TAGS: Final = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS: Final[tuple[msgspec.msgpack.Decoder[Message], ...]] = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)

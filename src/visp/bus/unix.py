@@ -1,7 +1,8 @@
 """The bus between the shards of one machine. Inside a shard publishing is calling, as in one process.
 
-Where a message goes is in its topic: an invoker's to the invoker's shard, a ping to everyone, all else stays here. The
-acks of an activation that another shard sent here go back to that shard, and so do the parts of its result.
+Where a message goes is in its topic: an invoker's to the invoker's shard, a ping and a changed feed to everyone, all
+else stays here. The acks of an activation that another shard sent here go back to that shard, and so do the parts of
+its result.
 
 An outbox is full when a peer does not read: the peer is then taken for down, and whoever waits for it hears so by
 `Links.when_down`. `publish` never raises.
@@ -63,6 +64,9 @@ class UnixBus:
         elif topic == topics.PINGS:
             assert isinstance(message, Ping)
             self._ping = message
+            for peer in self._links.up():
+                self._links.send(peer, _pack(topic, message))
+        elif topic == topics.FEEDS:
             for peer in self._links.up():
                 self._links.send(peer, _pack(topic, message))
         self._here.publish(topic, message)

@@ -29,6 +29,7 @@ NOUNS = {
     "delayed": "visp.cli.delayed:delayed",
     "deadletter": "visp.cli.deadletter:deadletter",
     "trigger": "visp.cli.trigger:trigger",
+    "feed": "visp.cli.feed:feed",
     "rule": "visp.cli.rule:rule",
     "package": "visp.cli.package:package",
     "api": "visp.cli.api:api",

@@ -286,6 +286,16 @@ class Client:
         """GET, POST (replay) or DELETE of one of `deadletters` or `delayed`."""
         return self._ask(method, f"/namespaces/{escape(CALLERS_NAMESPACE)}/{collection}/{escape(id)}")
 
+    # ── feeds of triggers ───────────────────────────────────────────────────────────────────────────────────────
+
+    def feeds(self) -> bytes:
+        """Of the namespace, with how they stand."""
+        return self._ask("GET", f"/namespaces/{escape(CALLERS_NAMESPACE)}/feeds")
+
+    def feed(self, method: str, trigger: FullyQualifiedName, *, state: str | None = None) -> bytes:
+        """GET of a trigger's feed; POST with a `state`: `paused` or `live`."""
+        return self._ask(method, _entity("feeds", trigger), {"state": state})
+
     # ── the platform ────────────────────────────────────────────────────────────────────────────────────────────
 
     def namespaces(self) -> bytes:

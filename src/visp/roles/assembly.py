@@ -39,11 +39,12 @@ from visp.controller.composites import Composites
 from visp.controller.counts import Counts
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
+from visp.controller.feeds import Feeds
 from visp.controller.fire import Fire
 from visp.controller.gateway import Gateway
 from visp.controller.hooks import Hooks
 from visp.controller.idempotency import Idempotency
-from visp.controller.identities import Identities, own_days
+from visp.controller.identities import Identities, own_days, seal, unseal
 from visp.controller.invoke import Invoke
 from visp.controller.later import Later
 from visp.controller.outbound import Outbound
@@ -61,7 +62,10 @@ from visp.controller.tokens import Tokens
 from visp.controller.waits import Waits
 from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST, SYSTEM
+from visp.feed.kinds import Kinds
+from visp.feed.reach import Reaches
 from visp.roles import drivers
+from visp.roles.feeds import FeedRole
 from visp.roles.gated import GatedMaker
 from visp.roles.invoker import packets_of, running_invoker
 from visp.roles.kinds import find_kinds, is_built
@@ -69,6 +73,7 @@ from visp.roles.tasks import ended_with
 from visp.scheduler.fleet import Fleet
 from visp.store.apis import DocumentApis
 from visp.store.cache import EntityCache
+from visp.store.feeds import SqliteFeeds
 from visp.store.promises import SqlitePromises
 from visp.telemetry import log
 from visp.telemetry.metrics import Registry
@@ -227,6 +232,40 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         )
         if number == shard.FIRST:
             tasks.create_task(idempotency.sweep())
+        feed_store = await SqliteFeeds.open(data_dir / "feeds.db")
+        stack.push_async_callback(feed_store.close)
+        if number == shard.FIRST:
+            await feed_store.free_all()
+        feed_kinds = Kinds(premises.read_feeds(settings))
+        reaches = Reaches(
+            is_any=settings.feeds.reach == "any" or (settings.feeds.reach == "auto" and is_loopback(settings.host)),
+            is_open=is_open,
+            policy_of=identities.policy_of,
+            openings=openings,
+            roots=[root for root in settings.feeds.roots.split(":") if root],
+        )
+        feeds = Feeds(
+            store=feed_store,
+            kinds=feed_kinds,
+            reach=reaches.of,
+            crud=crud,
+            bus=bus,
+            clock=clock,
+            seal=lambda text: seal(text, secret),
+            unseal=lambda sealed: unseal(sealed, secret),
+        )
+        feed_role = FeedRole(
+            store=feed_store,
+            feeds=feeds,
+            kinds=feed_kinds,
+            reach=reaches.of,
+            doors=doors,
+            bus=bus,
+            clock=clock,
+            number=number,
+            shards=settings.workers,
+        )
+        stack.push_async_callback(feed_role.close)
         subscriptions = Subscriptions(promises, secret, None if neighbours is None else neighbours.links)
         apis.when_renewed(subscriptions.drop_all)
         gateway = Gateway(
@@ -259,6 +298,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             waits=waits,
             streams=streams,
             sockets=sockets,
+            feeds=feeds,
             gateway=gateway,
             backends=backends,
             domains=domains,
@@ -301,6 +341,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             services.kept.measured,
             ground.own.measured,
             proxy.measured,
+            feed_role.measured,
         ):
             metrics.add(source)
         if packets is not None:
@@ -333,16 +374,19 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
                 await neighbours.arrive()
             gated.open()
             tasks.create_task(provisions.run())
+            feed_role.begin()
             begun, ended = await recovery.run()
             if begun or ended:
                 log.info("recovery.done", resumed=begun, ended=ended)
 
         def hold_back() -> None:
             waits.close()
+            feed_role.hold_back()
             invoker.hold_back()
 
         def go_on() -> None:
             waits.open()
+            feed_role.begin()
             invoker.go_on()
 
         def hurry() -> None:
@@ -369,6 +413,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     Everything that a start imports is imported by then. Raises `VispError`.
     """
     from visp.store.database import check_version
+    from visp.store.feeds import MIGRATIONS as FEED_MIGRATIONS
     from visp.store.index import ACTIVATION_MIGRATIONS
     from visp.store.promises import MIGRATIONS
     from visp.store.sqlite import ENTITY_MIGRATIONS
@@ -383,6 +428,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     for pattern, migrations in (
         ("entities.db", ENTITY_MIGRATIONS),
         ("promises.db", MIGRATIONS),
+        ("feeds.db", FEED_MIGRATIONS),
         ("activations-*.db", ACTIVATION_MIGRATIONS),
     ):
         for path in data_dir.glob(pattern):

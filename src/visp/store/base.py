@@ -8,10 +8,12 @@ and never block it. Foreign exceptions never leave a store: they become `StoreUn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+from visp.entity.feed import FeedEntry, Progress
 
 if TYPE_CHECKING:
     from visp.entity.activation import ActivationRecord
@@ -431,6 +433,59 @@ class SubscriptionStore(Protocol):
 
     async def drop_subscription(self, namespace: str, base_path: str, digest: bytes | None) -> bool:
         """Whether there was one; None drops all of the API, and of each of its paths."""
+        ...
+
+
+Kept = tuple[FeedEntry, Progress]
+"""A feed, and how it stands."""
+
+
+class FeedStore(Protocol):
+    """Feeds of triggers, and who runs their sources. What is acknowledged survives a power cut."""
+
+    async def put_feed(self, entry: FeedEntry, progress: Progress, limit: int) -> bool:
+        """In the place of the trigger's feed, if it has one; false when the namespace has `limit` of them."""
+        ...
+
+    async def change_feed(self, entry: FeedEntry, *, position: bytes | None = None) -> bool:
+        """Replaces what is kept of this very feed; false when it is gone. Its progress stays, but for a `position`."""
+        ...
+
+    async def feed(self, namespace: str, trigger: str) -> Kept | None:
+        """Raises `Corrupt`."""
+        ...
+
+    async def feeds(self, namespace: str) -> Sequence[Kept]:
+        """All of a namespace, by trigger."""
+        ...
+
+    async def drop_feed(self, namespace: str, trigger: str) -> bool:
+        """Whether there was one."""
+        ...
+
+    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Mapping[tuple[str, str], int]:
+        """Renews what `holder` has, takes one of `share` parts of what nobody has, and gives all that it has now.
+
+        By namespace and trigger, with a mark that is another one when what is asked for has changed.
+        """
+        ...
+
+    async def held(self, holder: str) -> Sequence[Kept]:
+        """All that it has."""
+        ...
+
+    async def release(self, holder: str) -> None:
+        """Whatever it has is anybody's from now on."""
+        ...
+
+    async def give_up(self, namespace: str, trigger: str, holder: str) -> None:
+        """The same of one."""
+        ...
+
+    async def advance(
+        self, entry: FeedEntry, progress: Progress, holder: str, *, disabled: FeedEntry | None = None
+    ) -> bool:
+        """Keeps how a feed stands; false when it is not the holder's any more. `disabled` takes the entry's place."""
         ...
 
 

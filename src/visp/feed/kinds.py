@@ -1,0 +1,43 @@
+"""Which feeds there are: by name, and where each is. A module is imported when its first feed is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from visp import wording
+from visp.feed.base import FeedRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from visp.feed.base import Feed
+
+KINDS: Mapping[str, str] = {
+    "alarms/alarm": "visp.feed.alarms:Alarm",
+    "alarms/interval": "visp.feed.alarms:Interval",
+    "alarms/once": "visp.feed.alarms:Once",
+}
+
+
+class Kinds:
+    """`more` are an operator's own: names with `module:Class`."""
+
+    def __init__(self, more: Mapping[str, str] | None = None) -> None:
+        self._places = {**KINDS, **(more or {})}
+        self._feeds: dict[str, Feed] = {}
+
+    def find(self, name: str) -> Feed:
+        """Raises `FeedRefused` for one that there is not, or whose library is not installed."""
+        feed = self._feeds.get(name)
+        if feed is None:
+            place = self._places.get(name)
+            if place is None:
+                raise FeedRefused(wording.no_such_feed(name), 404)
+            module, _, made = place.partition(":")
+            try:
+                feed = getattr(importlib.import_module(module), made)()
+            except ImportError as error:
+                raise FeedRefused(wording.feed_not_installed(name, error.name or str(error))) from None
+            self._feeds[name] = feed
+        return feed

@@ -1,0 +1,192 @@
+"""Feeds of triggers in one SQLite file: what was asked for, how each stands, and which server process has its source.
+
+All shards use the same file, each with connections of its own. A lease names its holder and an end; whoever finds it
+past its end may take it. What is acknowledged survives a power cut.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from visp.entity.feed import FeedEntry, Progress
+from visp.errors import Corrupt
+from visp.store.database import Database
+from visp.store.rows import checksum, readable
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from visp.store.base import Kept
+
+MIGRATIONS = (
+    """
+    CREATE TABLE feeds (
+        namespace TEXT NOT NULL, trigger TEXT NOT NULL, id TEXT NOT NULL, is_active INTEGER NOT NULL,
+        mark INTEGER NOT NULL, entry BLOB NOT NULL, progress BLOB NOT NULL, crc INTEGER NOT NULL,
+        holder TEXT NOT NULL DEFAULT '', until_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (namespace, trigger)
+    ) WITHOUT ROWID;
+    CREATE INDEX feeds_by_lease ON feeds (is_active, until_ms);
+    CREATE INDEX feeds_by_holder ON feeds (holder);
+    """,
+)
+
+_ROW = "namespace, trigger, id, is_active, mark, entry, progress, crc"
+_OF = "namespace = ? AND trigger = ?"
+PUT = f"INSERT OR REPLACE INTO feeds ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+GET = f"SELECT {_ROW} FROM feeds WHERE {_OF}"
+LIST = f"SELECT {_ROW} FROM feeds WHERE namespace = ? ORDER BY trigger"
+ALL = f"SELECT {_ROW} FROM feeds ORDER BY namespace, trigger"
+COUNT = "SELECT count(*) FROM feeds WHERE namespace = ?"
+DROP = f"DELETE FROM feeds WHERE {_OF}"
+FREE = "SELECT namespace, trigger FROM feeds WHERE is_active = 1 AND until_ms <= ? AND holder != ?"
+TAKE = f"UPDATE feeds SET holder = ?, until_ms = ? WHERE {_OF}"
+RENEW = "UPDATE feeds SET until_ms = ? WHERE holder = ?"
+LEASES = "SELECT namespace, trigger, mark FROM feeds WHERE holder = ? AND is_active = 1"
+HELD = f"SELECT {_ROW} FROM feeds WHERE holder = ? AND is_active = 1"
+RELEASE = "UPDATE feeds SET holder = '', until_ms = 0 WHERE holder = ?"
+RELEASE_ALL = "UPDATE feeds SET holder = '', until_ms = 0"
+GIVE_UP = f"UPDATE feeds SET holder = '', until_ms = 0 WHERE {_OF} AND holder = ?"
+HOLDER = f"SELECT id, holder FROM feeds WHERE {_OF}"
+WRITE = f"UPDATE feeds SET is_active = ?, mark = ?, entry = ?, progress = ?, crc = ? WHERE {_OF}"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(FeedEntry).decode
+_decode_progress = msgspec.msgpack.Decoder(Progress).decode
+
+Row = tuple[str, str, str, int, int, bytes, bytes, int]
+
+
+class SqliteFeeds:
+    """The feeds of all namespaces."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteFeeds:
+        """Raises `StoreUnavailable`."""
+        return cls(await Database.open(path, MIGRATIONS, synchronous="FULL"))
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    # ── what users do ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def put_feed(self, entry: FeedEntry, progress: Progress, limit: int) -> bool:
+        """In the place of the trigger's feed, if it has one; false when the namespace has `limit` of them."""
+        row = _row(entry, progress)
+
+        def change(db: sqlite3.Connection) -> bool:
+            is_held = db.execute(GET, row[:2]).fetchone() is not None
+            if not is_held and db.execute(COUNT, row[:1]).fetchone()[0] >= limit:
+                return False
+            db.execute(PUT, row)
+            return True
+
+        return await self._database.write(change)
+
+    async def change_feed(self, entry: FeedEntry, *, position: bytes | None = None) -> bool:
+        """Replaces what is kept of this very feed; false when it is gone. Its progress stays, but for a `position`.
+
+        Whoever holds it goes on holding it, unless it is not active any more.
+        """
+        key = entry.namespace, entry.trigger
+
+        def change(db: sqlite3.Connection) -> bool:
+            found = db.execute(GET, key).fetchone()
+            if found is None or found[2] != entry.id:
+                return False
+            _, progress = read_feed(found)
+            if position is not None:
+                progress = msgspec.structs.replace(progress, position=position)
+            db.execute(WRITE, (*_row(entry, progress)[3:], *key))
+            return True
+
+        return await self._database.write(change)
+
+    async def feed(self, namespace: str, trigger: str) -> Kept | None:
+        """Raises `Corrupt`."""
+        row = await self._database.read(lambda db: db.execute(GET, (namespace, trigger)).fetchone())
+        return None if row is None else read_feed(row)
+
+    async def feeds(self, namespace: str) -> Sequence[Kept]:
+        """All of a namespace, by trigger."""
+        rows = await self._database.read(lambda db: db.execute(LIST, (namespace,)).fetchall())
+        return readable(rows, read_feed)
+
+    async def drop_feed(self, namespace: str, trigger: str) -> bool:
+        """Whether there was one."""
+        return await self._database.write(lambda db: db.execute(DROP, (namespace, trigger)).rowcount > 0)
+
+    # ── what those who run sources do ───────────────────────────────────────────────────────────────────────────
+
+    async def free_all(self) -> None:
+        """Nobody holds any: the server has just begun, and none of its processes runs."""
+        await self._database.write(lambda db: db.execute(RELEASE_ALL).rowcount)
+
+    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Mapping[tuple[str, str], int]:
+        """Renews what `holder` has, takes one of `share` parts of what nobody has, and gives all that it has now.
+
+        By namespace and trigger, with a mark that is another one when what is asked for has changed.
+        """
+
+        def change(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
+            db.execute(RENEW, (until_ms, holder))
+            free = db.execute(FREE, (now_ms, holder)).fetchall()
+            for key in free[: -(-len(free) // share)]:
+                db.execute(TAKE, (holder, until_ms, *key))
+            return {(namespace, trigger): mark for namespace, trigger, mark in db.execute(LEASES, (holder,))}
+
+        return await self._database.write(change)
+
+    async def held(self, holder: str) -> Sequence[Kept]:
+        """All that it has."""
+        return readable(await self._database.read(lambda db: db.execute(HELD, (holder,)).fetchall()), read_feed)
+
+    async def release(self, holder: str) -> None:
+        """Whatever it has is anybody's from now on."""
+        await self._database.write(lambda db: db.execute(RELEASE, (holder,)).rowcount)
+
+    async def give_up(self, namespace: str, trigger: str, holder: str) -> None:
+        """The same of one."""
+        await self._database.write(lambda db: db.execute(GIVE_UP, (namespace, trigger, holder)).rowcount)
+
+    async def advance(
+        self, entry: FeedEntry, progress: Progress, holder: str, *, disabled: FeedEntry | None = None
+    ) -> bool:
+        """Keeps how a feed stands; false when it is not the holder's any more. `disabled` takes the entry's place."""
+        key = entry.namespace, entry.trigger
+
+        def change(db: sqlite3.Connection) -> bool:
+            held = db.execute(GET, key).fetchone()
+            if held is None or db.execute(HOLDER, key).fetchone() != (entry.id, holder):
+                return False
+            kept = disabled if disabled is not None else read_feed(held)[0]
+            db.execute(WRITE, (*_row(kept, progress)[3:], *key))
+            return True
+
+        return await self._database.write(change)
+
+
+def _row(entry: FeedEntry, progress: Progress) -> Row:
+    mark, body = mark_of(entry), _encode(entry)
+    values = (entry.namespace, entry.trigger, entry.id, int(entry.is_active), mark, body, _encode(progress))
+    return (*values, checksum(*values))
+
+
+def mark_of(entry: FeedEntry) -> int:
+    """What tells one state of a feed's entry from another."""
+    return zlib.crc32(_encode(entry))
+
+
+def read_feed(row: Row) -> Kept:
+    """Raises `Corrupt`."""
+    *values, crc = row
+    if checksum(*values) != crc:
+        raise Corrupt()
+    return _decode_entry(row[5]), _decode_progress(row[6])
