@@ -10,6 +10,7 @@ on. So what a crash cuts off is handed over again under the same number.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from visp.errors import ServiceError
@@ -58,10 +59,9 @@ class Provider:
                     await self._look()
                 except ServiceError as error:
                     log.warning("feeds.not_leased", reason=str(error))
-                try:
-                    await asyncio.wait_for(self._news.wait(), RENEW_S)
-                except TimeoutError:
-                    pass
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RENEW_S):
+                        await self._news.wait()
         finally:
             await self._stop(list(self._running))
             try:
