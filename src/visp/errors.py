@@ -8,7 +8,7 @@
     │   ├── Unauthorized 401
     │   ├── Forbidden 403
     │   ├── NotFound 404
-    │   ├── Conflict 409
+    │   ├── Conflict 409 ──── OlderBatch
     │   ├── TooLarge 413 ──── BodyTooLarge
     │   ├── WrongContentType 415
     │   ├── Throttled 429
@@ -136,6 +136,18 @@ class UnknownRoute(NotFound):
 
 class Conflict(RequestError):
     status = 409
+
+
+class OlderBatch(Conflict):
+    """A later batch of the source has come already: its number goes with the answer."""
+
+    def __init__(self, sentence: str, newest: int) -> None:
+        super().__init__(sentence)
+        self.newest = newest
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (("X-Visp-Batch", str(self.newest)),)
 
 
 class TooLarge(RequestError):

@@ -496,6 +496,12 @@ NO_RESOURCES = "Failed to provision resources to run the action."
 ACTION_GONE = "Action could not be found or may have been deleted."
 KEY_IN_FLIGHT = "A request with this Idempotency-Key is being begun: send this one again."
 KEY_REUSED = "This Idempotency-Key was used with another body: use a new key for a new request."
+BATCH_IN_FLIGHT = "This batch of the source is being fired: send it again."
+MANY_LATER = "Fires in lines begin at once: 'delay' and 'at' are for a single one."
+MANY_WITH_KEY = "Fires in lines have keys of their own (?keyed=true): an Idempotency-Key is for a single one."
+BATCH_WITHOUT_KEYS = "A batch is told by its keys: give ?keyed=true with it."
+LINES_EXPECTED = "Keys and batches are of fires in lines: send them as application/x-ndjson."
+KEYED_LINE = 'Expected {"key": text, "value": object} in each line.'
 STREAMED_WITH_KEY = "Parts of a result are sent once: an idempotency key and 'text/event-stream' exclude each other."
 DELAYED_AND_BLOCKING = "A delayed request cannot be blocking: its result is there after its time."
 CANCELLED = "The activation was cancelled before it began."
@@ -719,6 +725,26 @@ def too_much_delayed(limit: int) -> str:
 
 def bad_idempotency_key(limit: int) -> str:
     return f"An Idempotency-Key is 1 to {limit} printable ASCII characters."
+
+
+def too_many_lines(limit: int) -> str:
+    return f"More than {limit} lines: send them in several requests."
+
+
+def bad_event_key(limit: int) -> str:
+    return f"A key is 1 to {limit} characters."
+
+
+def bad_batch(limit: int) -> str:
+    return f"expected SOURCE/N: a name of 1 to {limit} characters, a slash and a number that grows"
+
+
+def too_many_batch_keys(limit: int) -> str:
+    return f"A batch has {limit} keys at most: begin the next one."
+
+
+def older_batch(number: int, newest: int) -> str:
+    return f"Batch {number} of the source is over: batch {newest} has come."
 
 
 def too_many_keys(limit: int) -> str:

@@ -15,6 +15,7 @@ from visp.clock import Clock
 from visp.controller.acks import Acks
 from visp.controller.apis import Apis
 from visp.controller.backends import Backends
+from visp.controller.batches import Batches
 from visp.controller.builds import Builds
 from visp.controller.crud import Crud
 from visp.controller.delayed import Delayed
@@ -61,6 +62,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sites: Sites
     invoke: Invoke
     fire: Fire
+    batches: Batches
     later: Later
     delayed: Delayed
     promises: Promises

@@ -31,7 +31,8 @@ LENGTH_DIGITS = 12
 
 COLD_HEADERS = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"idempotency-key", b"x-ow-extra-logging"})
 EVENTS = b"text/event-stream"
-COLD_FIELDS = frozenset({"delay", "at"})
+LINES = b"application/x-ndjson"
+COLD_FIELDS = frozenset({"delay", "at", "keyed", "batch"})
 """Of the query."""
 
 WEB_METHODS = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
@@ -194,9 +195,7 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
         target = parse_web_target(method, url, headers)
     elif is_open:
         target = parse_call_target(method, url, headers)
-    elif EVENTS in fields.get(b"accept", b"").lower() or (
-        length != b"0" and fields.get(b"content-type", b"").partition(b";")[0] != b"application/json"
-    ):
+    elif EVENTS in fields.get(b"accept", b"").lower() or not _is_json(fields.get(b"content-type", b""), length):
         return None
     else:
         target = parse_target(url, longest_wait_ms)
@@ -214,3 +213,9 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
         is_timed=not is_web and fields.get(_TIMED, b"").lower() == b"on",
         shown={name.decode("latin-1"): value.decode("latin-1") for name, value in headers} if target.is_trigger else {},
     )
+
+
+def _is_json(content_type: bytes, length: bytes) -> bool:
+    """What an empty body is does not matter, unless it is lines, of which there may be none."""
+    kind = content_type.partition(b";")[0]
+    return kind == b"application/json" or (length == b"0" and kind.strip().lower() != LINES)

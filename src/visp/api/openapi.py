@@ -132,7 +132,8 @@ def _operation(path: str, handler: Callable[..., Any], shapes: _Shapes, *, is_gu
         content = {told.body_type: {"schema": {"type": "string", "format": "binary"}}}
         out["requestBody"] = {"required": True, "content": content}
     elif told.body is not None:
-        content = {JSON: {"schema": shapes.schema(told.body)}}
+        kinds = {JSON: told.body} | told.body_types
+        content = {kind: {"schema": shapes.schema(shape)} for kind, shape in kinds.items()}
         out["requestBody"] = {"required": told.is_body_required, "content": content}
     out["responses"] = _responses(told, shapes)
     if not is_guarded:

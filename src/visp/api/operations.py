@@ -30,7 +30,9 @@ from visp.api import (
     triggers,
 )
 from visp.api.errors import JSON
+from visp.api.progress import MEDIA_TYPE as LINES
 from visp.api.queries import DELAY_LIMIT_DAYS
+from visp.controller import batches
 from visp.controller.idempotency import KEY_LIMIT
 from visp.entity.api import RESPONSE_TYPES
 from visp.entity.limits import LIST_DEFAULT, LIST_MAXIMUM
@@ -71,6 +73,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     body_type: str | None = None
     """Of a body that is no JSON: its bytes."""
+    body_types: dict[str, Any] = {}
+    """What else the body may be: the shape for each further media type."""
     is_body_required: bool = True
     description: str = ""
 
@@ -601,11 +605,29 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
     triggers.fire_trigger: Operation(
         tag="Triggers",
         summary="Fires a trigger",
-        description="Each action of an active rule is invoked with the trigger's parameters and the body over them.",
-        parameters=(*_LATER, _KEY),
+        description="Each action of an active rule is invoked with the trigger's parameters and the body over them. "
+        f"As `{LINES}` the body holds a fire in each line, {batches.LINES_MOST} at most; so does the answer.",
+        parameters=(
+            *_LATER,
+            _KEY,
+            _flag("keyed", "of lines: each is `{key, value}`, and of lines with the same key one is fired"),
+            Parameter(
+                "batch",
+                {"type": "string", "pattern": f"^.{{1,{batches.SOURCE_LIMIT}}}/[0-9]+$"},
+                "of keyed lines: `SOURCE/N`; a batch that comes again fires what was not fired yet, until N + 1 comes",
+            ),
+        ),
         body=dict[str, Any],
+        body_types={LINES: str},
         is_body_required=False,
-        answers={202: _ACCEPTED, 204: Content("No rule is active: nothing was begun.")},
+        answers={
+            200: Content(
+                'Of lines: `{"activationId"}`, `{"status": 204}` or `{"status", "error", "code"}` for each.',
+                {LINES: (str,)},
+            ),
+            202: _ACCEPTED,
+            204: Content("No rule is active: nothing was begun."),
+        },
         refusals=_CHARGED,
     ),
     triggers.delete_trigger: Operation(

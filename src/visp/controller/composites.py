@@ -142,9 +142,13 @@ class Composites:
         else:
             self._tasks.create_task(self._run_blocking(order, wait_s, then, is_accepted=is_promised))
 
-    def resume(self, order: Order, then: Callable[[Answer], None]) -> None:
-        """A composite that the ledger holds and nobody began: a fire's child, or what is found at start."""
-        self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
+    def resume(self, order: Order, then: Callable[[Answer], None], *, is_held: bool = False) -> None:
+        """A composite that the ledger holds and nobody began: a fire's child, or what is found at start.
+
+        `is_held`: it counts as in flight already.
+        """
+        if not is_held:
+            self._primitive.hold(order)
         self._ledger.start([order.id], lambda error: self._begin_accepted(order, error, then))
 
     def _accept(self, order: Order, then: Callable[[Exception | None], None]) -> None:

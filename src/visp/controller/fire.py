@@ -61,6 +61,17 @@ class Firing(msgspec.Struct, frozen=True, kw_only=True):
     received_ms: int
     is_forced: bool = False
     """The records of all that follows are kept, whatever else is said."""
+    is_recorded: bool = False
+    """Its own record is kept, whatever else is said."""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A fire that is not accepted yet: its record, and what it will run. `is_held`: that counts as in flight."""
+
+    record: ActivationRecord
+    orders: list[Order]
+    is_kept: bool
+    is_held: bool
 
 
 class Fire:
@@ -138,6 +149,43 @@ class Fire:
         self._begin(id or self._primitive.new_id(), firing, payload, then)
         return None
 
+    def prepare(self, firing: Firing) -> Prepared | NothingToDo:
+        """All of a fire but its acceptance: `accept`, or `release`, comes next. What it will run counts as in flight.
+
+        Raises `RequestError` and `ServiceError`.
+        """
+        self._invoke.check_size(firing.identity, len(firing.body))
+        payload = payloads.parse_object(firing.body)
+        if not _active(firing.trigger):
+            return NothingToDo()
+        self._primitive.check_room()
+        prepared = self._prepare(self._primitive.new_id(), firing, payload, is_held=True)
+        for order in prepared.orders:
+            self._primitive.hold(order)
+        return prepared
+
+    def release(self, prepared: Prepared) -> None:
+        """It is not accepted after all."""
+        for order in prepared.orders:
+            self._primitive.refused(order)
+
+    def accept(self, prepared: Prepared, then: Callable[[Answer], None]) -> None:
+        """`then` hears once the ledger holds it; `publish` comes next. Fires of one turn of the loop are one sync."""
+        record, orders = prepared.record, prepared.orders
+        works = [Work(order.id, encode_task(message_of(order, is_accepted=True))) for order in orders]
+
+        def accepted(error: Exception | None) -> None:
+            if error is not None:
+                self.release(prepared)
+            then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
+
+        self._ledger.accept(works, record, accepted, is_kept=prepared.is_kept)
+
+    def publish(self, prepared: Prepared) -> None:
+        """What was accepted begins."""
+        for order in prepared.orders:
+            self._publish(order, is_held=prepared.is_held)
+
     def message(self, firing: Firing, id: str | None = None) -> FireMessage:
         """What will be fired, for one who lets it wait. Raises `RequestError` and `ServiceError`."""
         self._primitive.check_room()
@@ -180,32 +228,27 @@ class Fire:
             )
 
     def _begin(self, id: str, firing: Firing, payload: JsonObject, then: Callable[[Answer], None]) -> None:
+        prepared = self._prepare(id, firing, payload, is_held=False)
+        self.accept(prepared, then)
+        self.publish(prepared)
+
+    def _prepare(self, id: str, firing: Firing, payload: JsonObject, *, is_held: bool) -> Prepared:
         event = payloads.merge({}, payload)
         body = payloads.encode(_argument(firing, payload))
         orders: list[Order] = []
         rules = firing.trigger.rules or {}
         logs = tuple(self._activate(firing, rule, link, body, orders) for rule, link in rules.items())
         record = _record(id, firing, event, logs, self._clock.now_ms())
-        works = [Work(order.id, encode_task(message_of(order, is_accepted=True))) for order in orders]
+        is_kept = firing.is_forced or firing.is_recorded or firing.identity.limits.is_storing
+        return Prepared(record, orders, is_kept, is_held)
 
-        def accepted(error: Exception | None) -> None:
-            if error is not None:
-                for order in orders:
-                    self._primitive.refused(order)
-            then(Accepted(record.head.id) if error is None else Refused(refusal(error)))
-
-        is_kept = firing.is_forced or firing.identity.limits.is_storing
-        self._ledger.accept(works, record, accepted, is_kept=is_kept)
-        for order in orders:
-            self._publish(order)
-
-    def _publish(self, order: Order) -> None:
+    def _publish(self, order: Order, *, is_held: bool) -> None:
         """The ledger holds it already: what cannot be published now runs at the next start."""
         try:
             if composes(order.action):
-                self._composites.resume(order, _ignore)  # refused, it was not accepted either
+                self._composites.resume(order, _ignore, is_held=is_held)  # refused, it was not accepted either
             else:
-                self._primitive.publish_accepted(order)
+                self._primitive.publish_accepted(order, is_held=is_held)
         except ServiceError as error:
             log.error("fire.not_published", transid=order.transid, activation=order.id, reason=str(error))
 

@@ -193,9 +193,14 @@ class Primitive:
         """A part that runs is accepted work from now on: its entry is in the ledger's buffer."""
         self._bus.publish(self._topic_of(order), Detached(order.id))
 
-    def publish_accepted(self, order: Order) -> None:
-        """Publishes work that the ledger holds already: a fire's children, or what is found at start."""
+    def hold(self, order: Order) -> None:
+        """It counts as in flight from now on; `refused` gives that up, `publish_accepted` goes on with it."""
         self._acks.register(order.id, order.identity.namespace_uuid, len(order.content), None)
+
+    def publish_accepted(self, order: Order, *, is_held: bool = False) -> None:
+        """Publishes work that the ledger holds already: a fire's children, or what is found at start."""
+        if not is_held:
+            self.hold(order)
         self._bus.publish(self._topic_of(order), message_of(order, is_accepted=True))
 
     def refused(self, order: Order) -> None:

@@ -33,6 +33,7 @@ from visp.container.egress.surroundings import is_open
 from visp.controller.acks import Acks
 from visp.controller.apis import Apis
 from visp.controller.backends import Backends
+from visp.controller.batches import Batches
 from visp.controller.blobs import BlobSweep
 from visp.controller.builds import Builds
 from visp.controller.composites import Composites
@@ -73,7 +74,6 @@ from visp.roles.tasks import ended_with
 from visp.scheduler.fleet import Fleet
 from visp.store.apis import DocumentApis
 from visp.store.cache import EntityCache
-from visp.store.feeds import SqliteFeeds
 from visp.store.promises import SqlitePromises
 from visp.telemetry import log
 from visp.telemetry.metrics import Registry
@@ -230,10 +230,17 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             clock=clock,
             limits=settings.queue,
         )
+        batches = Batches(
+            fire=fire,
+            promises=promises,
+            activations=ground.activations,
+            clock=clock,
+            limits=settings.queue,
+        )
         if number == shard.FIRST:
             tasks.create_task(idempotency.sweep())
-        feed_store = await SqliteFeeds.open(data_dir / "feeds.db")
-        stack.push_async_callback(feed_store.close)
+            tasks.create_task(batches.sweep())
+        feed_store = promises.feeds
         if number == shard.FIRST:
             await feed_store.free_all()
         feed_kinds = Kinds(premises.read_feeds(settings))
@@ -288,6 +295,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             sites=Sites(entities, blobs, clock),
             invoke=invoke,
             fire=fire,
+            batches=batches,
             later=later,
             delayed=Delayed(later, None if neighbours is None else neighbours.links),
             promises=promises,
@@ -413,7 +421,6 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     Everything that a start imports is imported by then. Raises `VispError`.
     """
     from visp.store.database import check_version
-    from visp.store.feeds import MIGRATIONS as FEED_MIGRATIONS
     from visp.store.index import ACTIVATION_MIGRATIONS
     from visp.store.promises import MIGRATIONS
     from visp.store.sqlite import ENTITY_MIGRATIONS
@@ -428,7 +435,6 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     for pattern, migrations in (
         ("entities.db", ENTITY_MIGRATIONS),
         ("promises.db", MIGRATIONS),
-        ("feeds.db", FEED_MIGRATIONS),
         ("activations-*.db", ACTIVATION_MIGRATIONS),
     ):
         for path in data_dir.glob(pattern):

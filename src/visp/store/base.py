@@ -398,6 +398,37 @@ class PromiseStore(Protocol):
         ...
 
 
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest batch of a source: its number, and the activation that was begun for each of its keys.
+
+    `ids` are by the keys' digests, of 16 bytes. `revision` is 0 of what is not stored yet.
+    """
+
+    number: int
+    at_ms: int
+    ids: dict[bytes, str]
+    revision: Revision = 0
+
+
+class BatchStore(Protocol):
+    """One batch of each source of events, under the hash of its scope. What is acknowledged survives a power cut."""
+
+    async def batch(self, scope: bytes) -> Batch | None:
+        """Raises `Corrupt`."""
+        ...
+
+    async def put_batch(self, scope: bytes, namespace: str, batch: Batch, limit: int) -> bool | None:
+        """Stores the batch in place of the one with its revision; false when that is another by now.
+
+        None when the namespace would have more than `limit` promises, those of idempotency keys counted with it.
+        """
+        ...
+
+    async def sweep_batches(self, before_ms: int) -> int:
+        """Forgets those that are older; how many."""
+        ...
+
+
 WITHIN = "\n"
 """Between an API's base path and one of its paths, where a client may call that path alone."""
 
@@ -489,5 +520,5 @@ class FeedStore(Protocol):
         ...
 
 
-class Promises(LetterStore, PromiseStore, SubscriptionStore, Protocol):
+class Promises(LetterStore, PromiseStore, BatchStore, SubscriptionStore, Protocol):
     """What a server owes beside activations."""

@@ -124,7 +124,7 @@ def activations(path: Path, values: Values) -> Iterator[Damage]:
 
 
 def promised(path: Path) -> Iterator[Damage]:
-    """Damages of the file of dead letters, idempotency keys and subscriptions."""
+    """Damages of the file of dead letters, idempotency keys, batches and subscriptions."""
     mend = RESTORE.format(folder=path.parent)
     try:
         with read_only(path) as db:
@@ -133,7 +133,9 @@ def promised(path: Path) -> Iterator[Damage]:
             for sql, read in (
                 (promises.ALL_LETTERS, promises.read_letter),
                 (promises.ALL_PROMISES, promises.read_promise),
+                (promises.ALL_BATCHES, promises.read_batch),
                 (promises.ALL_SUBSCRIPTIONS, promises.read_subscription),
+                (feeds.ALL_FEEDS, feeds.read_feed),
             ):
                 bad = (f"the row {row[0]!r}" for row in db.execute(sql) if not _reads(read, row))
                 yield from _told(path, bad, mend)

@@ -1,7 +1,6 @@
-"""Feeds of triggers in one SQLite file: what was asked for, how each stands, and which server process has its source.
+"""Feeds of triggers, in the file of what a server owes: what was asked for, how each stands, and who has its source.
 
-All shards use the same file, each with connections of its own. A lease names its holder and an end; whoever finds it
-past its end may take it. What is acknowledged survives a power cut.
+A lease names its holder and an end; whoever finds it past its end may take it.
 """
 
 from __future__ import annotations
@@ -13,34 +12,21 @@ import msgspec
 
 from visp.entity.feed import FeedEntry, Progress
 from visp.errors import Corrupt
-from visp.store.database import Database
 from visp.store.rows import checksum, readable
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from visp.store.base import Kept
-
-MIGRATIONS = (
-    """
-    CREATE TABLE feeds (
-        namespace TEXT NOT NULL, trigger TEXT NOT NULL, id TEXT NOT NULL, is_active INTEGER NOT NULL,
-        mark INTEGER NOT NULL, entry BLOB NOT NULL, progress BLOB NOT NULL, crc INTEGER NOT NULL,
-        holder TEXT NOT NULL DEFAULT '', until_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (namespace, trigger)
-    ) WITHOUT ROWID;
-    CREATE INDEX feeds_by_lease ON feeds (is_active, until_ms);
-    CREATE INDEX feeds_by_holder ON feeds (holder);
-    """,
-)
+    from visp.store.database import Database
 
 _ROW = "namespace, trigger, id, is_active, mark, entry, progress, crc"
 _OF = "namespace = ? AND trigger = ?"
 PUT = f"INSERT OR REPLACE INTO feeds ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 GET = f"SELECT {_ROW} FROM feeds WHERE {_OF}"
 LIST = f"SELECT {_ROW} FROM feeds WHERE namespace = ? ORDER BY trigger"
-ALL = f"SELECT {_ROW} FROM feeds ORDER BY namespace, trigger"
+ALL_FEEDS = f"SELECT {_ROW} FROM feeds ORDER BY namespace, trigger"
 COUNT = "SELECT count(*) FROM feeds WHERE namespace = ?"
 DROP = f"DELETE FROM feeds WHERE {_OF}"
 FREE = "SELECT namespace, trigger FROM feeds WHERE is_active = 1 AND until_ms <= ? AND holder != ?"
@@ -66,14 +52,6 @@ class SqliteFeeds:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    @classmethod
-    async def open(cls, path: Path) -> SqliteFeeds:
-        """Raises `StoreUnavailable`."""
-        return cls(await Database.open(path, MIGRATIONS, synchronous="FULL"))
-
-    async def close(self) -> None:
-        await self._database.close()
 
     # ── what users do ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,5 +1,5 @@
-"""What a server owes beside activations, in one SQLite file: dead letters, what idempotency keys stand for, and which
-clients may call which API.
+"""What a server owes beside activations, in one SQLite file: dead letters, what idempotency keys and keys of batches
+stand for, and which clients may call which API; and feeds of triggers, which `feeds.py` reads and writes.
 
 All shards use the same file, each with connections of its own. What is acknowledged survives a power cut.
 """
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from visp.errors import Corrupt
-from visp.store.base import WITHIN, Letter, Promise, Subscription
+from visp.store.base import WITHIN, Batch, Letter, Promise, Subscription
 from visp.store.database import Database
+from visp.store.feeds import SqliteFeeds
 from visp.store.rows import checksum, readable
 from visp.telemetry import log
 
@@ -46,7 +47,36 @@ MIGRATIONS = (
         secret BLOB NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (namespace, base_path, digest)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE batches (
+        scope BLOB PRIMARY KEY, namespace TEXT NOT NULL, at_ms INTEGER NOT NULL, number INTEGER NOT NULL,
+        revision INTEGER NOT NULL, ids BLOB NOT NULL, crc INTEGER NOT NULL
+    );
+    CREATE INDEX batches_by_age ON batches (at_ms);
+    CREATE TRIGGER batch_made AFTER INSERT ON batches BEGIN
+        INSERT INTO promise_counts VALUES (new.namespace, 1 + length(new.ids) / 32)
+            ON CONFLICT DO UPDATE SET count = count + excluded.count;
+    END;
+    CREATE TRIGGER batch_changed AFTER UPDATE ON batches BEGIN
+        UPDATE promise_counts SET count = count + length(new.ids) / 32 - length(old.ids) / 32
+            WHERE namespace = old.namespace;
+    END;
+    CREATE TRIGGER batch_gone AFTER DELETE ON batches BEGIN
+        UPDATE promise_counts SET count = count - 1 - length(old.ids) / 32 WHERE namespace = old.namespace;
+    END;
+    """,
+    """
+    CREATE TABLE feeds (
+        namespace TEXT NOT NULL, trigger TEXT NOT NULL, id TEXT NOT NULL, is_active INTEGER NOT NULL,
+        mark INTEGER NOT NULL, entry BLOB NOT NULL, progress BLOB NOT NULL, crc INTEGER NOT NULL,
+        holder TEXT NOT NULL DEFAULT '', until_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (namespace, trigger)
+    ) WITHOUT ROWID;
+    CREATE INDEX feeds_by_lease ON feeds (is_active, until_ms);
+    CREATE INDEX feeds_by_holder ON feeds (holder);
+    """,
 )
+KEY_BYTES = ID_BYTES = 16
+"""Of a batch's keys, which are digests, and of the ids that they stand for: they lie one pair behind the other."""
 
 PUT_LETTER = "INSERT OR REPLACE INTO letters (id, namespace, at_ms, body, crc) VALUES (?, ?, ?, ?, ?)"
 _LETTER = "SELECT id, namespace, at_ms, body, crc FROM letters"
@@ -67,16 +97,29 @@ PUT_PROMISE = (
     "ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body, id = excluded.id, crc = excluded.crc "
     "WHERE at_ms < ?"
 )
+_COUNTED = (
+    "SELECT namespace, count(*) AS number FROM promises GROUP BY namespace UNION ALL "
+    "SELECT namespace, sum(1 + length(ids) / 32) AS number FROM batches GROUP BY namespace"
+)
 MISCOUNTED = (
     "SELECT namespace FROM promise_counts LEFT JOIN "
-    "(SELECT namespace, count(*) AS number FROM promises GROUP BY namespace) USING (namespace) "
+    f"(SELECT namespace, sum(number) AS number FROM ({_COUNTED}) GROUP BY namespace) USING (namespace) "
     "WHERE count != coalesce(number, 0) UNION "
-    "SELECT namespace FROM promises WHERE namespace NOT IN (SELECT namespace FROM promise_counts)"
+    "SELECT namespace FROM promises WHERE namespace NOT IN (SELECT namespace FROM promise_counts) UNION "
+    "SELECT namespace FROM batches WHERE namespace NOT IN (SELECT namespace FROM promise_counts)"
 )
-"""Namespaces whose promises are not as many as their count says."""
+"""Namespaces whose promises are not as many as their count says: a key is one, and so is a batch beside its keys."""
 COUNT_PROMISES = "SELECT count FROM promise_counts WHERE namespace = ?"
 DROP_PROMISE = "DELETE FROM promises WHERE scope = ?"
 OLD_PROMISES = "DELETE FROM promises WHERE scope IN (SELECT scope FROM promises WHERE at_ms < ? LIMIT 1000)"
+_BATCH = "scope, namespace, at_ms, number, revision, ids, crc"
+GET_BATCH = f"SELECT {_BATCH} FROM batches WHERE scope = ?"
+ALL_BATCHES = f"SELECT {_BATCH} FROM batches ORDER BY scope"
+PUT_BATCH = (
+    f"INSERT INTO batches ({_BATCH}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at_ms = excluded.at_ms, "
+    "number = excluded.number, revision = excluded.revision, ids = excluded.ids, crc = excluded.crc"
+)
+OLD_BATCHES = "DELETE FROM batches WHERE scope IN (SELECT scope FROM batches WHERE at_ms < ? LIMIT 1000)"
 _SUBSCRIPTION = "namespace, base_path, digest, client, secret, crc"
 PUT_SUBSCRIPTION = f"INSERT OR REPLACE INTO subscriptions ({_SUBSCRIPTION}) VALUES (?, ?, ?, ?, ?, ?)"
 _OF_API = "namespace = ? AND base_path = ?"
@@ -94,7 +137,7 @@ LetterRow = tuple[bytes, str, int, bytes, int]
 
 
 class SqlitePromises:
-    """`LetterStore`, `PromiseStore` and `SubscriptionStore`."""
+    """`LetterStore`, `PromiseStore`, `BatchStore` and `SubscriptionStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -103,6 +146,10 @@ class SqlitePromises:
     async def open(cls, path: Path) -> SqlitePromises:
         """Raises `StoreUnavailable` with a sentence when it cannot be used."""
         return cls(await Database.open(path, MIGRATIONS, synchronous="FULL"))
+
+    @property
+    def feeds(self) -> SqliteFeeds:
+        return SqliteFeeds(self._database)
 
     async def close(self) -> None:
         await self._database.close()
@@ -169,6 +216,36 @@ class SqlitePromises:
             total += removed
         return total
 
+    # ── batches ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def batch(self, scope: bytes) -> Batch | None:
+        row = await self._database.read(lambda db: db.execute(GET_BATCH, (scope,)).fetchone())
+        return None if row is None else read_batch(row)
+
+    async def put_batch(self, scope: bytes, namespace: str, batch: Batch, limit: int) -> bool | None:
+        ids = b"".join(key + bytes.fromhex(id) for key, id in batch.ids.items())
+        row = (scope, namespace, batch.at_ms, batch.number, batch.revision + 1, ids)
+        values = (*row, checksum(*row))
+
+        def change(db: sqlite3.Connection) -> bool | None:
+            held = db.execute(GET_BATCH, (scope,)).fetchone()
+            if (0 if held is None else held[4]) != batch.revision:
+                return False
+            counted = db.execute(COUNT_PROMISES, (namespace,)).fetchone()
+            more = len(batch.ids) + 1 if held is None else len(batch.ids) - len(held[5]) // (KEY_BYTES + ID_BYTES)
+            if more > 0 and (0 if counted is None else counted[0]) + more > limit:
+                return None
+            db.execute(PUT_BATCH, values)
+            return True
+
+        return await self._database.write(change)
+
+    async def sweep_batches(self, before_ms: int) -> int:
+        total = 0
+        while removed := await self._database.write(lambda db: db.execute(OLD_BATCHES, (before_ms,)).rowcount):
+            total += removed
+        return total
+
     # ── subscriptions ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def put_subscription(self, subscription: Subscription, limit: int) -> bool:
@@ -224,6 +301,17 @@ def read_promise(row: tuple[bytes, str, int, bytes, bytes, int]) -> Promise:
         raise Corrupt()
     _, _, at_ms, body, id, _ = row
     return Promise(body=body, id=id.hex(), at_ms=at_ms)
+
+
+def read_batch(row: tuple[bytes, str, int, int, int, bytes, int]) -> Batch:
+    *values, crc = row
+    if checksum(*values) != crc:
+        raise Corrupt()
+    _, _, at_ms, number, revision, ids, _ = row
+    step = KEY_BYTES + ID_BYTES
+    pairs = (ids[at : at + step] for at in range(0, len(ids), step))
+    by_key = {pair[:KEY_BYTES]: pair[KEY_BYTES:].hex() for pair in pairs}
+    return Batch(number=number, at_ms=at_ms, ids=by_key, revision=revision)
 
 
 def row_of(subscription: Subscription) -> tuple[Any, ...]:

@@ -151,7 +151,7 @@ async def test_a_sequence_is_begun_after_its_start_is_recorded(controller: Any) 
 async def test_what_cannot_be_published_now_stays_accepted(controller: Any) -> None:
     await controller.add("hello")
 
-    def refuse(order: Order) -> None:
+    def refuse(order: Order, **_: bool) -> None:
         raise Overloaded
 
     controller.primitive.publish_accepted = refuse

@@ -18,6 +18,7 @@ from visp.feed.kinds import Kinds
 from visp.feed.provider import Provider
 from visp.feed.running import Outcome, Surroundings
 from visp.store.feeds import SqliteFeeds
+from visp.store.promises import SqlitePromises
 
 
 class Hasty(ManualClock):
@@ -139,9 +140,9 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    store = await SqliteFeeds.open(tmp_path / "feeds.db")
-    yield Place(store)
-    await store.close()
+    opened = await SqlitePromises.open(tmp_path / "promises.db")
+    yield Place(opened.feeds)
+    await opened.close()
 
 
 @pytest.fixture(autouse=True)

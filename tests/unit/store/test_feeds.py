@@ -11,12 +11,13 @@ import pytest
 from visp.entity.feed import AUTO, FeedEntry, Progress, Reason
 from visp.errors import Corrupt
 from visp.store.feeds import SqliteFeeds
+from visp.store.promises import SqlitePromises
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteFeeds]:
-    opened = await SqliteFeeds.open(tmp_path / "feeds.db")
-    yield opened
+    opened = await SqlitePromises.open(tmp_path / "promises.db")
+    yield opened.feeds
     await opened.close()
 
 

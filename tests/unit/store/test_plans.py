@@ -61,6 +61,7 @@ ARGUED: dict[str, tuple[str, str]] = {
     "ALL_ACTIVATIONS": (WALK, "SCAN activations"),
     "ALL_LETTERS": (WALK, "SCAN letters"),
     "ALL_PROMISES": (WALK, "SCAN promises"),
+    "ALL_BATCHES": (WALK, "SCAN batches"),
     "ALL_SUBSCRIPTIONS": (WALK, "SCAN subscriptions"),
     "SUBSCRIPTIONS_IN_ORDER": (WALK, "SCAN subscriptions"),
     "LARGE_RESULTS": (WALK, "SCAN activations"),
