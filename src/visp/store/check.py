@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from visp.errors import VispError
-from visp.store import frames, index, promises, rows, sqlite, tallies, wal
+from visp.store import feeds, frames, index, promises, rows, sqlite, tallies, wal
 from visp.store.cache import WITH_BLOBS, blobs_of, from_document
 from visp.store.database import FAILURES, read_only
 from visp.store.frames import Type

@@ -133,7 +133,7 @@ class Place:
 
     async def until(self, is_so: Callable[[FeedEntry, Progress], bool]) -> tuple[FeedEntry, Progress]:
         async with asyncio.timeout(10):
-            while not is_so(*(kept := await self.standing())):
+            while not is_so(*(kept := await self.standing())):  # noqa: ASYNC110 - nobody tells of the store
                 await asyncio.sleep(0.01)
         return kept
 
@@ -274,7 +274,7 @@ async def test_a_paused_feed_stops_and_goes_on(place: Place) -> None:
         await place.store.change_feed(msgspec.structs.replace(entry, is_paused=True))
         provider.nudge()
         async with asyncio.timeout(10):
-            while provider.standing("guest", "t") is not None:
+            while provider.standing("guest", "t") is not None:  # noqa: ASYNC110 - nobody tells of its end
                 await asyncio.sleep(0.01)
         _, paused = await place.standing()
         await place.store.change_feed(entry)
