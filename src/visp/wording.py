@@ -889,6 +889,8 @@ TRIGGER_NOT_AUTHENTICATED = "Trigger authentication request failed."
 NO_FEED_NAMED = 'The body names no feed: {"feed": "package/feed", "parameters": {…}}.'
 BAD_FEED_STATE = "The state of a feed can be set to 'paused' or 'live'."
 FEED_THROTTLED = "Automatically disabled after continuously receiving a 429 status code when firing the trigger"
+NO_SUCH_HOOK = "There is nothing at this address."
+NOTHING_TO_FIRE = "No rule of the trigger is active."
 SOURCE_STOPPED = "The source ended by itself."
 
 

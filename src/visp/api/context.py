@@ -22,6 +22,7 @@ from visp.controller.delayed import Delayed
 from visp.controller.feeds import Feeds
 from visp.controller.fire import Fire
 from visp.controller.gateway import Gateway
+from visp.controller.hooked import Hooked
 from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities
 from visp.controller.invoke import Invoke
@@ -74,6 +75,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     sockets: Sockets
     feeds: Feeds
+    hooked: Hooked
     gateway: Gateway
     backends: Backends
     domains: dict[str, str]

@@ -24,6 +24,7 @@ from visp.api import (
     events,
     feeds,
     gateway,
+    hooked,
     info,
     managed,
     metrics,
@@ -246,6 +247,8 @@ class Site:
         place = parse_place(path)
         if place is not None:
             return await managed.answer(request, self._services, id, inside, place)
+        if path.startswith(hooked.PREFIX):
+            return await hooked.answer(request, self._services, id)
         if request.method == "OPTIONS":
             return _options(is_api)
         if inside is not None and not is_api and path != "/":

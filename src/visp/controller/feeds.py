@@ -7,7 +7,7 @@ encrypted. Source of the sentences and of the order: OpenWhisk's providers.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from visp.clock import Clock
     from visp.controller.crud import Crud
     from visp.entity.names import FullyQualifiedName
-    from visp.feed.base import Feed, Reach
+    from visp.feed.base import Feed, Hook, Reach, Received, Request
     from visp.store.base import FeedStore, Kept
 
 FEEDS_LIMIT = 10_000
@@ -56,7 +56,9 @@ class Feeds:
         clock: Clock,
         seal: Callable[[str], bytes],
         unseal: Callable[[bytes], str],
+        url_of: Callable[[str], str],
     ) -> None:
+        """`url_of` is where a feed of an id is told, if it is told by requests."""
         self._store = store
         self._kinds = kinds
         self._reach = reach
@@ -65,6 +67,7 @@ class Feeds:
         self._clock = clock
         self._seal = seal
         self._unseal = unseal
+        self._url_of = url_of
 
     # ── the feed protocol ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -77,7 +80,7 @@ class Feeds:
         entry = FeedEntry(
             namespace=name.namespace,
             trigger=name.name,
-            id=secrets.token_hex(8),
+            id=secrets.token_hex(16),
             feed=feed,
             sealed=self._sealed(parameters, auth),
             changed_ms=now_ms,
@@ -86,7 +89,8 @@ class Feeds:
         if not await self._store.put_feed(entry, progress, FEEDS_LIMIT):
             raise FeedRefused(wording.too_many_feeds(FEEDS_LIMIT), 429)
         self._tell(entry)
-        return kind.created(entry.id, parameters)
+        told = kind.created(entry.id, parameters)
+        return told | {"url": self._url_of(entry.id)} if self.is_hook(entry) else told
 
     async def read(self, name: FullyQualifiedName) -> dict[str, Any]:
         """Raises `FeedRefused`."""
@@ -140,6 +144,20 @@ class Feeds:
             await self._replace(msgspec.structs.replace(entry, is_paused=is_paused, reason=kept, changed_ms=now_ms))
         return await self.read(name)
 
+    # ── feeds with an address of their own ──────────────────────────────────────────────────────────────────────
+
+    def is_hook(self, entry: FeedEntry) -> bool:
+        """Whether its kind is told by requests."""
+        try:
+            return hasattr(self._kinds.find(entry.feed), "receive")
+        except FeedRefused:
+            return False
+
+    def received(self, entry: FeedEntry, request: Request) -> Received:
+        """What a request to the feed's address tells; raises `FeedRefused`."""
+        kind = cast("Hook", self._kinds.find(entry.feed))
+        return kind.receive(self.opened(entry).parameters, request, self._clock.now_ms())
+
     # ── what is kept ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _of(self, name: FullyQualifiedName) -> Kept:
@@ -162,6 +180,8 @@ class Feeds:
             config, hidden = kind.shown(self.opened(entry).parameters), kind.secrets
         except FeedRefused:  # its library is not installed here any more
             config, hidden = {}, frozenset[str]()
+        if self.is_hook(entry):
+            config = config | {"url": self._url_of(entry.id)}
         return shown(entry, progress, config, hidden)
 
     def _sealed(self, parameters: dict[str, Any], auth: str) -> bytes:

@@ -21,6 +21,7 @@ import msgspec
 from visp import premises, shard
 from visp.api.context import Services
 from visp.api.gate import Gate
+from visp.api.hooked import url_of as hooked_url
 from visp.api.inside import Doors
 from visp.api.kept import KeptAnswers
 from visp.api.routes import Site
@@ -43,6 +44,7 @@ from visp.controller.delayed import Delayed
 from visp.controller.feeds import Feeds
 from visp.controller.fire import Fire
 from visp.controller.gateway import Gateway
+from visp.controller.hooked import Hooked
 from visp.controller.hooks import Hooks
 from visp.controller.idempotency import Idempotency
 from visp.controller.identities import Identities, own_days, seal, unseal
@@ -260,6 +262,17 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             clock=clock,
             seal=lambda text: seal(text, secret),
             unseal=lambda sealed: unseal(sealed, secret),
+            url_of=partial(hooked_url, url),
+        )
+        hooked = Hooked(
+            store=feed_store,
+            feeds=feeds,
+            identities=identities,
+            crud=crud,
+            fire=fire,
+            idempotency=idempotency,
+            new_id=invoke.new_id,
+            clock=clock,
         )
         feed_role = FeedRole(
             store=feed_store,
@@ -307,6 +320,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             streams=streams,
             sockets=sockets,
             feeds=feeds,
+            hooked=hooked,
             gateway=gateway,
             backends=backends,
             domains=domains,

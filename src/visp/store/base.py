@@ -490,6 +490,14 @@ class FeedStore(Protocol):
         """All of a namespace, by trigger."""
         ...
 
+    async def feed_of(self, id: str) -> Kept | None:
+        """Raises `Corrupt`."""
+        ...
+
+    async def count_feed(self, entry: FeedEntry, fired: int, at_ms: int) -> None:
+        """So many events more were fired of this very feed."""
+        ...
+
     async def drop_feed(self, namespace: str, trigger: str) -> bool:
         """Whether there was one."""
         ...

@@ -25,6 +25,7 @@ _ROW = "namespace, trigger, id, is_active, mark, entry, progress, crc"
 _OF = "namespace = ? AND trigger = ?"
 PUT = f"INSERT OR REPLACE INTO feeds ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 GET = f"SELECT {_ROW} FROM feeds WHERE {_OF}"
+BY_ID = f"SELECT {_ROW} FROM feeds WHERE id = ?"
 LIST = f"SELECT {_ROW} FROM feeds WHERE namespace = ? ORDER BY trigger"
 ALL_FEEDS = f"SELECT {_ROW} FROM feeds ORDER BY namespace, trigger"
 COUNT = "SELECT count(*) FROM feeds WHERE namespace = ?"
@@ -97,6 +98,24 @@ class SqliteFeeds:
         rows = await self._database.read(lambda db: db.execute(LIST, (namespace,)).fetchall())
         return readable(rows, read_feed)
 
+    async def feed_of(self, id: str) -> Kept | None:
+        """Raises `Corrupt`."""
+        row = await self._database.read(lambda db: db.execute(BY_ID, (id,)).fetchone())
+        return None if row is None else read_feed(row)
+
+    async def count_feed(self, entry: FeedEntry, fired: int, at_ms: int) -> None:
+        """So many events more were fired of this very feed."""
+        key = entry.namespace, entry.trigger
+
+        def change(db: sqlite3.Connection) -> None:
+            found = db.execute(GET, key).fetchone()
+            if found is not None and found[2] == entry.id:
+                kept, progress = read_feed(found)
+                more = msgspec.structs.replace(progress, fired=progress.fired + fired, last_event_ms=at_ms)
+                db.execute(WRITE, (*_row(kept, more)[3:], *key))
+
+        await self._database.write(change)
+
     async def drop_feed(self, namespace: str, trigger: str) -> bool:
         """Whether there was one."""
         return await self._database.write(lambda db: db.execute(DROP, (namespace, trigger)).rowcount > 0)
@@ -144,8 +163,11 @@ class SqliteFeeds:
             held = db.execute(GET, key).fetchone()
             if held is None or db.execute(HOLDER, key).fetchone() != (entry.id, holder):
                 return False
-            kept = disabled if disabled is not None else read_feed(held)[0]
-            db.execute(WRITE, (*_row(kept, progress)[3:], *key))
+            kept, before = read_feed(held)
+            # what is told to a feed's own address is counted beside its source
+            fired, last_ms = max(progress.fired, before.fired), progress.last_event_ms or before.last_event_ms
+            stands = msgspec.structs.replace(progress, fired=fired, last_event_ms=last_ms)
+            db.execute(WRITE, (*_row(disabled or kept, stands)[3:], *key))
             return True
 
         return await self._database.write(change)

@@ -72,6 +72,7 @@ MIGRATIONS = (
         holder TEXT NOT NULL DEFAULT '', until_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (namespace, trigger)
     ) WITHOUT ROWID;
     CREATE INDEX feeds_by_lease ON feeds (is_active, until_ms);
+    CREATE INDEX feeds_by_id ON feeds (id);
     CREATE INDEX feeds_by_holder ON feeds (holder);
     """,
 )
