@@ -60,7 +60,7 @@ class Hooked:
         self._clock = clock
 
     async def find(self, id: str) -> tuple[FeedEntry, Identity]:
-        """The feed at an address, and for whom it fires. Raises `FeedRefused`, which does not tell why it is not there."""
+        """The feed at an address, and for whom it fires. Raises `FeedRefused`: not told why it is not there."""
         kept = await self._store.feed_of(id) if len(id) == ID_LENGTH else None
         entry = None if kept is None else kept[0]
         if entry is None or not entry.is_active or not self._feeds.is_hook(entry):
