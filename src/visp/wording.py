@@ -947,3 +947,72 @@ def path_not_watched(path: str) -> str:
 
 def name_not_found(host: str) -> str:
     return f"The name {host} was not found."
+NOTHING_UPDATABLE = "no updatable parameters were specified"
+
+
+def shortened(value: object, limit: int = 200) -> str:
+    """What a user gave, in a sentence of ours."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def feed_lacks(name: str) -> str:
+    return f"The parameter {name} is required."
+
+
+def feed_needs_text(name: str) -> str:
+    return f"The parameter {name} is no text, or a very long one."
+
+
+def feed_needs_flag(name: str) -> str:
+    return f"The parameter {name} is neither true nor false."
+
+
+def feed_needs_integer(name: str, low: int, high: int) -> str:
+    return f"The parameter {name} is no whole number from {low} to {high}."
+
+
+def feed_needs_one_of(name: str, known: Iterable[str]) -> str:
+    return f"The parameter {name} is none of {', '.join(known)}."
+
+
+def feed_needs_texts(name: str, limit: int) -> str:
+    return f"The parameter {name} is no text, and no list of at most {limit} texts."
+
+
+def feed_needs_url(name: str, schemes: Iterable[str]) -> str:
+    return f"The parameter {name} is no URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}."
+
+
+# ── alarms, as OpenWhisk's package of them says it ──────────────────────────────────────────────────────────────
+ALARM_NO_CRON = "alarms trigger feed is missing the cron parameter"
+INTERVAL_NO_MINUTES = "interval trigger feed is missing the minutes parameter"
+MINUTES_NOT_INTEGER = "the minutes parameter must be an integer"
+MINUTES_NOT_POSITIVE = "the minutes parameter must be an integer greater than zero"
+ONCE_NO_DATE = "alarms once trigger feed is missing the date parameter"
+BAD_DELETE_AFTER = "deleteAfterFire parameter must be one of [false, true, rules]."
+ALARM_MAX_WITH_STOP = "maxTriggers is not allowed when the stopDate parameter is specified"
+INTERVAL_MAX = "maxTriggers is not supported for the interval trigger feed"
+STOP_BEFORE_FIRST = "the first scheduled trigger fire is not until after the stop date"
+CRON_TOO_FINE = "cron pattern is limited to 5 fields with 1 minute as the finest granularity"
+BAD_TIMEZONE = "Invalid timezone."
+ALARM_ONCE_DONE = "Automatically disabled after firing once"
+ALARM_LAST_CRON = "Automatically disabled after firing last scheduled cron trigger"
+ALARM_LAST_INTERVAL = "Automatically disabled after firing last scheduled interval trigger"
+ALARM_MAX_REACHED = "Automatically disabled after reaching max triggers"
+
+
+def bad_cron(pattern: str) -> str:
+    return f"cron pattern '{pattern}' is not valid"
+
+
+def bad_date(name: str, value: str) -> str:
+    return f"{name} parameter '{value}' is not a valid Date"
+
+
+def date_not_future(name: str, value: str) -> str:
+    return f"{name} parameter '{value}' must be in the future"
+
+
+def stop_not_after(stop: str, start: str) -> str:
+    return f"stopDate parameter '{stop}' must be greater than the startDate parameter '{start}'"

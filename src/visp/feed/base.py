@@ -12,7 +12,7 @@ any moment and open it again, here or elsewhere, at the last position that was k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import msgspec
 
@@ -40,7 +40,14 @@ class SourceLost(VispError):
 
 
 class SourceEnded(VispError):
-    """A source has nothing to tell any more, as it was asked: the feed is disabled, and says why."""
+    """A source has nothing to tell any more, as it was asked: the feed is disabled, and says why.
+
+    `delete` is what goes with it: the trigger, or the trigger and every rule of it.
+    """
+
+    def __init__(self, reason: str, *, delete: Literal["trigger", "rules"] | None = None) -> None:
+        super().__init__(reason)
+        self.delete = delete
 
 
 class Event(msgspec.Struct, frozen=True):
