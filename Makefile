@@ -36,12 +36,12 @@ demo: install demo/node_modules/.installed ## the real story from end to end, on
 # a test starts hundreds of Pythons: none compiles what another has compiled, wherever this is set
 test test-all crash: export PYTHONDONTWRITEBYTECODE =
 
-test: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test
+test: install demo/node_modules/.installed tests/clients/node_modules/.installed tests/sources/node_modules/.installed ## every test
 	@scripts/system tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate
 	@$(BIN)/pytest -q tests/gate # alone: what it measures is caches too
 
-test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed ## every test, and those that install toolchains and need engines
+test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed tests/sources/node_modules/.installed ## every test, and those that install toolchains and need engines
 	@scripts/system tests kinds
 	@$(BIN)/python -m tests.equip
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate -m "all or not all"
@@ -92,4 +92,4 @@ lock: install ## pins the dependencies anew, by hash
 		--upgrade pyproject.toml --group dev --group demo -c requirements.txt -o requirements-dev.txt
 
 clean: ## removes what was made
-	@rm -rf $(VENV) demo/node_modules bench/node_modules tests/clients/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) demo/node_modules bench/node_modules tests/clients/node_modules tests/sources/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

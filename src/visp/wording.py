@@ -1016,3 +1016,41 @@ def date_not_future(name: str, value: str) -> str:
 
 def stop_not_after(stop: str, start: str) -> str:
     return f"stopDate parameter '{stop}' must be greater than the startDate parameter '{start}'"
+
+
+# ── Cloudant, as OpenWhisk's package for it says it ─────────────────────────────────────────────────────────────
+CLOUDANT_NO_DBNAME = "cloudant trigger feed: missing dbname parameter"
+CLOUDANT_NO_HOST = "cloudant trigger feed: missing host parameter"
+CLOUDANT_NO_CREDENTIALS = "cloudant trigger feed: Must specify parameter/s of iamApiKey or username/password"
+CLOUDANT_QUERY_WITHOUT_FILTER = "The query_params parameter is only allowed if the filter parameter is defined"
+CLOUDANT_QUERY_UNPARSABLE = "The query_params parameter cannot be parsed. Ensure it is valid JSON."
+CLOUDANT_QUERY_NO_OBJECT = "The query_params parameter is not a valid JSON Object"
+
+
+def cloudant_not_connected(dbname: str) -> str:
+    return f"error connecting to database {dbname}"
+
+
+def cloudant_bad_host(host: str) -> str:
+    return f"The host parameter '{host}' is no name or address of a host."
+
+
+def cloudant_answered(dbname: str, status: int) -> str:
+    return f"The database {dbname} answered with status {status}, or with what is no list of changes."
+
+
+def iam_answered(status: int) -> str:
+    return f"The service that makes tokens of API keys answered with status {status}, or without a token."
+
+
+# ── sources ─────────────────────────────────────────────────────────────────────────────────────────────────────
+def source_not_reached(host: str, cause: str) -> str:
+    return f"{host} could not be reached: {cause}"
+
+
+def source_answer_too_large(limit: int) -> str:
+    return f"an answer has more than {limit} bytes"
+
+
+def bad_filter(cause: str) -> str:
+    return f"The filter cannot be used: {cause}."

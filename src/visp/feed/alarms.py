@@ -79,7 +79,7 @@ class Grid:
 
 
 class Due(msgspec.Struct, frozen=True):
-    """`times` are to fire now; all up to `last` is done with then. `next_ms`: when the next is, None if none will be."""
+    """`times` are to fire now; all up to `last` is done then. `next_ms`: when the next is, None if none will be."""
 
     times: list[int]
     last: int

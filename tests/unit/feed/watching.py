@@ -29,6 +29,7 @@ class Watching:
         self.lived: list[tuple[int | None, int | None]] = []
         self._crash_at = crash_at
         self._told = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
 
     async def fire(self, batch: Batch) -> None:
         assert len(batch.events) <= EVENTS_MOST
@@ -58,6 +59,8 @@ class Watching:
         """Returns when the source has brought it about."""
         async with asyncio.timeout(PATIENCE_S):
             while not is_so():
+                if self.task is not None and self.task.done():
+                    self.task.result()
                 self._told.clear()
                 await self._told.wait()
 
@@ -95,6 +98,7 @@ class Loopback:
 async def running(source: Source, watch: Watching, position: Any = None) -> AsyncIterator[asyncio.Task[None]]:
     """The source runs in the block, from the watch's position or the one that is given."""
     task = asyncio.create_task(source.run(watch, watch.position if position is None else position))
+    watch.task = task
     task.add_done_callback(lambda _: watch._told.set())
     try:
         yield task
