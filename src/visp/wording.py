@@ -947,6 +947,8 @@ def path_not_watched(path: str) -> str:
 
 def name_not_found(host: str) -> str:
     return f"The name {host} was not found."
+
+
 NOTHING_UPDATABLE = "no updatable parameters were specified"
 
 

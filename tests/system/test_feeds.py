@@ -195,3 +195,30 @@ def test_a_source_moves_when_its_holder_dies() -> None:
             place.say(*(f"n{number}-{each}" for each in range(20)))
             until(lambda number=number: sum(place.heard().values()) == 40 + 20 * number, 40.0)  # type: ignore[misc]
         assert set(place.heard().values()) == {1}
+
+
+def test_alarms(place: Place) -> None:
+    for trigger in ("often", "one"):
+        assert place.api.request("PUT", f"triggers/{trigger}", {}).status == 200
+        rule = {"trigger": f"/_/{trigger}", "action": "/_/heard"}
+        assert place.api.request("PUT", f"rules/{trigger}-rule", rule).status == 200
+
+    def put(trigger: str, feed: str, **parameters: Any) -> Any:
+        return place.api.request("PUT", f"feeds/{trigger}", {"feed": feed, "parameters": parameters})
+
+    answer = put("often", "alarms/alarm", cron="* * * * * *", trigger_payload={"line": "tick"})
+    assert (answer.status, answer.json) == (200, {"status": "success"})
+    until(lambda: place.heard("often")["tick"] >= 2, 20.0)
+    told = place.api.get("feeds/often").json
+    assert told["config"]["cron"] == "* * * * * *"
+    assert told["status"]["nextFire"] > told["status"]["lastEvent"] - 1000
+    assert place.api.delete("feeds/often").status == 200
+    bad = put("often", "alarms/alarm", cron="never")
+    assert (bad.status, bad.json["error"]) == (400, "cron pattern 'never' is not valid")
+    at = int(time.time() * 1000) + 1500
+    answer = put("one", "alarms/once", date=at, trigger_payload={"line": "once"}, deleteAfterFire="rules")
+    assert answer.status == 200, answer
+    until(lambda: place.api.get("feeds/one").status == 404, 20.0)
+    assert place.heard("one") == {"once": 1}
+    assert place.api.get("triggers/one").status == 404
+    assert place.api.get("rules/one-rule").status == 404

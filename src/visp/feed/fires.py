@@ -35,7 +35,14 @@ class _Line(msgspec.Struct):
     error: str = ""
 
 
+class _Rules(msgspec.Struct):
+    """Of a trigger, by their full names."""
+
+    rules: dict[str, object] = {}
+
+
 _decode = msgspec.json.Decoder(_Line).decode
+_decode_rules = msgspec.json.Decoder(_Rules).decode
 
 
 class ApiFires:
@@ -51,15 +58,24 @@ class ApiFires:
             await self._session.close()
 
     async def look(self, namespace: str, trigger: str, auth: str) -> int:
-        status, _ = await self._ask("GET", namespace, trigger, auth)
+        status, _ = await self._ask("GET", "triggers", namespace, trigger, auth)
         return status
+
+    async def delete(self, namespace: str, trigger: str, auth: str, *, with_rules: bool) -> None:
+        if with_rules:
+            status, body = await self._ask("GET", "triggers", namespace, trigger, auth)
+            rules = _decode_rules(body).rules if status == 200 else {}
+            for rule in rules:
+                home, _, name = rule.rpartition("/")
+                _done(await self._ask("DELETE", "rules", home or namespace, name, auth))
+        _done(await self._ask("DELETE", "triggers", namespace, trigger, auth))
 
     async def fire(
         self, namespace: str, trigger: str, auth: str, batch: str, events: Sequence[Event]
     ) -> Sequence[Outcome]:
         lines = [b'{"key":%b,"value":%b}' % (_encode(event.key), event.body) for event in events]
         query = f"?keyed=true&batch={quote(batch, safe='')}"
-        status, body = await self._ask("POST", namespace, trigger, auth, query, b"\n".join(lines))
+        status, body = await self._ask("POST", "triggers", namespace, trigger, auth, query, b"\n".join(lines))
         try:
             if status != 200:
                 return [Outcome(status, _decode(body).error if body[:1] == b"{" else "")]
@@ -71,12 +87,19 @@ class ApiFires:
         return [Outcome(line.status, line.error) for line in told]
 
     async def _ask(
-        self, method: str, namespace: str, trigger: str, auth: str, query: str = "", body: bytes | None = None
+        self,
+        method: str,
+        collection: str,
+        namespace: str,
+        name: str,
+        auth: str,
+        query: str = "",
+        body: bytes | None = None,
     ) -> tuple[int, bytes]:
         session = await self._opened()
         import aiohttp
 
-        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/triggers/{quote(trigger, safe='')}{query}"
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/{collection}/{quote(name, safe='')}{query}"
         headers = {"authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
         if body is not None:
             headers["content-type"] = "application/x-ndjson"
@@ -97,3 +120,10 @@ class ApiFires:
                     cookie_jar=aiohttp.DummyCookieJar(),
                 )
             return self._session
+
+
+def _done(answer: tuple[int, bytes]) -> None:
+    """What is gone already is as good. Raises `SourceLost`."""
+    status, _ = answer
+    if status >= 400 and status != 404:
+        raise SourceLost(wording.not_fired(status, ""))

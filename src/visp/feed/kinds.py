@@ -17,6 +17,7 @@ KINDS: Mapping[str, str] = {
     "alarms/alarm": "visp.feed.alarms:Alarm",
     "alarms/interval": "visp.feed.alarms:Interval",
     "alarms/once": "visp.feed.alarms:Once",
+    "cloudant/changes": "visp.feed.changes:Changes",
 }
 
 

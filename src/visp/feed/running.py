@@ -60,6 +60,10 @@ class Fires(Protocol):
         """The status of asking for a trigger; raises `SourceLost`."""
         ...
 
+    async def delete(self, namespace: str, trigger: str, auth: str, *, with_rules: bool) -> None:
+        """Deletes a trigger, with its rules where that is asked for. Raises `SourceLost`."""
+        ...
+
     async def fire(
         self, namespace: str, trigger: str, auth: str, batch: str, events: Sequence[Event]
     ) -> Sequence[Outcome]:
@@ -138,8 +142,25 @@ class Running:
                 wait_s = min(2 * wait_s, LAST_AGAIN_S)
         except SourceEnded as ended:
             await self._disable(Reason(AUTO, str(ended)))
+            if ended.delete is not None:
+                await self._delete(with_rules=ended.delete == "rules")
         except (_Disabled, _Taken):
             pass
+
+    async def _delete(self, *, with_rules: bool) -> None:
+        """The trigger goes, as was asked for, and its feed with it."""
+        entry, wait_s = self.entry, AGAIN_S
+        while True:
+            try:
+                await self._around.fires.delete(
+                    entry.namespace, entry.trigger, self._opened.auth, with_rules=with_rules
+                )
+                await self._around.store.drop_feed(entry.namespace, entry.trigger)
+                return
+            except (SourceLost, ServiceError) as error:
+                log.warning("feed.trigger_not_deleted", trigger=self._name, reason=str(error))
+            await self.clock.sleep(wait_s)
+            wait_s = min(2 * wait_s, LAST_AGAIN_S)
 
     async def _look(self) -> None:
         """The trigger may be gone since it was last fired."""

@@ -81,6 +81,10 @@ class Fired:
         self.answers: list[Sequence[Outcome] | Exception] = []
         self.looks: list[int] = []
         self.events: list[tuple[str, str]] = []
+        self.deleted: list[bool] = []
+
+    async def delete(self, namespace: str, trigger: str, auth: str, *, with_rules: bool) -> None:
+        self.deleted.append(with_rules)
 
     async def look(self, namespace: str, trigger: str, auth: str) -> int:
         return self.looks.pop(0) if self.looks else 200
@@ -211,6 +215,22 @@ async def test_a_source_that_has_ended_says_why(place: Place, monkeypatch: pytes
     assert (entry.reason.kind, entry.reason.message) == ("AUTO", "after reaching max triggers")
     assert progress.fired == 2
     assert progress.position == b"2"
+
+
+@pytest.mark.parametrize(("delete", "with_rules"), [("trigger", False), ("rules", True)])
+async def test_what_ends_may_take_the_trigger_with_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, delete: Any, with_rules: bool
+) -> None:
+    def does(at: int) -> None:
+        if at == 1:
+            raise SourceEnded("after firing once", delete=delete)
+
+    monkeypatch.setattr(Counting, "does", staticmethod(does))
+    await place.put()
+    async with place.running(), asyncio.timeout(10):
+        while await place.store.feed("guest", "t") is not None:  # noqa: ASYNC110 - nobody tells of the store
+            await asyncio.sleep(0.01)
+    assert place.fires.deleted == [with_rules]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
