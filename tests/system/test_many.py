@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +17,7 @@ from typing import Any
 
 import pytest
 from tests.system import places
-from tests.system.conftest import Answer, Api
+from tests.system.conftest import GUEST, Answer, Api
 from tests.system.places import Place
 from tests.system.traces import until
 
@@ -159,3 +163,34 @@ def _has_begun(place: Place) -> bool:
     """Whether something was promised to a batch: the log of the database has grown by a good deal."""
     log = place.data_dir / "promises.db-wal"
     return log.exists() and log.stat().st_size > 60_000
+
+
+def test_files_tails_and_replays_from_the_command_line(place: Place) -> None:
+    api = started(place)
+    prepare(api)
+
+    def visp(*words: str, given: str | None = None) -> str:
+        environ = os.environ | {
+            "WHISK_APIHOST": api.url,
+            "WHISK_AUTH": GUEST,
+            "WSK_CONFIG_FILE": str(place.folder / "no"),
+        }
+        argv = [sys.executable, "-m", "visp", *words]
+        done = subprocess.run(argv, env=environ, input=given, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
+    since = str(int(time.time() * 1000))
+    lines = "".join(f'{{"k":"{number}"}}\n' for number in range(1500))
+    assert visp("trigger", "fire", "t", "--file", "-", given=lines) == "ok: triggered /_/t 1500 times\n"
+    visp("trigger", "fire", "t", "--file", "-", given=lines)
+    until(lambda: count(api, "t") == 1500, what=lambda: count(api, "t"))
+    upto = api.get("activations?name=t&limit=1").json[0]["start"]
+    until(lambda: time.time() * 1000 > upto)
+    tailed = visp("event", "tail", "t", "--since", since, "--json", "--exit", "2").splitlines()
+    told = {json.loads(line)["response"]["result"]["k"] for line in tailed}
+    assert told <= {str(number) for number in range(1500)}
+    assert len(told) > 900  # as many as a reader may be behind
+    for _ in range(2):
+        visp("trigger", "replay", "t", "--since", since, "--upto", str(upto))
+    until(lambda: len(fires(api)) == 1500)
+    assert set(fires(api).values()) == {2}

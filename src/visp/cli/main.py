@@ -31,6 +31,7 @@ NOUNS = {
     "trigger": "visp.cli.trigger:trigger",
     "feed": "visp.cli.feed:feed",
     "rule": "visp.cli.rule:rule",
+    "event": "visp.cli.event:event",
     "package": "visp.cli.package:package",
     "api": "visp.cli.api:api",
     "namespace": "visp.cli.namespace:namespace",

@@ -24,6 +24,11 @@ class Progress:
             self._said = kind
             output.note(f"… {kind}")
 
+    def end(self) -> None:
+        """Takes the line away that a terminal shows."""
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", err=True, nl=False)
+
 
 def size(size_bytes: int) -> str:
     """`1.4 MiB`."""

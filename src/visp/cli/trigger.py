@@ -1,18 +1,20 @@
-"""`visp trigger`: create, update, get, list, delete, fire; with the feed behind a trigger, if it has one."""
+"""`visp trigger`: create, update, get, list, delete, fire, replay; with the feed behind a trigger, if it has one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from visp.cli import listing, output, pairs
 from visp.cli.command import ApiGroup
 from visp.cli.exits import misuse, unable
 from visp.cli.session import pass_session
-from visp.cli.terms import taken, terms_options
+from visp.cli.terms import moment, taken, terms_options
 from visp.client import documents
 from visp.client.errors import ApiError, ClientError
+from visp.client.terms import AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,12 +153,20 @@ def delete(session: Session, name: str) -> None:
 Examples:
   visp trigger fire upload -p key photo.jpg
   visp trigger fire upload -P event.json
+  visp trigger fire upload --file events.ndjson
+  visp trigger fire readings --sample mqtt/feed
 """
 )
 @click.argument("name")
 @terms_options
 @pairs.param_option
 @pairs.param_file_option
+@click.option("--file", metavar="FILE", help="Fire once for each line of FILE, a JSON object; - for stdin.")
+@click.option(
+    "--keyed", "is_keyed", is_flag=True, help='Lines are {"key", "value"}: of a batch each key is fired once.'
+)
+@click.option("--again", "is_again", is_flag=True, help="Fire what was fired of the same FILE before, too.")
+@click.option("--sample", metavar="FEED", help="Fire with a sample event of FEED, such as mqtt/feed.")
 @listing.json_option
 @pass_session
 def fire(
@@ -167,22 +177,81 @@ def fire(
     idempotency_key: str | None,
     params: pairs.Pairs,
     param_files: tuple[str, ...],
+    file: str | None,
+    is_keyed: bool,
+    is_again: bool,
+    sample: str | None,
     as_json: bool,
 ) -> None:
     """Fire a trigger: each active rule on it invokes its action.
 
-    --delay and --at: it is accepted now and fired then; `visp delayed` lists and cancels what waits.
+    --delay and --at: it is accepted now and fired then; `visp delayed` lists and cancels what waits. --file: lines are
+    sent in batches; a command that was cut off and is given again goes on behind the last one.
     """
     entity = _parse(name)
     terms = taken(delay, at, idempotency_key)
+    if file is None and (is_keyed or is_again):
+        raise misuse("--keyed and --again are for lines of a --file")
+    if file is not None:
+        if params or param_files or sample is not None or terms != AT_ONCE:
+            raise misuse("--file is for itself: its lines are the events, and begin at once")
+        from visp.cli import lines
+
+        with unable(f"fire trigger '{name}'"):
+            lines.fire_file(session, entity, file, is_keyed=is_keyed, is_again=is_again, as_json=as_json)
+        return
+    given = pairs.values(params, param_files)
+    if sample is not None:
+        from visp.cli import samples
+
+        given = {key: msgspec.Raw(value) for key, value in documents.fields(samples.sample(sample)).items()} | given
     with unable(f"fire trigger '{name}'"):
-        fired = session.client.fire(entity, pairs.values(params, param_files), terms)
+        fired = session.client.fire(entity, given, terms)
     if as_json:
         output.answer(fired.body or b"{}")
     elif fired.activation_id:
         output.ok(f"triggered /{entity.id} with id {fired.activation_id}")
     else:
         output.ok(f"triggered /{entity.id}; no active rule is attached to it, so nothing was started")
+
+
+@trigger.command(
+    epilog="""\b
+Examples:
+  visp trigger replay upload --since 2030-01-31T12:00Z --upto 2030-01-31T13:00Z --dry-run
+  visp trigger replay upload --since 1896091200000 --upto 1896094800000
+"""
+)
+@click.argument("name")
+@click.option("--since", required=True, metavar="TIME", help="Not fired before: 2030-01-31T12:00:00Z, ms since 1970.")
+@click.option("--upto", required=True, metavar="TIME", help="Not fired after; it must have passed.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N, the oldest.")
+@click.option("--dry-run", "is_trial", is_flag=True, help="Print what would be fired, and fire nothing.")
+@listing.json_option
+@pass_session
+def replay(
+    session: Session, name: str, since: str, upto: str, limit: int | None, is_trial: bool, as_json: bool
+) -> None:
+    """Fire again what a trigger was fired with, oldest first, by its records.
+
+    A replay that was cut off goes on when it is given again with the same times: nothing of it is fired twice.
+    """
+    from visp.cli import replaying
+    from visp.clock import SystemClock
+
+    entity = _parse(name)
+    since_ms, upto_ms = moment(since, "--since"), moment(upto, "--upto")
+    with unable(f"replay trigger '{name}'"):
+        replaying.replay(
+            session,
+            entity,
+            since_ms,
+            upto_ms,
+            now_ms=SystemClock().now_ms(),
+            limit=limit,
+            is_trial=is_trial,
+            as_json=as_json,
+        )
 
 
 # ── a trigger and its feed ──────────────────────────────────────────────────────────────────────────────────────────

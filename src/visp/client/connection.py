@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import select
+import socket
 import ssl
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class Connection:
         self._credentials = credentials
         self._trace = trace
         self._http: HTTPConnection | None = None
+        self._reading: socket.socket | None = None
         self._prefix = urlsplit(credentials.apihost).path
 
     def close(self) -> None:
@@ -86,17 +88,22 @@ class Connection:
         self._tell(f"< HTTP {answer.status}", answer.headers, answer.body)
         return answer
 
-    def events(self, path: str, body: bytes) -> Answer | Iterator[tuple[str, bytes]]:
-        """POSTs and accepts events: their names and data as they come, or the answer where it is no stream.
+    def events(
+        self, path: str, body: bytes | None = None, more: Mapping[str, str] | None = None
+    ) -> Answer | Iterator[tuple[str, bytes]]:
+        """POSTs, or GETs without a body, and accepts events: their names and data as they come, or the answer where it
+        is no stream.
 
         Raises `NoConnection`, `Misused`; so does the iterator. It is to be read, or closed, before another request.
         """
-        headers = self._headers(body, {"Accept": EVENTS})
-        self._tell(f"> POST {self._credentials.apihost}{path}", headers, body)
+        method = "GET" if body is None else "POST"
+        headers = self._headers(body, {"Accept": EVENTS, **(more or {})})
+        self._tell(f"> {method} {self._credentials.apihost}{path}", headers, body)
         self.close()
         try:
             http = self._open()
-            http.request("POST", self._prefix + path, body, headers)
+            http.request(method, self._prefix + path, body, headers)
+            self._reading = http.sock
             response = http.getresponse()
             given = {name.lower(): text for name, text in response.getheaders()}
             is_stream = response.status == 200 and given.get("content-type", "").startswith(EVENTS)
@@ -105,6 +112,12 @@ class Connection:
             raise self._failed(error) from None
         self._tell(f"< HTTP {answer.status}", answer.headers, answer.body)
         return self._events(response) if is_stream else answer
+
+    def interrupt(self) -> None:
+        """Ends the events that another thread reads, as if the server had."""
+        if self._reading is not None:
+            with contextlib.suppress(OSError):
+                self._reading.shutdown(socket.SHUT_RDWR)
 
     def _events(self, response: HTTPResponse) -> Iterator[tuple[str, bytes]]:
         name, data = "", b""
@@ -121,6 +134,7 @@ class Connection:
         except (HTTPException, OSError) as error:
             raise self._failed(error) from None
         finally:
+            self._reading = None
             self.close()
 
     def _headers(self, body: bytes | None, more: Mapping[str, str]) -> dict[str, str]:

@@ -56,11 +56,20 @@ class ApiError(ClientError):
     """The platform refused. `code` is the transaction id, empty when the answer was not the platform's own.
 
     `retry_after_s` is when the same call may succeed, None when the answer does not say that it ever will.
+    `newest_batch` is the number of the batch that came after the one that was sent, None of other refusals.
     """
 
-    def __init__(self, status: int, error: str, code: str = "", retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        code: str = "",
+        retry_after_s: int | None = None,
+        newest_batch: int | None = None,
+    ) -> None:
         super().__init__(f"{error} (code {code})" if code else error)
         self.retry_after_s = retry_after_s
+        self.newest_batch = newest_batch
         self.status = status
         self.error = error
         self.code = code

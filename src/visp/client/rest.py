@@ -19,7 +19,7 @@ from visp.client.terms import AT_ONCE, Terms
 from visp.entity.names import CALLERS_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from visp.client.credentials import Credentials
@@ -242,6 +242,43 @@ class Client:
         document = documents.value(answer.body)
         return Invocation(answer.activation_id or documents.text(document, "activationId"), answer.body)
 
+    def fire_lines(self, name: FullyQualifiedName, lines: bytes, batch: str | None = None) -> Sequence[bytes]:
+        """Fires a trigger once for each line of JSON; what the server says to each, as it came.
+
+        `batch` is `SOURCE/N`: lines are `{"key", "value"}`, and a batch that is sent again fires each key once. Raises
+        `ApiError` with `newest_batch` for one that is over.
+        """
+        query: Query = {} if batch is None else {"keyed": True, "batch": batch}
+        told = self._ask("POST", _entity("triggers", name), query, lines, {"Content-Type": LINES})
+        return told.splitlines()
+
+    def follow(
+        self,
+        namespace: str = CALLERS_NAMESPACE,
+        *,
+        name: str | None = None,
+        since_ms: int | None = None,
+        last: str | None = None,
+    ) -> Iterator[tuple[str, bytes]]:
+        """Records as they are finished: events `record` with each, `lost` with how many could not be told.
+
+        It ends when the server ends it: with the id of the `last` record that was seen the next one goes on.
+        """
+        self._check_key()
+        path = f"/api/{escape(self.credentials.apiversion)}/namespaces/{escape(namespace)}/activations"
+        given = {"name": name, "since": since_ms}
+        if any(value is not None for value in given.values()):
+            path += "?" + urlencode({key: value for key, value in given.items() if value is not None})
+        answer = self._connection.events(path, None, {} if last is None else {"Last-Event-ID": last})
+        if isinstance(answer, Answer):
+            _check(answer)
+            raise ApiError(answer.status, "the server has no stream of records")
+        return answer
+
+    def interrupt(self) -> None:
+        """Ends what another thread follows."""
+        self._connection.interrupt()
+
     def activation(
         self,
         id: str,
@@ -275,11 +312,17 @@ class Client:
         since_ms: int | None = None,
         upto_ms: int | None = None,
         is_full: bool = False,
+        is_count: bool = False,
     ) -> bytes:
-        """Newest first; `since_ms` and `upto_ms` bound the start, both inclusive, in milliseconds since the epoch."""
+        """Newest first, or how many there are.
+
+        `since_ms` and `upto_ms` bound the start, both inclusive, in milliseconds since the epoch.
+        """
         query: Query = {"limit": limit, "skip": skip, "name": name, "since": since_ms, "upto": upto_ms}
         if is_full:
             query["docs"] = True
+        if is_count:
+            query["count"] = True
         return self._ask("GET", f"/namespaces/{escape(namespace)}/activations", query)
 
     def deferred(self, method: str, collection: str, id: str) -> bytes:
@@ -414,7 +457,9 @@ def _refusal(answer: Answer) -> ApiError:
         code = document.get("code") if isinstance(document, dict) else None
     later = answer.headers.get("retry-after", "")
     retry_after_s = int(later) if later.isascii() and later.isdecimal() else None
-    return ApiError(answer.status, error, "" if code is None else str(code), retry_after_s)
+    newest = answer.headers.get("x-visp-batch", "")
+    newest_batch = int(newest) if newest.isascii() and newest.isdecimal() else None
+    return ApiError(answer.status, error, "" if code is None else str(code), retry_after_s, newest_batch)
 
 
 def _is_failure(record: bytes) -> bool:

@@ -35,6 +35,8 @@ class FakeApi:
     url: str = ""
     answers: dict[str, list[tuple[int, bytes, dict[str, str]]]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    answerers: dict[str, Callable[[Request], tuple[int, bytes, dict[str, str]]]] = field(default_factory=dict)
+    """By route: what answers in place of `answers`."""
 
     def answer(self, route: str, status: int = 200, body: Any = None, headers: dict[str, str] | None = None) -> None:
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
@@ -49,10 +51,18 @@ class FakeApi:
 
     def take(self, request: Request) -> tuple[int, bytes, dict[str, str]]:
         self.requests.append(request)
+        if answerer := self.answerers.get(f"{request.method} {request.path}"):
+            return answerer(request)
         known = self.answers.get(f"{request.method} {request.path}")
         if not known:
             return 404, b'{"error":"The requested resource does not exist.","code":"tid404"}', {}
         return known.pop(0) if len(known) > 1 else known[0]
+
+
+def _value(raw: bytes, kind: str) -> Any:
+    if kind == "application/x-ndjson":
+        return [json.loads(line) for line in raw.splitlines()]
+    return json.loads(raw) if raw else None
 
 
 def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
@@ -70,7 +80,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                     parts.path.removeprefix("/api/v1"),
                     dict(parse_qsl(parts.query)),
                     {name.lower(): value for name, value in self.headers.items()},
-                    json.loads(raw) if raw else None,
+                    _value(raw, self.headers.get("Content-Type", "")),
                 )
             )
             self.send_response(status)
