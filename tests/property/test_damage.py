@@ -26,7 +26,7 @@ from visp.entity.subject import SYSTEM
 from visp.errors import ServiceError, VispError
 from visp.premises import read_secret
 from visp.settings import Ledger, Limits, Settings
-from visp.store.base import ActivationQuery, Document, EntityQuery, Letter, Promise, Put, Subscription, Work
+from visp.store.base import ActivationQuery, Batch, Document, EntityQuery, Letter, Promise, Put, Subscription, Work
 from visp.store.filesystem import FileBlobs
 from visp.store.index import SqliteActivations
 from visp.store.ledger import EmbeddedLedger
@@ -95,6 +95,9 @@ LETTERS = [
     for number in range(80)
 ]
 PROMISE = Promise(body=b"h" * 32, id="a" * 32, at_ms=7)
+BATCH = Batch(number=3, at_ms=7, ids={b"k" * 16: "b" * 32})
+PROMISES_EACH = 3
+"""As which a promise, a batch and its key are counted."""
 BLOBS = [bytes([number]) * (20_000 + number) for number in range(4)]
 
 
@@ -122,6 +125,7 @@ async def fill(folder: Path) -> None:
     for number, letter in enumerate(LETTERS):
         await promises.put_letter(letter, 1_000)
         await promises.put_promise(scope(number), letter.namespace, PROMISE, 0, 1_000)
+        await promises.put_batch(scope(number), letter.namespace, BATCH, 1_000)
         await promises.put_subscription(subscription(number, letter.namespace), 1_000)
     await promises.close()
     blobs = FileBlobs(folder / "blobs")
@@ -187,6 +191,7 @@ async def read_promises(folder: Path) -> dict[Any, Any]:
         for number, letter in enumerate(LETTERS):
             out["letter", letter.id] = await attempt(store.letter(letter.namespace, letter.id))
             out["promise", number] = await attempt(store.promise(scope(number), 0))
+            out["batch", number] = await attempt(store.batch(scope(number)))
             one = subscription(number, letter.namespace)
             out["subscription", number] = await attempt(store.subscription(one.namespace, one.base_path, one.digest))
         for namespace in NAMESPACES:
@@ -196,7 +201,7 @@ async def read_promises(folder: Path) -> dict[Any, Any]:
             out |= {("client", namespace, one.client): one for one in clients if isinstance(clients, list)}
             out["count", namespace] = await attempt(store.count_letters(namespace))
             # the limit holds for what was promised: one more is refused
-            own = sum(letter.namespace == namespace for letter in LETTERS)
+            own = sum(PROMISES_EACH for letter in LETTERS if letter.namespace == namespace)
             out["limit", namespace] = await attempt(store.put_promise(b"new", namespace, PROMISE, 0, own)) is None
         return out
     finally:

@@ -1,4 +1,4 @@
-"""`visp feed`: list, get, pause, resume. Feeds are made and changed with their triggers."""
+"""`visp feed`: list, get, pause, resume, replay. Feeds are made and changed with their triggers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from visp.cli import listing, output
 from visp.cli.command import ApiGroup
 from visp.cli.exits import unable
 from visp.cli.session import pass_session
+from visp.cli.trigger import replay
 from visp.client import documents
 from visp.client.names import parse_entity
 
@@ -91,6 +92,9 @@ def resume(session: Session, triggers: tuple[str, ...]) -> None:
         with unable(f"resume the feed of trigger '{trigger}'"):
             session.client.feed("POST", parse_entity(trigger), state="live")
         output.ok(f"resumed the feed of trigger {trigger}")
+
+
+feed.add_command(replay)
 
 
 def _time(at_ms: object) -> str:

@@ -39,6 +39,8 @@ def test_hot_urls(url: bytes, target: Target) -> None:
         NS + b"_/actions/pkg/a/b",
         NS + b"_/actions/$/a",
         NS + b"_/triggers/pkg/t",
+        NS + b"_/triggers/t?keyed=true",
+        NS + b"_/triggers/t?batch=a/1",
         NS + b"_/rules/r",
         NS + b"_/packages/p",
         NS + b"/actions/a",
@@ -107,6 +109,14 @@ def test_a_length_that_is_none_is_the_applications(length: bytes) -> None:
 def test_a_body_of_another_type_is_the_applications() -> None:
     headers = [(name, b"text/plain" if name == b"content-type" else value) for name, value in HEADERS]
     assert parse_head(b"POST", URL, headers, 60_000) is None
+
+
+def test_no_lines_are_no_fire_of_nothing() -> None:
+    url = NS + b"_/triggers/t"
+    empty = [(b"host", b"localhost"), (b"content-length", b"0")]
+    assert parse_head(b"POST", url, empty, 60_000) is not None
+    for kind in (b"application/x-ndjson", b"Application/X-NDJSON; charset=utf-8"):
+        assert parse_head(b"POST", url, [*empty, (b"content-type", kind)], 60_000) is None
 
 
 @pytest.mark.parametrize(

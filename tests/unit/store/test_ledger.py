@@ -220,6 +220,16 @@ async def until(condition) -> None:
 # ── writing and syncing ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_many_fires_of_a_turn_are_one_write_and_one_sync(home: Home, disk: Disk) -> None:
+    ledger = await home.open(durability="power")
+    disk.forget()
+    fired = [heard() for _ in range(100)]
+    for number, then in enumerate(fired):
+        ledger.accept([Work(id_of(1000 + number), b"m")], record(number), then.set_result)
+    assert await asyncio.gather(*map(answer, fired)) == [None] * 100
+    assert (disk.counts["pwrite"], disk.counts["fdatasync"]) == (1, 1)
+
+
 async def test_accepted_work_is_acknowledged_after_the_sync_and_an_outcome_after_the_write(
     home: Home, disk: Disk
 ) -> None:
