@@ -91,6 +91,7 @@ TAGS = {
     "Connections": "WebSocket clients of web actions.",
     "Delayed": "What was accepted and is not due yet.",
     "Dead letters": "Activations that failed for good, where the action's annotations ask that they are kept.",
+    "Feeds": "Sources outside that fire triggers, and how they stand.",
     "Server": "What this server is and how it does; most of it without authentication.",
 }
 
