@@ -69,6 +69,7 @@ NAMES = {
     "packages": ("pack", "bound", "empty"),
     "triggers": ("event", "quiet"),
     "rules": ("link",),
+    "feeds": ("event", "event"),
 }
 PACKAGES = ("pack", "pack", "pack", "bound", "event", "absent")
 OTHER_NAMES = ("pack", "event", "new", "new one", "absent")
@@ -94,7 +95,9 @@ RESOURCES = {"/x": {"operations": {"get": {"backendMethod": "GET", "backendUrl":
 TENANT = {"namespace": "guest", "instance": "", "id": GUEST_UUID}
 KEY = {"key": "k", "scope": "api", "tenantId": GUEST_UUID, "apiId": id_of("/shop")}
 FIRST = {"name": "Shop", "basePath": "/shop", "tenantId": GUEST_UUID, "resources": RESOURCES}
+ONCE = {"feed": "alarms/once", "parameters": {"date": 4_102_444_800_000}}
 BODIES: dict[str, Any] = {
+    **dict.fromkeys(("create_feed", "change_feed"), ONCE),
     **dict.fromkeys(("add_document", "put_document", "replace_document"), DOCUMENT),
     **dict.fromkeys(("put_first", "replace_first"), FIRST),
     **dict.fromkeys(("put_tenant", "replace_tenant"), TENANT),
@@ -153,6 +156,8 @@ class Docs(Place):
                     self.api.delete(f"{collection}/{path.partition('/')[2]}?force=true")
                 answer = self.api.request("PUT", f"{path}?overwrite=true", body)
             assert answer.status == 200, (path, answer)
+        answer = self.api.request("PUT", "feeds/event", ONCE)
+        assert answer.status == 200, answer
 
     def begin(self, action: str, query: str = "") -> str:
         answer = self.api.request("POST", f"actions/{action}{query}", {})

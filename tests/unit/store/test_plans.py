@@ -17,7 +17,7 @@ import pytest
 
 import visp
 from visp.entity.activation import ActivationHead, ActivationRecord
-from visp.store import index, promises, sqlite, tallies
+from visp.store import feeds, index, promises, sqlite, tallies
 from visp.store.base import ActivationQuery, Document, EntityQuery, Put
 from visp.store.index import ACTIVATION_MIGRATIONS, SqliteActivations
 from visp.store.sqlite import ENTITY_MIGRATIONS, SqliteEntities
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from visp.store.database import Database, Migration
 
 SOURCE = Path(visp.__file__).parent
-MODULES = (sqlite, index, tallies, promises)
+MODULES = (sqlite, index, tallies, promises, feeds)
 """Those that have statements."""
 SCRATCH = {"store/dump.py"}
 """Has a table of its own for the length of an import, which is asked for one key at a time."""
@@ -62,6 +62,8 @@ ARGUED: dict[str, tuple[str, str]] = {
     "ALL_LETTERS": (WALK, "SCAN letters"),
     "ALL_PROMISES": (WALK, "SCAN promises"),
     "ALL_BATCHES": (WALK, "SCAN batches"),
+    "ALL_FEEDS": (WALK, "SCAN feeds"),
+    "RELEASE_ALL": (WALK, "SCAN feeds"),
     "ALL_SUBSCRIPTIONS": (WALK, "SCAN subscriptions"),
     "SUBSCRIPTIONS_IN_ORDER": (WALK, "SCAN subscriptions"),
     "LARGE_RESULTS": (WALK, "SCAN activations"),
