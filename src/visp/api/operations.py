@@ -303,7 +303,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         description="CREATE of the feed protocol: what a feed's action asks for when a trigger is made.",
         body=schemas.NewFeed,
         answers=_entity(dict[str, Any], "It is made.") | _NO_FEED,
-        refusals=(*_OWN, 413, 415),
+        refusals=(*_OWN, 409, 413, 415),
     ),
     feeds.change_feed: Operation(
         tag="Feeds",
@@ -314,7 +314,7 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {
         ),
         body=schemas.NewFeed,
         answers=_entity(dict[str, Any], "It is done.") | _NO_FEED,
-        refusals=(*_OWN, 413, 415),
+        refusals=(*_OWN, 409, 413, 415),
     ),
     feeds.delete_feed: Operation(
         tag="Feeds",
