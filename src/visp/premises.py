@@ -246,6 +246,22 @@ def read_feeds(settings: Settings) -> dict[str, str]:
     return feeds
 
 
+def read_packages(settings: Settings) -> tuple[str, ...]:
+    """Names of the shipped packages that are to be installed; raises `CannotStart`."""
+    asked = settings.catalog.packages.split()
+    if not asked:
+        return ()
+    from visp import catalog
+
+    known = catalog.names()
+    if asked == ["all"]:
+        return known
+    for name in asked:
+        if name not in known:
+            raise CannotStart(f"setting catalog.packages cannot be used: there are {', '.join(known)}, and no '{name}'")
+    return tuple(asked)
+
+
 def read_build_environment(settings: Settings) -> dict[str, str]:
     """Variables of every build, as the setting has them; raises `CannotStart`."""
     given = {"VISP_FROM_SOURCE": "1"} if settings.build.from_source else {}

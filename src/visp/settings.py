@@ -344,6 +344,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
 
 
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[catalog]`: the packages of `whisk.system`."""
+
+    packages: Annotated[
+        str,
+        Meta(
+            description="shipped packages that are kept in `whisk.system`, with blanks between: `utils alarms`; all; "
+            "empty: none. Those that are there already stay"
+        ),
+    ] = "all"
+
+
 class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[operator]`: who may disable this server by a request; nobody, unless both are set."""
 
@@ -490,6 +502,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gateway: Gateway = Gateway()
     feeds: Feeds = Feeds()
     network: Network = Network()
+    catalog: Catalog = Catalog()
     operator: Operator = Operator()
     parameter_storage: ParameterStorage = ParameterStorage()
     http: Http = Http()

@@ -73,6 +73,7 @@ class Character:
         self.settings = Settings(
             driver="simulated",
             log_level="warning",
+            catalog=settings.Catalog(packages=""),
             pool=settings.Pool(
                 memory_mb=self.memory_mb,
                 pause_grace_s=chance.choice((0.3, 2.0, 10.0)),

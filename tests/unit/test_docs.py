@@ -17,7 +17,10 @@ def test_every_module_stands_in_the_architecture() -> None:
     modules = [
         path.relative_to(ROOT)
         for path in sorted(ROOT.rglob("*.py"))
-        if path.parent != ROOT and path.parent.name not in ("cli", "client") and path.stem != "__init__"
+        if path.parent != ROOT
+        and path.parent.name not in ("cli", "client")
+        and path.stem != "__init__"
+        and path.parent.parent.name != "catalog"  # data: docs/catalog.md has it
     ]
     assert [str(path) for path in modules if f"`{path.name}`" not in page] == []
 

@@ -405,16 +405,4 @@ def _address(base: str, document: Any) -> str:
 
 
 def _summary(document: Any) -> str:
-    """Two lines: what it is, and its parameters; `*` marks those that are bound, `**` those bound for good."""
-    description = documents.annotation(document, "description")
-    mark = "**" if documents.annotation(document, "final") is True else "*"
-    bound = [documents.text(entry, "key") for entry in documents.objects(document.get("parameters"))]
-    told = [documents.text(entry, "name") for entry in documents.objects(documents.annotation(document, "parameters"))]
-    names = sorted({*told, *bound} - {""})
-    parameters = ", ".join(f"{mark}{name}" if name in bound else name for name in names) or "none defined"
-    title = f"action {listing.qualified(document)}"
-    return (
-        f"{title}: {description}\n   (parameters: {parameters})"
-        if isinstance(description, str)
-        else (f"{title}\n   (parameters: {parameters})")
-    )
+    return listing.described("action", listing.qualified(document), document)

@@ -89,3 +89,15 @@ def qualified(entity: dict[str, Any]) -> str:
 
 def visibility(entity: dict[str, Any]) -> str:
     return "shared" if entity.get("publish") is True else "private"
+
+
+def described(noun: str, name: str, document: dict[str, Any]) -> str:
+    """Two lines: what it is, and its parameters; `*` marks those that are bound, `**` those bound for good."""
+    description = documents.annotation(document, "description")
+    mark = "**" if documents.annotation(document, "final") is True else "*"
+    bound = [documents.text(entry, "key") for entry in documents.objects(document.get("parameters"))]
+    told = [documents.text(entry, "name") for entry in documents.objects(documents.annotation(document, "parameters"))]
+    names = sorted({*told, *bound} - {""})
+    parameters = ", ".join(f"{mark}{name}" if name in bound else name for name in names) or "none defined"
+    title = f"{noun} {name}: {description}" if isinstance(description, str) else f"{noun} {name}"
+    return f"{title}\n   (parameters: {parameters})"

@@ -213,10 +213,12 @@ def _parse(name: str) -> FullyQualifiedName:
 
 
 def _summary(document: Any) -> str:
-    lines = [f"package {listing.qualified(document)}"]
+    """The package, and below it each of its actions and feeds."""
+    name = listing.qualified(document)
+    lines = [listing.described("package", name, document)]
     for kind in ("actions", "feeds"):
         lines += [
-            f" {kind.removesuffix('s')} {listing.qualified(document)}/{documents.text(one, 'name')}"
+            listing.described(f" {kind.removesuffix('s')}", f"{name}/{documents.text(one, 'name')}", one)
             for one in documents.objects(document.get(kind))
         ]
     return "\n".join(lines)

@@ -123,6 +123,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
     driver = drivers.make(settings, shard.home_dir(data_dir, number))
     premises.check_http(settings)
     domains = premises.read_domains(settings)
+    shipped = premises.read_packages(settings)
     doors = Doors(premises.read_relays(settings))
     policy, openings = premises.read_network(settings)
     packets = packets_of(settings, driver, openings, lambda namespace: identities.policy_of(namespace))
@@ -397,6 +398,11 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             gated.open()
             tasks.create_task(provisions.run())
             feed_role.begin()
+            if shipped and number == shard.FIRST:
+                from visp.roles.catalog import Installer
+
+                installer = Installer(entities=entities, manifest=manifest, locks=locks, clock=clock)
+                tasks.create_task(installer.run(shipped))
             begun, ended = await recovery.run()
             if begun or ended:
                 log.info("recovery.done", resumed=begun, ended=ended)
@@ -444,6 +450,7 @@ def rehearse(settings: Settings, data_dir: Path) -> None:
     premises.read_manifest(settings)
     premises.check_http(settings)
     premises.read_domains(settings)
+    premises.read_packages(settings)
     for number in range(settings.workers):
         drivers.make(settings, shard.home_dir(data_dir, number))
     for pattern, migrations in (

@@ -38,8 +38,27 @@ def test_one_is_shown_with_what_is_in_it(api, visp):
     api.answer("GET /namespaces/_/packages/tools", body=document)
     assert visp("package", "get", "tools").stdout.startswith("ok: got package tools\n{")
     assert json.loads(visp("package", "get", "tools", "feeds", "--json").stdout) == [{"name": "f"}]
-    said = "package /guest/tools\n action /guest/tools/a\n feed /guest/tools/f\n"
-    assert visp("package", "get", "tools", "-s").stdout == said
+
+
+def test_a_summary_describes_the_package_and_each_of_its_actions(api, visp):
+    def annotations(description, *names):
+        told = [{"name": name, "required": True} for name in names]
+        return [{"key": "description", "value": description}, {"key": "parameters", "value": told}]
+
+    document = {
+        "namespace": "guest",
+        "name": "tools",
+        "annotations": annotations("Tools", "url"),
+        "parameters": [{"key": "url", "value": ""}],
+        "actions": [{"name": "a", "annotations": annotations("Acts", "b", "a")}],
+        "feeds": [{"name": "f"}],
+    }
+    api.answer("GET /namespaces/_/packages/tools", body=document)
+    assert visp("package", "get", "tools", "-s").stdout == (
+        "package /guest/tools: Tools\n   (parameters: *url)\n"
+        " action /guest/tools/a: Acts\n   (parameters: a, b)\n"
+        " feed /guest/tools/f\n   (parameters: none defined)\n"
+    )
 
 
 def test_those_of_a_namespace_are_listed(api, visp):

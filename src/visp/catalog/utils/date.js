@@ -1,0 +1,4 @@
+/** The time. */
+function main () {
+  return { date: new Date().toISOString() }
+}

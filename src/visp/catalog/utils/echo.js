@@ -1,0 +1,5 @@
+/** Returns what it is given. */
+function main (params) {
+  console.log(params)
+  return params
+}
