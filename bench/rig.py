@@ -36,6 +36,7 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
     rules: int
     idle: int
     """Connections on which nothing happens."""
+    alarms: int
     growth: tuple[int, ...]
     """What parts of them the curves of growth stop at: one in so many."""
     node: str
@@ -58,6 +59,7 @@ def build(*, rounds: int | None, is_quick: bool, records: int | None = None) -> 
         actions=ACTIONS // 50 if is_quick else ACTIONS,
         rules=RULES // 50 if is_quick else RULES,
         idle=500 if is_quick else 10_000,
+        alarms=200 if is_quick else 10_000,
         growth=(100, 1) if is_quick else (1000, 100, 10, 1),
         node=_program(NODE_KIND),
         python=_program(PYTHON_KIND),

@@ -42,6 +42,7 @@ NAMES = (
     "launch",
     "memory",
     "idle",
+    "alarms",
 )
 """In the order in which they are measured."""
 

@@ -35,6 +35,7 @@ RIG = Rig(
     records=1,
     actions=1,
     idle=500,
+    alarms=200,
     rules=1,
     growth=(1,),
     node="node",
