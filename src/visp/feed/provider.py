@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 LEASE_S = 10.0
 RENEW_S = 2.0
+ALL_S = 60.0
+"""Everything is looked at this often, should a change not have been heard of."""
+
+Key = tuple[str, str]
+"""Namespace and trigger."""
 
 
 class Provider:
@@ -36,13 +41,15 @@ class Provider:
         self._around = around
         self._kinds = kinds
         self._unseal = unseal
-        self._running: dict[tuple[str, str], Running] = {}
-        self._unfit: dict[tuple[str, str], int] = {}
-        """Feeds that cannot be opened here, with the mark of what was tried."""
+        self._running: dict[Key, Running] = {}
+        self._unfit: dict[Key, FeedEntry] = {}
+        """Feeds that cannot be opened here, as they were tried."""
+        self._changed: set[Key] = set()
         self._news = asyncio.Event()
 
-    def nudge(self) -> None:
+    def nudge(self, namespace: str, trigger: str) -> None:
         """A feed was made, changed or dropped."""
+        self._changed.add((namespace, trigger))
         self._news.set()
 
     def standing(self, namespace: str, trigger: str) -> Progress | None:
@@ -52,11 +59,14 @@ class Provider:
 
     async def run(self) -> None:
         """Until it is cancelled: then what runs here ends, and is anybody's."""
+        all_at_s = 0.0
         try:
             while True:
+                now_s = self._around.clock.monotonic_s()
                 self._news.clear()
                 try:
-                    await self._look()
+                    await self._look(is_at_all=now_s >= all_at_s)
+                    all_at_s = now_s + ALL_S if now_s >= all_at_s else all_at_s
                 except ServiceError as error:
                     log.warning("feeds.not_leased", reason=str(error))
                 with contextlib.suppress(TimeoutError):
@@ -69,32 +79,45 @@ class Provider:
             except ServiceError as error:
                 log.warning("feeds.not_released", reason=str(error))
 
-    async def _look(self) -> None:
-        """Runs what is to run here, as it is kept now; no more than that."""
+    async def _look(self, *, is_at_all: bool) -> None:
+        """Runs what is to run here, as it is kept now, and nothing else: of all, or of what has changed."""
         around, now_ms = self._around, self._around.clock.now_ms()
-        until_ms = now_ms + int(LEASE_S * 1000)
-        leased = await around.store.lease(around.holder, now_ms, until_ms, around.shards)
-        await self._stop(
-            [key for key, running in self._running.items() if running.is_over or leased.get(key) != running.mark]
-        )
-        self._unfit = {key: mark for key, mark in self._unfit.items() if leased.get(key) == mark}
-        if len(leased) > len(self._running) + len(self._unfit):
-            for entry, progress in await around.store.held(around.holder):
-                key = entry.namespace, entry.trigger
-                if key in leased and key not in self._running and key not in self._unfit:
-                    self._open(key, entry, progress, leased[key])
-                    self._news.set()  # there may be more than are taken at once
+        taken = await around.store.lease(around.holder, now_ms, now_ms + int(LEASE_S * 1000), around.shards)
+        over = [key for key, running in self._running.items() if running.is_over]
+        changed, self._changed = self._changed | {*taken, *over}, set()
+        looked = None if is_at_all else changed
+        if looked is not None and not looked:
+            return
+        try:
+            held = await around.store.held(around.holder, looked)
+        except ServiceError:
+            self._changed |= changed
+            raise
+        wanted = {(entry.namespace, entry.trigger): (entry, progress) for entry, progress in held}
+        seen = set(self._running) | set(self._unfit) if looked is None else looked
+        await self._stop([key for key in seen if not self._is_right(key, wanted)])
+        for key in seen:
+            if key not in wanted or self._unfit.get(key) != wanted[key][0]:
+                self._unfit.pop(key, None)
+        for key, (entry, progress) in wanted.items():
+            if key not in self._running and key not in self._unfit:
+                self._open(key, entry, progress)
 
-    def _open(self, key: tuple[str, str], entry: FeedEntry, progress: Progress, mark: int) -> None:
+    def _is_right(self, key: Key, wanted: dict[Key, tuple[FeedEntry, Progress]]) -> bool:
+        """Whether what runs for a trigger, if anything does, is what is to run."""
+        running = self._running.get(key)
+        return running is None or (key in wanted and running.entry == wanted[key][0] and not running.is_over)
+
+    def _open(self, key: Key, entry: FeedEntry, progress: Progress) -> None:
         try:
             kind, opened = self._kinds.find(entry.feed), self._unseal(entry)
         except (FeedRefused, ServiceError) as error:
-            self._unfit[key] = mark
+            self._unfit[key] = entry
             log.error("feed.not_opened", feed=entry.feed, trigger="/".join(key), reason=str(error))
             return
-        self._running[key] = Running(self._around, kind, opened, entry, progress, mark)
+        self._running[key] = Running(self._around, kind, opened, entry, progress)
 
-    async def _stop(self, keys: Sequence[tuple[str, str]]) -> None:
+    async def _stop(self, keys: Sequence[Key]) -> None:
         tasks = [running.stop() for key in keys if (running := self._running.pop(key, None)) is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 

@@ -94,11 +94,7 @@ class _Taken(VispError):
 class Running:
     """A `Watch` for its source."""
 
-    def __init__(
-        self, around: Surroundings, kind: Feed, opened: Opened, entry: FeedEntry, progress: Progress, mark: int
-    ) -> None:
-        """`mark` tells this state of the entry from others."""
-        self.mark = mark
+    def __init__(self, around: Surroundings, kind: Feed, opened: Opened, entry: FeedEntry, progress: Progress) -> None:
         self.entry = entry
         self.progress = progress
         self.clock = around.clock

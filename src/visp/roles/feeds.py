@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from visp.bus import base as topics
+from visp.bus.messages import FeedChanged
 from visp.feed.fires import ApiFires
 from visp.feed.provider import Provider
 from visp.feed.running import Surroundings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from visp.api.inside import Doors
     from visp.bus.base import Bus
+    from visp.bus.messages import Message
     from visp.clock import Clock
     from visp.controller.feeds import Feeds
     from visp.feed.base import Reach
@@ -53,7 +55,11 @@ class FeedRole:
         )
         self._provider = Provider(around, kinds, feeds.opened)
         self._task: asyncio.Task[None] | None = None
-        bus.subscribe(topics.FEEDS, lambda _: self._provider.nudge())
+        bus.subscribe(topics.FEEDS, self._heard)
+
+    def _heard(self, message: Message) -> None:
+        assert isinstance(message, FeedChanged)
+        self._provider.nudge(message.namespace, message.trigger)
 
     def _url(self) -> str:
         assert self._listener is not None

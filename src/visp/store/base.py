@@ -8,7 +8,7 @@ and never block it. Foreign exceptions never leave a store: they become `StoreUn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -502,23 +502,16 @@ class FeedStore(Protocol):
         """Whether there was one."""
         ...
 
-    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Mapping[tuple[str, str], int]:
-        """Renews what `holder` has, takes one of `share` parts of what nobody has, and gives all that it has now.
-
-        By namespace and trigger, with a mark that is another one when what is asked for has changed.
-        """
+    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Sequence[tuple[str, str]]:
+        """`holder` is there until then; it takes one of `share` parts of what nobody has: namespaces and triggers."""
         ...
 
-    async def held(self, holder: str) -> Sequence[Kept]:
-        """All that it has."""
+    async def held(self, holder: str, keys: Collection[tuple[str, str]] | None = None) -> Sequence[Kept]:
+        """What it has of these triggers, or all that it has."""
         ...
 
     async def release(self, holder: str) -> None:
         """Whatever it has is anybody's from now on."""
-        ...
-
-    async def give_up(self, namespace: str, trigger: str, holder: str) -> None:
-        """The same of one."""
         ...
 
     async def advance(

@@ -1,11 +1,10 @@
 """Feeds of triggers, in the file of what a server owes: what was asked for, how each stands, and who has its source.
 
-A lease names its holder and an end; whoever finds it past its end may take it.
+A feed names its holder, and a holder says until when it is there: whoever finds that past may take what it has.
 """
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,36 +15,38 @@ from visp.store.rows import checksum, readable
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from visp.store.base import Kept
     from visp.store.database import Database
 
-_ROW = "namespace, trigger, id, is_active, mark, entry, progress, crc"
+_ROW = "namespace, trigger, id, is_active, entry, progress, crc"
 _OF = "namespace = ? AND trigger = ?"
-PUT = f"INSERT OR REPLACE INTO feeds ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+PUT = f"INSERT OR REPLACE INTO feeds ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 GET = f"SELECT {_ROW} FROM feeds WHERE {_OF}"
 BY_ID = f"SELECT {_ROW} FROM feeds WHERE id = ?"
 LIST = f"SELECT {_ROW} FROM feeds WHERE namespace = ? ORDER BY trigger"
 ALL_FEEDS = f"SELECT {_ROW} FROM feeds ORDER BY namespace, trigger"
 COUNT = "SELECT count(*) FROM feeds WHERE namespace = ?"
 DROP = f"DELETE FROM feeds WHERE {_OF}"
-FREE = "SELECT namespace, trigger FROM feeds WHERE is_active = 1 AND until_ms <= ? AND holder != ?"
-TAKE = f"UPDATE feeds SET holder = ?, until_ms = ? WHERE {_OF}"
-RENEW = "UPDATE feeds SET until_ms = ? WHERE holder = ?"
-LEASES = "SELECT namespace, trigger, mark FROM feeds WHERE holder = ? AND is_active = 1"
+RENEW = "INSERT OR REPLACE INTO feed_holders VALUES (?, ?)"
+GONE = "SELECT holder FROM feed_holders WHERE until_ms <= ?"
+FREE = "SELECT namespace, trigger FROM feeds WHERE holder = ? AND is_active = 1"
+TAKE = f"UPDATE feeds SET holder = ? WHERE {_OF}"
 HELD = f"SELECT {_ROW} FROM feeds WHERE holder = ? AND is_active = 1"
-RELEASE = "UPDATE feeds SET holder = '', until_ms = 0 WHERE holder = ?"
-RELEASE_ALL = "UPDATE feeds SET holder = '', until_ms = 0"
-GIVE_UP = f"UPDATE feeds SET holder = '', until_ms = 0 WHERE {_OF} AND holder = ?"
+HELD_ONE = f"{GET} AND holder = ? AND is_active = 1"
+RELEASE = "UPDATE feeds SET holder = '' WHERE holder = ?"
+LEAVE = "DELETE FROM feed_holders WHERE holder = ?"
+RELEASE_ALL = "UPDATE feeds SET holder = ''"
+LEAVE_ALL = "DELETE FROM feed_holders"
 HOLDER = f"SELECT id, holder FROM feeds WHERE {_OF}"
-WRITE = f"UPDATE feeds SET is_active = ?, mark = ?, entry = ?, progress = ?, crc = ? WHERE {_OF}"
+WRITE = f"UPDATE feeds SET is_active = ?, entry = ?, progress = ?, crc = ? WHERE {_OF}"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(FeedEntry).decode
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
-Row = tuple[str, str, str, int, int, bytes, bytes, int]
+Row = tuple[str, str, str, int, bytes, bytes, int]
 
 
 class SqliteFeeds:
@@ -124,34 +125,46 @@ class SqliteFeeds:
 
     async def free_all(self) -> None:
         """Nobody holds any: the server has just begun, and none of its processes runs."""
-        await self._database.write(lambda db: db.execute(RELEASE_ALL).rowcount)
 
-    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Mapping[tuple[str, str], int]:
-        """Renews what `holder` has, takes one of `share` parts of what nobody has, and gives all that it has now.
+        def change(db: sqlite3.Connection) -> None:
+            db.execute(RELEASE_ALL)
+            db.execute(LEAVE_ALL)
 
-        By namespace and trigger, with a mark that is another one when what is asked for has changed.
-        """
+        await self._database.write(change)
 
-        def change(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
-            db.execute(RENEW, (until_ms, holder))
-            free = db.execute(FREE, (now_ms, holder)).fetchall()
-            for key in free[: -(-len(free) // share)]:
-                db.execute(TAKE, (holder, until_ms, *key))
-            return {(namespace, trigger): mark for namespace, trigger, mark in db.execute(LEASES, (holder,))}
+    async def lease(self, holder: str, now_ms: int, until_ms: int, share: int) -> Sequence[tuple[str, str]]:
+        """`holder` is there until then; it takes one of `share` parts of what nobody has: namespaces and triggers."""
+
+        def change(db: sqlite3.Connection) -> list[tuple[str, str]]:
+            db.execute(RENEW, (holder, until_ms))
+            gone = [name for (name,) in db.execute(GONE, (now_ms,)).fetchall()]
+            free = [key for name in ("", *gone) for key in db.execute(FREE, (name,)).fetchall()]
+            taken = free[: -(-len(free) // share)]
+            for key in taken:
+                db.execute(TAKE, (holder, *key))
+            return taken
 
         return await self._database.write(change)
 
-    async def held(self, holder: str) -> Sequence[Kept]:
-        """All that it has."""
-        return readable(await self._database.read(lambda db: db.execute(HELD, (holder,)).fetchall()), read_feed)
+    async def held(self, holder: str, keys: Collection[tuple[str, str]] | None = None) -> Sequence[Kept]:
+        """What it has of these triggers, or all that it has."""
+
+        def read(db: sqlite3.Connection) -> list[Kept]:
+            if keys is None:
+                return readable(db.execute(HELD, (holder,)), read_feed)
+            found = (db.execute(HELD_ONE, (*key, holder)).fetchone() for key in keys)
+            return readable((row for row in found if row is not None), read_feed)
+
+        return await self._database.read(read)
 
     async def release(self, holder: str) -> None:
         """Whatever it has is anybody's from now on."""
-        await self._database.write(lambda db: db.execute(RELEASE, (holder,)).rowcount)
 
-    async def give_up(self, namespace: str, trigger: str, holder: str) -> None:
-        """The same of one."""
-        await self._database.write(lambda db: db.execute(GIVE_UP, (namespace, trigger, holder)).rowcount)
+        def change(db: sqlite3.Connection) -> None:
+            db.execute(RELEASE, (holder,))
+            db.execute(LEAVE, (holder,))
+
+        await self._database.write(change)
 
     async def advance(
         self, entry: FeedEntry, progress: Progress, holder: str, *, disabled: FeedEntry | None = None
@@ -174,14 +187,8 @@ class SqliteFeeds:
 
 
 def _row(entry: FeedEntry, progress: Progress) -> Row:
-    mark, body = mark_of(entry), _encode(entry)
-    values = (entry.namespace, entry.trigger, entry.id, int(entry.is_active), mark, body, _encode(progress))
+    values = (entry.namespace, entry.trigger, entry.id, int(entry.is_active), _encode(entry), _encode(progress))
     return (*values, checksum(*values))
-
-
-def mark_of(entry: FeedEntry) -> int:
-    """What tells one state of a feed's entry from another."""
-    return zlib.crc32(_encode(entry))
 
 
 def read_feed(row: Row) -> Kept:
@@ -189,4 +196,4 @@ def read_feed(row: Row) -> Kept:
     *values, crc = row
     if checksum(*values) != crc:
         raise Corrupt()
-    return _decode_entry(row[5]), _decode_progress(row[6])
+    return _decode_entry(row[4]), _decode_progress(row[5])

@@ -68,12 +68,12 @@ MIGRATIONS = (
     """
     CREATE TABLE feeds (
         namespace TEXT NOT NULL, trigger TEXT NOT NULL, id TEXT NOT NULL, is_active INTEGER NOT NULL,
-        mark INTEGER NOT NULL, entry BLOB NOT NULL, progress BLOB NOT NULL, crc INTEGER NOT NULL,
-        holder TEXT NOT NULL DEFAULT '', until_ms INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (namespace, trigger)
+        entry BLOB NOT NULL, progress BLOB NOT NULL, crc INTEGER NOT NULL,
+        holder TEXT NOT NULL DEFAULT '', PRIMARY KEY (namespace, trigger)
     ) WITHOUT ROWID;
-    CREATE INDEX feeds_by_lease ON feeds (is_active, until_ms);
     CREATE INDEX feeds_by_id ON feeds (id);
-    CREATE INDEX feeds_by_holder ON feeds (holder);
+    CREATE INDEX feeds_by_holder ON feeds (holder, is_active);
+    CREATE TABLE feed_holders (holder TEXT PRIMARY KEY, until_ms INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
 KEY_BYTES = ID_BYTES = 16

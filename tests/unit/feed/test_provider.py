@@ -210,7 +210,7 @@ async def test_a_source_that_has_ended_says_why(place: Place, monkeypatch: pytes
     await place.put()
     async with place.running() as provider:
         entry, progress = await place.until(lambda entry, _: entry.reason is not None)
-        provider.nudge()
+        provider.nudge("guest", "t")
     assert entry.reason is not None
     assert (entry.reason.kind, entry.reason.message) == ("AUTO", "after reaching max triggers")
     assert progress.fired == 2
@@ -292,13 +292,13 @@ async def test_a_paused_feed_stops_and_goes_on(place: Place) -> None:
     async with place.running() as provider:
         entry, _ = await place.until(lambda _, progress: progress.fired > 5)
         await place.store.change_feed(msgspec.structs.replace(entry, is_paused=True))
-        provider.nudge()
+        provider.nudge("guest", "t")
         async with asyncio.timeout(10):
             while provider.standing("guest", "t") is not None:  # noqa: ASYNC110 - nobody tells of its end
                 await asyncio.sleep(0.01)
         _, paused = await place.standing()
         await place.store.change_feed(entry)
-        provider.nudge()
+        provider.nudge("guest", "t")
         await place.until(lambda _, progress: progress.fired > paused.fired)
     keys = [int(key) for _, key in place.fires.events]
     assert sorted(set(keys)) == list(range(1, max(keys) + 1))
@@ -313,7 +313,7 @@ async def test_who_has_lost_the_lease_keeps_nothing_more(place: Place) -> None:
         assert await place.store.lease("9", now_ms, now_ms + 10**9, 1)
         async with asyncio.timeout(10):
             while (standing := provider.standing("guest", "t")) is not None and standing.state != "disabled":
-                provider.nudge()
+                provider.nudge("guest", "t")
                 await asyncio.sleep(0.01)
         assert (await place.standing())[0].reason is None
 

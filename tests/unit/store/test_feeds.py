@@ -45,16 +45,20 @@ async def test_a_namespace_has_so_many(store: SqliteFeeds) -> None:
 
 async def test_one_holder_at_a_time(store: SqliteFeeds) -> None:
     await store.put_feed(entry(), Progress(), 10)
-    assert list(await store.lease("0", 0, 100, 1)) == [("guest", "t")]
-    assert await store.lease("1", 50, 150, 1) == {}
-    assert list(await store.lease("0", 90, 190, 1)) == [("guest", "t")]
+    assert await store.lease("0", 0, 100, 1) == [("guest", "t")]
+    assert await store.lease("1", 50, 150, 1) == []
+    assert await store.lease("0", 90, 190, 1) == []
     assert await store.held("0") == [(entry(), Progress())]
-    assert list(await store.lease("1", 190, 290, 1)) == [("guest", "t")]
-    assert await store.lease("0", 200, 300, 1) == {}
+    assert await store.held("0", [("guest", "t"), ("guest", "u")]) == [(entry(), Progress())]
+    assert await store.held("1") == []
+    assert await store.held("1", [("guest", "t")]) == []
+    assert await store.lease("1", 190, 290, 1) == [("guest", "t")]
+    assert await store.lease("0", 200, 300, 1) == []
+    assert await store.held("0") == []
     await store.release("1")
-    assert list(await store.lease("0", 201, 300, 1)) == [("guest", "t")]
+    assert await store.lease("0", 201, 300, 1) == [("guest", "t")]
     await store.free_all()
-    assert list(await store.lease("1", 202, 300, 1)) == [("guest", "t")]
+    assert await store.lease("1", 202, 300, 1) == [("guest", "t")]
 
 
 async def test_several_share(store: SqliteFeeds) -> None:
@@ -62,7 +66,8 @@ async def test_several_share(store: SqliteFeeds) -> None:
         await store.put_feed(entry(str(number)), Progress(), 10)
     assert len(await store.lease("0", 0, 100, 2)) == 3
     assert len(await store.lease("1", 0, 100, 2)) == 1
-    assert len(await store.lease("1", 0, 100, 2)) == 2
+    assert len(await store.lease("1", 0, 100, 2)) == 1
+    assert len(await store.held("0")) == 3
 
 
 async def test_only_the_holder_advances(store: SqliteFeeds) -> None:
@@ -77,21 +82,30 @@ async def test_only_the_holder_advances(store: SqliteFeeds) -> None:
     assert await store.feed("guest", "t") == (entry(id="two"), Progress())
 
 
-async def test_what_changes_has_another_mark_and_what_is_not_active_no_holder(store: SqliteFeeds) -> None:
+async def test_what_changes_keeps_its_holder_and_what_is_not_active_has_none(store: SqliteFeeds) -> None:
     await store.put_feed(entry(), Progress(batch=7), 10)
-    first = await store.lease("0", 0, 100, 1)
+    await store.lease("0", 0, 100, 1)
     assert await store.change_feed(entry(sealed=b"other"), position=b"5")
-    second = await store.lease("0", 0, 100, 1)
-    assert first.keys() == second.keys()
-    assert first != second
-    assert await store.feed("guest", "t") == (entry(sealed=b"other"), Progress(batch=7, position=b"5"))
+    assert await store.held("0") == [(entry(sealed=b"other"), Progress(batch=7, position=b"5"))]
     assert await store.change_feed(entry(is_paused=True))
-    assert await store.lease("0", 0, 100, 1) == {}
+    assert await store.held("0") == []
     assert await store.change_feed(entry())
-    assert list(await store.lease("0", 0, 100, 1)) == [("guest", "t")]
+    assert len(await store.held("0")) == 1
     assert await store.advance(entry(), Progress(), "0", disabled=entry(reason=Reason(AUTO, "gone", 404)))
-    assert await store.lease("0", 0, 100, 1) == {}
+    assert await store.held("0") == []
+    assert await store.lease("0", 0, 100, 1) == []
     assert not await store.change_feed(entry(id="two"))
+
+
+async def test_an_address_leads_to_its_feed_and_is_counted(store: SqliteFeeds) -> None:
+    await store.put_feed(entry(), Progress(), 10)
+    await store.lease("0", 0, 100, 1)
+    assert await store.feed_of("one") == (entry(), Progress())
+    assert await store.feed_of("two") is None
+    await store.count_feed(entry(), 2, 77)
+    await store.count_feed(entry(id="two"), 2, 78)
+    assert await store.advance(entry(), Progress(state="live"), "0")
+    assert await store.feed_of("one") == (entry(), Progress(state="live", fired=2, last_event_ms=77))
 
 
 async def test_a_damaged_row_is_said_to_be_so(store: SqliteFeeds) -> None:

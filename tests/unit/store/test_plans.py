@@ -64,6 +64,7 @@ ARGUED: dict[str, tuple[str, str]] = {
     "ALL_BATCHES": (WALK, "SCAN batches"),
     "ALL_FEEDS": (WALK, "SCAN feeds"),
     "RELEASE_ALL": (WALK, "SCAN feeds"),
+    "GONE": ("a row for each process", "SCAN feed_holders"),
     "ALL_SUBSCRIPTIONS": (WALK, "SCAN subscriptions"),
     "SUBSCRIPTIONS_IN_ORDER": (WALK, "SCAN subscriptions"),
     "LARGE_RESULTS": (WALK, "SCAN activations"),
