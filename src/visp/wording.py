@@ -1056,3 +1056,33 @@ def source_answer_too_large(limit: int) -> str:
 
 def bad_filter(cause: str) -> str:
     return f"The filter cannot be used: {cause}."
+
+
+TOPICS_REFUSED = "The broker does not let the topics be read."
+
+
+def feed_lacks_library(feed: str, extra: str) -> str:
+    return f"The feed {feed} needs a library that this server does not have: its operator installs visp[{extra}]."
+
+
+def feed_no_answer(whom: str) -> str:
+    return f"No answer from {whom} in time."
+
+
+def bad_topic(topic: str) -> str:
+    return f"'{topic}' is no filter of topics: + and # stand for whole levels, and # for the last."
+
+
+HOOK_NOT_SIGNED = "The request is not signed as it is to be."
+HOOK_UNREADABLE = "The body of the request cannot be read as what it is said to be."
+HOOK_OTHER_ORIGIN = "Requests of this origin are not let in."
+HOOK_NEEDS_SCHEME = "A secret needs a scheme: say which signatures the requests have."
+HOOK_BAD_SECRET = "The parameter secret is no text that begins with whsec_ and goes on with 16 bytes or more in Base64."
+
+
+def hook_out_of_time(tolerance_s: int) -> str:
+    return f"The request was not signed within the last {tolerance_s} seconds."
+
+
+def cloud_event_refused(cause: str) -> str:
+    return f"The request is no CloudEvent: {cause}."
