@@ -1086,3 +1086,27 @@ def hook_out_of_time(tolerance_s: int) -> str:
 
 def cloud_event_refused(cause: str) -> str:
     return f"The request is no CloudEvent: {cause}."
+
+
+RSS_REDIRECTED = "The feed sends elsewhere too often, or to what is no address of a feed."
+RSS_UNREADABLE = "What is at the address cannot be read as a feed of news."
+
+
+def rss_answered(status: int) -> str:
+    return f"The feed answered with status {status}."
+
+
+def too_many_files(limit: int) -> str:
+    return f"The folder has more than {limit} files to look at: watch a part of it, or name files by a glob."
+
+
+def folder_unreadable(cause: str) -> str:
+    return f"The folder cannot be read: {cause}"
+
+
+def imap_not_let_in(host: str) -> str:
+    return f"{host} does not let the user in."
+
+
+def imap_no_folder(folder: str) -> str:
+    return f"There is no folder '{folder}' that can be read."

@@ -24,7 +24,7 @@ class Gathering:
         self._kept = position
 
     async def add(self, event: Event, position: Json) -> None:
-        """`position` is behind the event."""
+        """`position` is behind the event; whoever adds may go on with the same object once this has returned."""
         if self._events and (len(self._events) >= EVENTS_MOST or self._bytes + len(event.body) > BATCH_BYTES):
             await self._hand_over()
         self._events.append(event)
@@ -38,7 +38,8 @@ class Gathering:
             await self._hand_over()
 
     async def _hand_over(self) -> None:
-        batch = Batch(tuple(self._events), self._behind)
+        behind = self._behind
+        batch = Batch(tuple(self._events), dict(behind) if isinstance(behind, dict) else behind)
         self._events.clear()
         self._bytes = 0
         await self._watch.fire(batch)

@@ -2,7 +2,7 @@
 `cloudevents/receive`.
 
 Who calls is known by a signature, as the parameter `scheme` says (sources: each service's documentation; Standard
-Webhooks 1.0; CloudEvents 1.0 and its HTTP binding). A request that was signed longer than `tolerance_s` ago, or is to be
+Webhooks 1.0; CloudEvents 1.0 and its HTTP binding). A request signed longer than `tolerance_s` ago, or that is to be
 signed in the future, is refused where the scheme signs a time; one that comes again fires nothing, since its event has
 the same key.
 

@@ -1,0 +1,227 @@
+"""`rss/entries` and `email/inbox` against small servers of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.unit.feed.watching import Crashed, Loopback, Watching, free_port, running, system_watch, turns
+
+from visp.clock import ManualClock
+from visp.feed.base import FeedRefused, SourceLost
+from visp.feed.imap import Inbox
+from visp.feed.rss import Rss
+
+
+async def again(watch: Watching, seconds: float, is_so: Any) -> None:
+    """Moves the clock on when the source sleeps, until something is so."""
+    async with asyncio.timeout(20):
+        while not is_so():
+            assert isinstance(watch.clock, ManualClock)
+            lived = len(watch.lived)
+            watch.clock.advance(seconds)
+            await watch.until(lambda lived=lived: len(watch.lived) > lived or is_so())
+            await turns()
+
+
+# ── rss ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class News:
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+        self.status = 200
+        self.asked: list[dict[str, str]] = []
+        self.port = 0
+
+    def add(self, *ids: str) -> None:
+        self.entries[:0] = reversed(ids)
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            path = lines[0].split()[1]
+            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+            self.asked.append(headers)
+            items = "".join(f"<item><guid>{id}</guid><title>T {id}</title></item>" for id in self.entries)
+            etag, more = f'"{len(self.entries)}"', ""
+            status, body = self.status, f"<rss><channel>{items}</channel></rss>"
+            if path.startswith("/moved"):
+                status, more = 302, f"Location: {path[6:] or '/moved'}\r\n"
+            elif headers.get("if-none-match") == etag:
+                status, body = 304, ""
+            head = (
+                f"HTTP/1.1 {status} X\r\nETag: {etag}\r\n{more}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
+            writer.write((head + body).encode())
+            await writer.drain()
+
+
+@pytest.fixture
+async def news() -> AsyncIterator[News]:
+    made = News()
+    server = await asyncio.start_server(made.answer, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield made
+
+
+def rss(news: News, path: str = "/feed", **more: Any) -> dict[str, Any]:
+    return Rss().parse({"url": f"http://127.0.0.1:{news.port}{path}", **more}, 0)
+
+
+async def test_entries_that_are_new(news: News) -> None:
+    news.add("old")
+    made, watch = rss(news, filter={"not": {"path": "id", "equals": "dull"}}), Watching()
+    position = await Rss().check(made, Loopback())
+    async with running(Rss().open(made, Loopback()), watch, position):
+        await watch.until(lambda: bool(watch.lived))
+        assert news.asked[-1]["if-none-match"] == '"1"'
+        news.add("one", "dull", "two")
+        await again(watch, 300, lambda: len(watch.keys) == 2)
+        await again(watch, 300, lambda: len(news.asked) > 3)
+    assert [body["id"] for body in watch.bodies] == ["one", "two"]
+    assert watch.lived[0] == (0, watch.lived[0][1])
+
+
+async def test_a_crash_between_fire_and_position_tells_the_same_entries(news: News) -> None:
+    made = rss(news)
+    position = await Rss().check(made, Loopback())
+    news.add(*(f"entry{number}" for number in range(900)))
+    first = Watching(position=position, crash_at=1)
+    async with running(Rss().open(made, Loopback()), first) as task:
+        with pytest.raises(Crashed):
+            await asyncio.wait_for(task, 20)
+    second = Watching(position=first.position)
+    async with running(Rss().open(made, Loopback()), second):
+        await second.events(900)
+    assert second.keys == first.keys
+
+
+async def test_what_a_news_feed_may_answer(news: News) -> None:
+    assert (await Rss().check(rss(news, "/moved/feed"), Loopback()))["seen"] == []
+    for path in ("/moved/moved/moved/moved/moved/moved/moved/feed", "/movedftp://127.0.0.1/", "/movedhttp://10.0.0.1/"):
+        with pytest.raises(FeedRefused):
+            await Rss().check(rss(news, path), Loopback())
+    news.status = 500
+    with pytest.raises(FeedRefused, match="500"):
+        await Rss().check(rss(news), Loopback())
+    with pytest.raises(SourceLost, match="500"):
+        await Rss().open(rss(news), Loopback()).run(Watching(), None)
+
+
+# ── mail ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Mailbox:
+    """As much of an IMAP server as is asked."""
+
+    def __init__(self) -> None:
+        self.validity = 7
+        self.next = 1
+        self.mails: dict[int, bytes] = {}
+        self.port = 0
+        self.commands: list[str] = []
+
+    def add(self, *subjects: str) -> None:
+        for subject in subjects:
+            self.mails[self.next] = f"From: a@example\r\nTo: b@example\r\nSubject: {subject}\r\n\r\nHello\r\n".encode()
+            self.next += 1
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            writer.write(b"* OK ready\r\n")
+            while line := (await reader.readline()).decode().strip():
+                tag, _, command = line.partition(" ")
+                self.commands.append(command)
+                writer.write(self._said(command) + f"{tag} {self._status(command)}\r\n".encode())
+                await writer.drain()
+
+    def _status(self, command: str) -> str:
+        return "NO refused, with secret" if command.startswith("LOGIN") and "secret" not in command else "OK done"
+
+    def _said(self, command: str) -> bytes:
+        words = command.split()
+        if words[0] == "CAPABILITY":
+            return b"* CAPABILITY IMAP4rev1\r\n"
+        if words[0] == "EXAMINE":
+            told = f"* OK [UIDVALIDITY {self.validity}] v\r\n* OK [UIDNEXT {self.next}] n\r\n"
+            return f"* {len(self.mails)} EXISTS\r\n{told}".encode()
+        if words[:2] == ["UID", "SEARCH"]:
+            low = int(words[3].split(":")[0])
+            found = [uid for uid in self.mails if uid >= low] or list(self.mails)[-1:]
+            return f"* SEARCH {' '.join(map(str, found))}\r\n".encode()
+        if words[:2] == ["UID", "FETCH"] and int(words[2]) in self.mails:
+            raw = self.mails[int(words[2])]
+            return f"* 1 FETCH (UID {words[2]} BODY[]<0> {{{len(raw)}}}\r\n".encode() + raw + b")\r\n"
+        return b""
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    made = Mailbox()
+    server = await asyncio.start_server(made.answer, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield made
+
+
+def inbox(mailbox: Mailbox, **more: Any) -> dict[str, Any]:
+    given = {"host": "127.0.0.1", "port": mailbox.port, "username": "u", "password": "secret", "tls": False}
+    return Inbox().parse({**given, **more}, 0)
+
+
+async def test_mails_that_come(mailbox: Mailbox) -> None:
+    mailbox.add("old")
+    made, watch = inbox(mailbox), Watching()
+    position = await Inbox().check(made, Loopback())
+    assert position == {"validity": 7, "uid": 1, "folder": "INBOX"}
+    async with running(Inbox().open(made, Loopback()), watch, position):
+        await watch.until(lambda: bool(watch.lived))
+        mailbox.add(*(f"new {number}" for number in range(25)))
+        await again(watch, 60, lambda: len(watch.keys) == 25)
+    assert watch.keys == [f"7-{uid}" for uid in range(2, 27)]
+    assert watch.bodies[0] == {
+        **{"from": "a@example", "to": ["b@example"], "subject": "new 0", "date": "", "text": "Hello\n"},
+        "attachments": [],
+    }
+    assert all("PEEK" in command for command in mailbox.commands if "FETCH" in command)
+
+
+async def test_a_crash_brings_the_same_mails(mailbox: Mailbox) -> None:
+    made = inbox(mailbox)
+    position = await Inbox().check(made, Loopback())
+    mailbox.add("one", "two")
+    first = system_watch(position, crash_at=1)
+    async with running(Inbox().open(made, Loopback()), first) as task:
+        with pytest.raises(Crashed):
+            await asyncio.wait_for(task, 20)
+    second = system_watch(first.position)
+    async with running(Inbox().open(made, Loopback()), second):
+        await second.events(2)
+    assert first.keys == second.keys == ["7-1", "7-2"]
+
+
+async def test_a_numbering_that_begins_anew(mailbox: Mailbox) -> None:
+    mailbox.add("one")
+    made = inbox(mailbox)
+    watch = Watching(position={"validity": 6, "uid": 900, "folder": "INBOX"})
+    async with running(Inbox().open(made, Loopback()), watch):
+        await watch.until(lambda: bool(watch.lived))
+        mailbox.add("two")
+        await again(watch, 60, lambda: bool(watch.keys))
+    assert watch.keys == ["7-2"]
+
+
+async def test_who_is_not_let_in(mailbox: Mailbox) -> None:
+    with pytest.raises(FeedRefused) as refused:
+        await Inbox().check(inbox(mailbox, password="wrong"), Loopback())
+    assert refused.value.sentence == "127.0.0.1 does not let the user in."
+    with pytest.raises(FeedRefused, match="could not be reached"):
+        await Inbox().check(inbox(mailbox, port=free_port()), Loopback())
+    with pytest.raises(FeedRefused) as refused:
+        await Inbox().check(inbox(mailbox, host="10.0.0.1"), Loopback())
+    assert refused.value.status == 403
