@@ -1061,10 +1061,6 @@ def bad_filter(cause: str) -> str:
 TOPICS_REFUSED = "The broker does not let the topics be read."
 
 
-def feed_lacks_library(feed: str, extra: str) -> str:
-    return f"The feed {feed} needs a library that this server does not have: its operator installs visp[{extra}]."
-
-
 def feed_no_answer(whom: str) -> str:
     return f"No answer from {whom} in time."
 

@@ -18,6 +18,14 @@ KINDS: Mapping[str, str] = {
     "alarms/interval": "visp.feed.alarms:Interval",
     "alarms/once": "visp.feed.alarms:Once",
     "cloudant/changes": "visp.feed.changes:Changes",
+    "cloudevents/receive": "visp.feed.hooks:CloudEvents",
+    "email/inbox": "visp.feed.imap:Inbox",
+    "files/watch": "visp.feed.files:Files",
+    "http/hook": "visp.feed.hooks:HttpHook",
+    "mqtt/feed": "visp.feed.mqtt:Mqtt",
+    "rss/entries": "visp.feed.rss:Rss",
+    "slack/command": "visp.feed.hooks:SlackCommand",
+    "slack/events": "visp.feed.hooks:SlackEvents",
 }
 
 

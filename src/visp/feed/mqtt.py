@@ -53,7 +53,7 @@ class Mqtt:
 
     def parse(self, given: Mapping[str, Json], now_ms: int) -> dict[str, Json]:
         if importlib.util.find_spec("paho") is None:
-            raise FeedRefused(wording.feed_lacks_library(self.name, "mqtt"), 501)
+            raise FeedRefused(wording.feed_not_installed(self.name, "paho-mqtt"))
         kept: dict[str, Json] = {
             "url": asked.url(given, "url", tuple(PORTS)),
             "topic": _topics(given),
