@@ -1,7 +1,8 @@
 """`files/watch`: a trigger for each file that comes, changes or goes below a folder that the operator has opened.
 
 The folder is looked through from time to time; times and sizes are compared. The position is what was found: by path,
-its time in nanoseconds and its size. Links are not followed, nor are they files.
+its time in nanoseconds and its size; where other files are meant from now on, those there are not new. Links are not
+followed, nor are they files.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ DEPTH_MOST = 32
 LOOKED_MOST = 100_000
 """Entries of folders that are gone through in one look."""
 
-Found = dict[str, list[int]]
-"""Path below the folder → time and size."""
+Found = dict[str, Json]
+"""Path below the folder → time and size; under the empty path, which files are meant: of others nothing was known."""
 
 
 class Files:
@@ -81,9 +82,9 @@ class FilesSource:
         kept: Found | None = None if position is None else dict(position)
         while True:
             found = await asyncio.to_thread(look, self._reach, self._parameters)
-            if kept is None:
+            if kept is None or kept[""] != found[""]:
                 await Gathering(watch, None).flush(found)
-                kept = found
+                kept = dict(found)
             gathering = Gathering(watch, kept)
             for event in changes(kept, found):
                 if self._holds(event):
@@ -113,12 +114,12 @@ def changes(before: Found, now: Found) -> list[dict[str, Json]]:
 def look(reach: Reach, parameters: Mapping[str, Json]) -> Found:
     """What is there. Blocking. Raises `SourceLost`, `FeedRefused`."""
     folder = reach.check_path(parameters["path"])
-    found: Found = {}
+    found: Found = {"": [parameters["glob"], parameters["recursive"]]}
     try:
         for path, seen in _walk(folder, DEPTH_MOST if parameters["recursive"] else 0):
             if _is_meant(path, parameters["glob"]):
                 found[path] = [seen.st_mtime_ns, seen.st_size]
-            if len(found) > FILES_MOST:
+            if len(found) > FILES_MOST + 1:
                 raise SourceLost(wording.too_many_files(FILES_MOST))
     except OSError as error:
         raise SourceLost(wording.folder_unreadable(error.strerror or type(error).__name__)) from None

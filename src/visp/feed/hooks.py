@@ -210,7 +210,7 @@ class _HookFeed:
         return None
 
     def created(self, id: str, parameters: Mapping[str, Json]) -> dict[str, Json]:
-        return {"status": "success", "url": f"/hooks/{id}"}
+        return {"status": "success"}
 
     def shown(self, parameters: Mapping[str, Json]) -> dict[str, Json]:
         return dict(parameters)

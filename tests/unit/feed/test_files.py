@@ -43,9 +43,9 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "away").symlink_to("/etc")
     os.mkfifo(tmp_path / "pipe.txt")
     reach = Loopback(tmp_path)
-    assert set(look(reach, made(tmp_path))) == {"a.txt", "b.log"}
-    assert set(look(reach, made(tmp_path, glob="*.txt", recursive=True))) == {"a.txt", "below/c.txt"}
-    assert set(look(reach, made(tmp_path, glob="below/*", recursive="true"))) == {"below/c.txt"}
+    assert set(look(reach, made(tmp_path))) == {"", "a.txt", "b.log"}
+    assert set(look(reach, made(tmp_path, glob="*.txt", recursive=True))) == {"", "a.txt", "below/c.txt"}
+    assert set(look(reach, made(tmp_path, glob="below/*", recursive="true"))) == {"", "below/c.txt"}
 
 
 async def test_only_where_the_operator_lets_it(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_files_that_come_change_and_go(tmp_path: Path) -> None:
         ("changed", "new", 3),
         ("deleted", "old", 1),
     ]
-    assert watch.position == {"new": [1_700_000_002_000_000_000, 3]}
+    assert watch.position == {"": ["*", False], "new": [1_700_000_002_000_000_000, 3]}
 
 
 async def _on(watch: Watching, number: int) -> None:
@@ -95,8 +95,20 @@ async def test_a_crash_between_fire_and_position_loses_nothing(tmp_path: Path) -
     async with running(FEED.open(parameters, Loopback(tmp_path)), first) as task:
         with pytest.raises(Crashed):
             await asyncio.wait_for(task, 20)
-    assert len(first.position) == 1000
+    assert len(first.position) == 1001
     second = Watching(position=first.position)
     async with running(FEED.open(parameters, Loopback(tmp_path)), second):
         await second.events(500)
     assert first.keys[1000:] == second.keys
+
+
+async def test_other_files_are_not_new_when_they_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "1")
+    write(tmp_path / "b.log", "1")
+    parameters = made(tmp_path, glob="*.txt")
+    watch = Watching(position=await FEED.check(parameters, Loopback(tmp_path)))
+    changed = FEED.changed(parameters, {"glob": "*.log"}, 0)
+    async with running(FEED.open(changed, Loopback(tmp_path)), watch):
+        await watch.until(lambda: bool(watch.lived))
+    assert watch.keys == []
+    assert watch.position.keys() == {"", "b.log"}
