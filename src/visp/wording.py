@@ -952,6 +952,104 @@ def name_not_found(host: str) -> str:
 NOTHING_UPDATABLE = "no updatable parameters were specified"
 
 
+def feed_parameter_missing(name: str) -> str:
+    return f"You must supply a '{name}' parameter."
+
+
+def feed_parameter_bad(name: str, expected: str) -> str:
+    return f"The parameter '{name}' must be {expected}."
+
+
+def feed_parameter_fixed(name: str) -> str:
+    return f"The parameter '{name}' cannot be updated: create the trigger anew."
+
+
+def feed_text(limit: int) -> str:
+    return f"a text of at most {limit} characters"
+
+
+FEED_FLAG = "true or false"
+
+
+def feed_texts(limit: int) -> str:
+    return f"a list of 1 to {limit} texts, or a text with commas"
+
+
+def feed_whole(low: int, high: int) -> str:
+    return f"a whole number from {low} to {high}"
+
+
+def feed_choice(values: Iterable[str]) -> str:
+    return f"one of {', '.join(values)}"
+
+
+def feed_url(schemes: Iterable[str]) -> str:
+    return f"a URL with one host that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+
+
+def feed_needs_extra(extra: str) -> str:
+    return f"The server has no library for this feed; its operator can install it: pip install 'visp[{extra}]'."
+
+
+def source_lost(what: str, where: str, why: str) -> str:
+    return f"{what} at {where} cannot be reached, or broke off: {why}"
+
+
+SOURCE_SILENT = "it does not answer in time"
+
+FEED_STREAM_FROM = "$, 0 or the id of an entry"
+
+SOURCE_CLOSED = "the connection was closed"
+
+
+BROKERS_NEEDED = "You must supply a 'brokers' parameter as an array of Message Hub brokers."
+JSON_AND_BINARY = "isJSONData and isBinaryValue cannot both be enabled."
+
+
+def message_hub_needs(name: str) -> str:
+    return f"You must supply a '{name}' parameter to authenticate with Message Hub."
+
+
+def no_such_topic(topic: str) -> str:
+    return f"The topic '{topic}' does not exist."
+
+
+FEED_SSLMODE = "a URL whose one option, if any, is sslmode"
+FEED_TABLES = "names of tables: name or schema.name"
+FEED_SLOT = "lower-case letters, digits and underscores, at most 63"
+
+
+def no_such_table(table: str) -> str:
+    return f"The table '{table}' does not exist."
+
+
+def slot_in_use(slot: str) -> str:
+    return f"the slot '{slot}' is read by another feed: give each a slot of its own"
+
+
+def slot_of_another_plugin(slot: str, plugin: str) -> str:
+    return f"The slot '{slot}' has the plugin '{plugin}', and test_decoding is needed: give another slot."
+
+
+FEED_BUCKET = "the name of a bucket"
+
+
+def too_many_objects(limit: int) -> str:
+    return f"There are more than {limit} objects under the prefix: give a longer one."
+
+
+def source_too_long(limit: int) -> str:
+    return f"its answer is longer than {limit} bytes"
+
+
+def answered(status: int, code: str) -> str:
+    return f"it answered {status} {code}".rstrip()
+
+
+def bad_filter(cause: str) -> str:
+    return f"The filter cannot be used: {cause}."
+
+
 def shortened(value: object, limit: int = 200) -> str:
     """What a user gave, in a sentence of ours."""
     text = str(value)

@@ -26,6 +26,14 @@ KINDS: Mapping[str, str] = {
     "rss/entries": "visp.feed.rss:Rss",
     "slack/command": "visp.feed.hooks:SlackCommand",
     "slack/events": "visp.feed.hooks:SlackEvents",
+    "messaging/kafkaFeed": "visp.feed.kafka:KafkaFeed",
+    "messaging/messageHubFeed": "visp.feed.kafka:MessageHubFeed",
+    "nats/stream": "visp.feed.nats:Stream",
+    "nats/subject": "visp.feed.nats:Subject",
+    "postgres/changes": "visp.feed.postgres:Changes",
+    "postgres/notify": "visp.feed.postgres:Notify",
+    "redis/stream": "visp.feed.redis:Stream",
+    "s3/objects": "visp.feed.s3:Objects",
 }
 
 

@@ -1,0 +1,280 @@
+"""NATS: `nats/subject` hears what is published while it listens, `nats/stream` reads a stream of JetStream.
+
+A subject keeps nothing: what is published while no source is connected is missed. A stream without `durable` is read
+from the position (a sequence) by a consumer that the server forgets again. With one the server keeps what was
+acknowledged, which follows the fire; it gives what was not again in any order, so the position are the sequences that
+were fired and may not be acknowledged yet: they are acknowledged when they come again, and fired no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, Reach, Watch
+from visp.feed.batching import batches, event, told
+from visp.feed.connecting import ANSWER_S, CONNECT_S, address, library, reached, tls
+from visp.feed.parameters import Field, Own, place, text, url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+PORT = 4222
+WAIT_S = 5.0
+PENDING_MOST = 65536
+PENDING_BYTES = 4 * BATCH_BYTES
+FETCH_MOST = 256
+"""Messages of a stream at once; a server lets none be larger than 1 MiB, if it was not told otherwise."""
+FORGOTTEN_S = 60.0
+
+CONNECTION = (
+    Field("url", url("nats", "tls"), required=True, fixed=True),
+    Field("username", text),
+    Field("password", text),
+    Field("token", text),
+)
+SECRETS = frozenset({"password", "token"})
+
+
+class Subject(Own):
+    """`subject` may have wildcards; of feeds with the same `queue` one hears each message."""
+
+    name: ClassVar[str] = "nats/subject"
+    secrets: ClassVar[frozenset[str]] = SECRETS
+    fields: ClassVar[tuple[Field, ...]] = (
+        *CONNECTION,
+        Field("subject", text, required=True),
+        Field("queue", text),
+    )
+
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+        async with connected(parameters, reach, FeedRefused):
+            return None
+
+    def source(self, parameters: Mapping[str, Json], reach: Reach) -> SubjectSource:
+        return SubjectSource(parameters, reach)
+
+
+class SubjectSource:
+    def __init__(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        self._parameters = parameters
+        self._reach = reach
+
+    async def run(self, watch: Watch, position: Json) -> None:
+        """A message has no id of its own: a key is one of this connection's, for none is told twice."""
+        mark, count = secrets.token_hex(8), 0
+        async with connected(self._parameters, self._reach) as client:
+            heard = await client.subscribe(
+                self._parameters["subject"],
+                queue=self._parameters.get("queue", ""),
+                pending_msgs_limit=PENDING_MOST,
+                pending_bytes_limit=PENDING_BYTES,
+            )
+            await client.flush(ANSWER_S)
+            watch.live()
+            while True:
+                messages = [message] if (message := await next_of(client, heard)) else []
+                while messages and heard.pending_msgs and len(messages) < EVENTS_MOST:
+                    messages.append(await heard.next_msg(WAIT_S))
+                made: list[tuple[Event | None, Json]] = []
+                for message in messages:
+                    count += 1
+                    made.append((event(f"{mark}-{count}", body_of(message), Subject.name), None))
+                for events, _ in batches(made):
+                    await watch.fire(Batch(events, None))
+                watch.live(lag=heard.pending_msgs)
+
+
+class Stream(Own):
+    """`subject` tells of the stream's messages those that it fits; without it all are read."""
+
+    name: ClassVar[str] = "nats/stream"
+    secrets: ClassVar[frozenset[str]] = SECRETS
+    fields: ClassVar[tuple[Field, ...]] = (
+        *CONNECTION,
+        Field("stream", text, required=True, fixed=True),
+        Field("subject", text, fixed=True),
+        Field("durable", text, fixed=True),
+    )
+
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+        async with connected(parameters, reach, FeedRefused) as client:
+            jetstream = client.jetstream(timeout=ANSWER_S)
+            info = await jetstream.stream_info(parameters["stream"])
+            if "durable" in parameters:
+                await made(jetstream, parameters)
+                return {}
+            return {"seq": info.state.last_seq}
+
+    def source(self, parameters: Mapping[str, Json], reach: Reach) -> StreamSource:
+        return StreamSource(parameters, reach)
+
+
+class StreamSource:
+    def __init__(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        self._parameters = parameters
+        self._reach = reach
+
+    async def run(self, watch: Watch, position: Json) -> None:
+        errors = await library("nats.errors", "nats")
+        async with connected(self._parameters, self._reach) as client:
+            jetstream = client.jetstream(timeout=ANSWER_S)
+            stream = self._parameters["stream"]
+            position = position or {}
+            durable = "durable" in self._parameters
+            if durable:
+                name = await made(jetstream, self._parameters)
+            else:
+                seq = position.get("seq")
+                if seq is None:
+                    seq = (await jetstream.stream_info(stream)).state.last_seq
+                name = await passing(jetstream, self._parameters, seq + 1)
+            pulled = await jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+            watch.live()
+            doubtful = numbers(position.get("fired", ()))
+            while True:
+                try:
+                    messages = await pulled.fetch(FETCH_MOST, timeout=WAIT_S)
+                except (errors.TimeoutError, TimeoutError):
+                    alive(client)
+                    info = await jetstream.consumer_info(stream, name)
+                    if durable and not info.num_ack_pending:
+                        doubtful = set()
+                    watch.live(lag=info.num_pending)
+                    continue
+                seqs = [message.metadata.sequence.stream for message in messages]
+                fresh = [pair for pair in zip(seqs, messages, strict=True) if pair[0] not in doubtful]
+                if durable:
+                    doubtful |= set(seqs)
+                made_of = [(event_of(seq, message), self._behind(seq, doubtful)) for seq, message in fresh]
+                for events, behind in batches(made_of):
+                    await watch.fire(Batch(events, behind))
+                if durable:
+                    async with asyncio.timeout(ANSWER_S):
+                        await asyncio.gather(*(message.ack_sync(ANSWER_S) for message in messages))
+                    doubtful -= set(seqs)
+                watch.live(lag=messages[-1].metadata.num_pending)
+
+    def _behind(self, seq: int, doubtful: Iterable[int]) -> Json:
+        return {"fired": ranges(doubtful)} if "durable" in self._parameters else {"seq": seq}
+
+
+def ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Numbers as their runs, first and last."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return runs
+
+
+def numbers(runs: Iterable[Sequence[int]]) -> set[int]:
+    return {number for low, high in runs for number in range(low, high + 1)}
+
+
+def event_of(seq: int, message: Any) -> Event | None:
+    return event(str(seq), {**body_of(message), "seq": seq}, Stream.name)
+
+
+def body_of(message: Any) -> dict[str, Json]:
+    return {"subject": message.subject, "body": told(message.data), "headers": dict(message.headers or {})}
+
+
+async def next_of(client: Any, heard: Any) -> Any:
+    """The next message; None: there was none for a while, and the server still answers."""
+    try:
+        return await heard.next_msg(WAIT_S)
+    except TimeoutError:
+        alive(client)
+        await client.flush(ANSWER_S)
+        return None
+
+
+def alive(client: Any) -> None:
+    if not client.is_connected:
+        raise ConnectionError("the connection was closed")
+
+
+async def made(jetstream: Any, parameters: Mapping[str, Json]) -> str:
+    """The durable consumer is there, as it was or from now on."""
+    api = await library("nats.js.api", "nats")
+    errors = await library("nats.js.errors", "nats")
+    name: str = parameters["durable"]
+    try:
+        await jetstream.consumer_info(parameters["stream"], name)
+    except errors.NotFoundError:
+        await jetstream.add_consumer(
+            parameters["stream"],
+            api.ConsumerConfig(
+                durable_name=name,
+                ack_policy=api.AckPolicy.EXPLICIT,
+                deliver_policy=api.DeliverPolicy.NEW,
+                filter_subject=parameters.get("subject"),
+                max_ack_pending=EVENTS_MOST,
+            ),
+        )
+    return name
+
+
+async def passing(jetstream: Any, parameters: Mapping[str, Json], begin: int) -> str:
+    """A consumer from a sequence on, which the server forgets when nobody reads."""
+    api = await library("nats.js.api", "nats")
+    config = api.ConsumerConfig(
+        ack_policy=api.AckPolicy.NONE,
+        deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=begin,
+        filter_subject=parameters.get("subject"),
+        inactive_threshold=FORGOTTEN_S,
+        mem_storage=True,
+    )
+    name: str = (await jetstream.add_consumer(parameters["stream"], config)).name
+    return name
+
+
+@asynccontextmanager
+async def connected(
+    parameters: Mapping[str, Json], reach: Reach, refused: type[FeedRefused] | None = None
+) -> AsyncIterator[Any]:
+    """A connection to the address that was checked, and to none that the server tells of."""
+    nats = await library("nats", "nats")
+    where = place(parameters["url"], PORT)
+    user = parameters.get("username") or where.user
+    password = parameters.get("password") or where.password
+    token = parameters.get("token")
+    if user and not password and not token:
+        user, token = None, user
+    async with reached("NATS", where, [password, token], refused):
+        host = await address(reach, where.host, where.port)
+        secured = where.scheme == "tls"
+        at = f"[{host}]" if ":" in host else host
+        client = nats.NATS()
+        try:
+            async with asyncio.timeout(CONNECT_S * 2):
+                await client.connect(
+                    servers=[f"{'tls' if secured else 'nats'}://{at}:{where.port}"],
+                    user=user,
+                    password=password,
+                    token=token,
+                    tls=tls(where.host) if secured else None,
+                    tls_hostname=where.host if secured else None,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=0,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_S,
+                    error_cb=_heard,
+                    ping_interval=ANSWER_S,
+                    max_outstanding_pings=2,
+                )
+            yield client
+        finally:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+
+async def _heard(error: Exception) -> None:
+    """What goes wrong is seen where it is waited for."""
