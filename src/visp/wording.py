@@ -1152,10 +1152,6 @@ def source_answer_too_large(limit: int) -> str:
     return f"an answer has more than {limit} bytes"
 
 
-def bad_filter(cause: str) -> str:
-    return f"The filter cannot be used: {cause}."
-
-
 TOPICS_REFUSED = "The broker does not let the topics be read."
 
 

@@ -198,6 +198,7 @@ def test_a_source_moves_when_its_holder_dies() -> None:
 
 
 def test_alarms(place: Place) -> None:
+    place.api.action("heard", ECHO, "python:3.11")
     for trigger in ("often", "one"):
         assert place.api.request("PUT", f"triggers/{trigger}", {}).status == 200
         rule = {"trigger": f"/_/{trigger}", "action": "/_/heard"}

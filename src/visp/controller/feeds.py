@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FEEDS_LIMIT = 10_000
 """Of a namespace."""
+NAMED = "messaging/"
+"""Feeds whose READ tells the trigger, as OpenWhisk's do."""
 REVIVED = ("alarms/alarm", "alarms/interval", "alarms/once")
 """Feeds whose UPDATE revives a disabled one, as in OpenWhisk; of others it is refused."""
 
@@ -180,6 +182,8 @@ class Feeds:
             config, hidden = kind.shown(self.opened(entry).parameters), kind.secrets
         except FeedRefused:  # its library is not installed here any more
             config, hidden = {}, frozenset[str]()
+        if entry.feed.startswith(NAMED):
+            config = {"triggerName": f"/{entry.namespace}/{entry.trigger}"} | config
         if self.is_hook(entry):
             config = config | {"url": self._url_of(entry.id)}
         return shown(entry, progress, config, hidden)
