@@ -142,12 +142,14 @@ class ChangesSource:
         kept = dict(position or {"since": self._parameters.get("since", "now"), "fired": 0})
         async with web.session(self._reach) as client:
             server = _Server(self._parameters, self._reach, client, watch.clock)
+            is_up = False  # what is first asked is answered at once: then it is known that the database is there
             while True:
                 left = most - kept["fired"] if most > 0 else EVENTS_MOST
                 if left <= 0:
                     raise SourceEnded(wording.ALARM_MAX_REACHED)
                 room = min(left, EVENTS_MOST)
-                found = await self._poll(server, kept["since"], room)
+                found = await self._poll(server, kept["since"], room, waits=is_up)
+                is_up = True
                 gathering = Gathering(watch, kept)
                 for change in found.results[:room]:
                     kept = {"since": change.seq, "fired": kept["fired"] + 1}
@@ -157,9 +159,10 @@ class ChangesSource:
                 await gathering.flush(kept)
                 watch.live(lag=0 if len(found.results) < room else None)
 
-    async def _poll(self, server: _Server, since: Json, most: int) -> _Changes:
-        query = {"feed": "longpoll", "since": _word(since), "limit": str(most)}
-        query |= {"heartbeat": str(HEARTBEAT_MS), "timeout": str(POLL_MS)}
+    async def _poll(self, server: _Server, since: Json, most: int, *, waits: bool) -> _Changes:
+        query = {"since": _word(since), "limit": str(most)}
+        if waits:
+            query |= {"feed": "longpoll", "heartbeat": str(HEARTBEAT_MS), "timeout": str(POLL_MS)}
         if "filter" in self._parameters:
             query["filter"] = self._parameters["filter"]
             for name, value in self._parameters.get("query_params", {}).items():
