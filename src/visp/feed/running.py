@@ -20,6 +20,7 @@ from visp.errors import ServiceError, VispError
 from visp.feed.base import FeedRefused, Reach, SourceEnded, SourceLost
 from visp.store.base import FeedStore
 from visp.telemetry import log
+from visp.telemetry.metrics import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     holder: str
     shards: int = 1
+    events: Tally = msgspec.field(default_factory=Tally)
+    """What became of events: by feed, `fired` or `refused`."""
 
 
 class _Disabled(VispError):
@@ -196,6 +199,8 @@ class Running:
         if batch.events:
             number = progress.batch + 1
             fired, refused = await self._deliver(batch.events, f"{self.entry.id}/{number}")
+            for outcome, count in (("fired", fired), ("refused", refused)):
+                self._around.events.add(self.entry.feed, outcome, count=count)
             progress = msgspec.structs.replace(
                 self.progress,
                 batch=number,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 SOURCES = "visp_feed_sources"
+EVENTS = "visp_feed_events_total"
 
 
 class FeedRole:
@@ -53,6 +54,7 @@ class FeedRole:
         around = Surroundings(
             store=store, fires=self._fires, reach=reach, clock=clock, holder=f"{number}", shards=shards
         )
+        self._events = around.events
         self._provider = Provider(around, kinds, feeds.opened)
         self._task: asyncio.Task[None] | None = None
         bus.subscribe(topics.FEEDS, self._heard)
@@ -71,6 +73,8 @@ class FeedRole:
             (state,): count for state, count in self._provider.measured().items()
         }
         yield Family(SOURCES, "Sources of events that run here, by state.", "gauge", states, ("state",))
+        told = "Events of sources, by feed: fired, or refused since they are no fire."
+        yield Family(EVENTS, told, "counter", self._events.samples(), ("feed", "outcome"))
 
     def begin(self) -> None:
         """Work is taken from now on."""

@@ -48,8 +48,9 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
-        self._counts[labels] = self._counts.get(labels, 0) + 1
+    def add(self, *labels: str, count: int = 1) -> None:
+        if count:
+            self._counts[labels] = self._counts.get(labels, 0) + count
 
     def samples(self) -> dict[tuple[str, ...], float | Distribution]:
         return dict(self._counts)
