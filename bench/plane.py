@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from bench.load import Broken
+from visp.api.door import bound
 from visp.client.credentials import GUEST_AUTH
 from visp.entity.limits import RESULT_LIMIT_BYTES
 from visp.roles import invoker
@@ -113,7 +114,7 @@ class Plane:
     def __init__(self, parts: Parts) -> None:
         self._due = 0
         self._answered = asyncio.Event()
-        protocol: Any = parts.gate.protocol()
+        protocol: Any = bound(parts.gate)
         config = uvicorn.Config(parts.site, http=protocol, ws="none", lifespan="off", log_config=None)
         config.load()
         state = ServerState()
