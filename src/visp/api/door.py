@@ -547,11 +547,12 @@ class Door(HttpToolsProtocol):
         parts = [self.gate.start_of(answer, self.server_state.default_headers), request_id.encode()]
         if answer.activation_id is not None:
             parts += (_ACTIVATION_LINE, answer.activation_id.encode())
-        lines = _USUAL_LINES.get(id(answer.headers))
-        if lines is not None:
-            parts.append(lines)
-        else:
-            parts += (f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers)
+        if answer.headers:
+            lines = _USUAL_LINES.get(id(answer.headers))
+            if lines is not None:
+                parts.append(lines)
+            else:
+                parts += (f"\r\n{name}: {value}".encode("latin-1") for name, value in answer.headers)
         return b"".join(parts)
 
 
