@@ -98,8 +98,8 @@ class Listening:
 
         return Http2(self._gate, self._config, self._state, self._loop)
 
-    async def answer_inside(self, door: socket.socket, inside: Inside) -> asyncio.Server:
-        """Answers at a container's door, which stays its owner's, until the server that is returned is closed."""
+    async def answer_inside(self, door: socket.socket, inside: Inside | None) -> asyncio.Server:
+        """Answers at a door, which stays its owner's, until what is returned is closed; None: it is no container's."""
         server = await self._loop.create_server(lambda: self._make(inside), sock=door.dup())
         self._inside.add(server)
         self._inside = {each for each in self._inside if each.is_serving()}

@@ -223,3 +223,31 @@ def test_alarms(place: Place) -> None:
     assert place.heard("one") == {"once": 1}
     assert place.api.get("triggers/one").status == 404
     assert place.api.get("rules/one-rule").status == 404
+
+
+def test_the_way_by_which_feeds_fire_lets_no_web_page_in(place: Place) -> None:
+    """Whatever listens for this server on loopback refuses the well-known key to who names another origin."""
+    own = {f"socket:[{node}]" for node in _nodes(place.server.pid)}
+    ports = [
+        int(line.split()[1].rpartition(":")[2], 16) for line in _listening() if f"socket:[{line.split()[9]}]" in own
+    ]
+    assert len(ports) >= 2, "the port, and the way of feeds"
+    for port in ports:
+        api = Api(f"http://127.0.0.1:{port}")
+        assert api.get("triggers").status == 200
+        assert api.request("GET", "triggers", headers={"Origin": "http://page.example"}).status == 401
+
+
+def _nodes(pid: int) -> list[str]:
+    """Inodes of the sockets of a process."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(entry)
+            if target.startswith("socket:["):
+                found.append(target[len("socket:[") : -1])
+    return found
+
+
+def _listening() -> list[str]:
+    return [line for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from visp.entity.relay import Relay
     from visp.entity.subject import Identity
 
-    Answer = Callable[[socket.socket, "Inside"], Awaitable["Answering"]]
+    WayOut = Callable[[socket.socket, "Inside"], Awaitable["Answering"]]
+    Answer = Callable[[socket.socket, "Inside | None"], Awaitable["Answering"]]
 
 INSIDE = "inside"
 """Where the state of a connection says that it came through a container's door."""
@@ -57,23 +58,13 @@ class Inside:
         return self.namespace() == identity.namespace
 
 
-class Own(Inside):
-    """This process itself, which fires triggers for whoever has feeds: it brings their keys."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: None, lambda: INTERNET)
-
-    def may_use(self, identity: Identity) -> bool:
-        return True
-
-
 class Doors:
     """Doors come when containers do; until someone answers, those who knock wait."""
 
     def __init__(self, relays: Mapping[int, Relay]) -> None:
         self._relays = relays
         self._answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._way_out: Answer | None = None
+        self._way_out: WayOut | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def answered_by(self, answer: Answer) -> None:
@@ -82,11 +73,14 @@ class Doors:
             self._answer.set_result(answer)
 
     async def answer_own(self, door: socket.socket) -> Answering:
-        """Answers to this process itself at a socket that listens on loopback."""
-        answer = await asyncio.shield(self._answer)
-        return await answer(door, Own())
+        """Answers at a socket on loopback by which this process fires triggers.
 
-    def lead_out(self, way_out: Answer) -> None:
+        Others of this machine reach it too, web pages in its browsers among them: so it is no more than the port is.
+        """
+        answer = await asyncio.shield(self._answer)
+        return await answer(door, None)
+
+    def lead_out(self, way_out: WayOut) -> None:
         """`way_out` gives what answers at a door to the internet; before containers are made."""
         self._way_out = way_out
 
