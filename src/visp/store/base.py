@@ -478,8 +478,8 @@ class FeedStore(Protocol):
         """In the place of the trigger's feed, if it has one; false when the namespace has `limit` of them."""
         ...
 
-    async def change_feed(self, entry: FeedEntry, *, position: bytes | None = None) -> bool:
-        """Replaces what is kept of this very feed; false when it is gone. Its progress stays, but for a `position`."""
+    async def change_feed(self, entry: FeedEntry) -> bool:
+        """Replaces what is kept of this very feed; false when it is gone. Its progress stays."""
         ...
 
     async def feed(self, namespace: str, trigger: str) -> Kept | None:

@@ -70,8 +70,8 @@ class SqliteFeeds:
 
         return await self._database.write(change)
 
-    async def change_feed(self, entry: FeedEntry, *, position: bytes | None = None) -> bool:
-        """Replaces what is kept of this very feed; false when it is gone. Its progress stays, but for a `position`.
+    async def change_feed(self, entry: FeedEntry) -> bool:
+        """Replaces what is kept of this very feed; false when it is gone. Its progress stays.
 
         Whoever holds it goes on holding it, unless it is not active any more.
         """
@@ -82,8 +82,6 @@ class SqliteFeeds:
             if found is None or found[2] != entry.id:
                 return False
             _, progress = read_feed(found)
-            if position is not None:
-                progress = msgspec.structs.replace(progress, position=position)
             db.execute(WRITE, (*_row(entry, progress)[3:], *key))
             return True
 
