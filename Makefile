@@ -38,14 +38,12 @@ test test-all crash: export PYTHONDONTWRITEBYTECODE =
 
 test: install demo/node_modules/.installed tests/clients/node_modules/.installed tests/sources/node_modules/.installed ## every test
 	@scripts/system tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate
-	@$(BIN)/pytest -q tests/gate # alone: what it measures is caches too
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q
 
 test-all: install demo/node_modules/.installed tests/clients/node_modules/.installed tests/sources/node_modules/.installed ## every test, and those that install toolchains and need engines
 	@scripts/system tests kinds
 	@$(BIN)/python -m tests.equip
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --ignore tests/gate -m "all or not all"
-	@$(BIN)/pytest -q tests/gate
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "all or not all"
 
 crash: install ## real servers killed by SIGKILL under load, the clients' log as judge: KILLS=500, SEED=n repeats one
 	@$(BIN)/python -m tests.crash $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -2,7 +2,8 @@
 
 Everything is real (front door, controller, bus, pool, invoker, ledger) but for four things: connections are objects
 that take what is written, a container's wire answers at once with the bytes that a real one would carry, the ledger's
-`write` only counts, and records are not brought into the index. What is left is visp's own Python.
+`write` only counts, and of what a clock begins there are only pings (the index rests). What is left is visp's own
+Python.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -22,12 +24,14 @@ from uvicorn.server import ServerState
 from bench.load import Broken
 from visp.api.door import bound
 from visp.client.credentials import GUEST_AUTH
+from visp.clock import SystemClock
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.invoker.invoker import PING_S
 from visp.roles import invoker
 from visp.roles.assembly import assembled
 from visp.runtime import actionloop
-from visp.settings import Ledger, Limits, Pool, Settings
-from visp.store import ledger, segments
+from visp.settings import Catalog, Ledger, Limits, Pool, Settings
+from visp.store import segments
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -76,19 +80,38 @@ class Wire(asyncio.Transport):
         pass
 
 
+class Start:
+    """Holds the first answers until every connection has a run under way, so that each has a container of its own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._held: list[Callable[[], None]] | None = []
+
+    def answer(self, answer: Callable[[], None]) -> None:
+        """Answers in the next turn of the loop."""
+        if self._held is None:
+            self._loop.call_soon(answer)
+            return
+        self._held.append(answer)
+        if len(self._held) == CONNECTIONS:
+            for held in self._held:
+                held()
+            self._held = None
+
+
 class InstantClient:
     """A container's wire that answers in the next turn of the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, family: str) -> None:
-        self._loop = loop
+    def __init__(self, start: Start, family: str) -> None:
+        self._start = start
         self._family = family
         self._reader = actionloop.ReplyReader(RESULT_LIMIT_BYTES)
 
     def init(self, payload: bytes, then: Then) -> None:
-        self._loop.call_soon(then, actionloop.init_reply(b'{"ok":true}', 11))
+        asyncio.get_running_loop().call_soon(then, actionloop.init_reply(b'{"ok":true}', 11))
 
     def run(self, payload: bytes, then: Then) -> None:
-        self._loop.call_soon(self._answer, then)
+        self._start.answer(partial(self._answer, then))
 
     def _answer(self, then: Then) -> None:
         complete = self._reader.feed(_REPLY)
@@ -167,6 +190,7 @@ async def plane() -> AsyncIterator[Plane]:
         log_level="error",
         pool=Pool(memory_mb=2 * CONNECTIONS * ACTION_MB, stem_cells=0, pause_grace_s=NEVER_S),
         limits=Limits(blocking_wait_ms=WAIT_MS),
+        catalog=Catalog(packages=""),
         ledger=Ledger(unindexed_records=ROOM, unindexed_bytes=1 << 40),
     )
     with _stubbed(), tempfile.TemporaryDirectory(prefix="visp-bench-") as folder:
@@ -180,16 +204,21 @@ async def plane() -> AsyncIterator[Plane]:
 
 @contextlib.contextmanager
 def _stubbed() -> Iterator[None]:
+    start = Start(asyncio.get_running_loop())
+
     def connect(_: Container, kind: str, __: OnOutput) -> InstantClient:
-        return InstantClient(asyncio.get_running_loop(), kind.partition(":")[0])
+        return InstantClient(start, kind.partition(":")[0])
 
     def write(segment: Segment, data: bytes) -> None:
         segment.used += len(data)
 
+    async def sleep(_: SystemClock, seconds: float) -> None:
+        await asyncio.sleep(seconds if seconds == PING_S else NEVER_S)
+
     with (
         patch.object(invoker, "_connect", connect),
         patch.object(segments.Segment, "write", write),
-        patch.object(ledger, "INDEX_EVERY_S", NEVER_S),
+        patch.object(SystemClock, "sleep", sleep),
     ):
         yield
 
