@@ -1129,6 +1129,17 @@ async def test_template_is_renewed_while_cells_are_made(forking: Forking, monkey
 
 
 @needs_python
+async def test_network_of_one_run_of_a_template_is_no_hindrance_for_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not root may enter those alone that were made by the same process."""
+    monkeypatch.setattr(template, "RENEWED_AFTER", 1)
+    async with started(Forking(settings_in(folder, blanks=0), folder / "data")) as driver:
+        for number in range(4):
+            assert await told(driver, "said = 1", id=f"c{number}") == 1
+
+
+@needs_python
 async def test_template_that_does_not_start_says_why(folder: Path) -> None:
     async with started(make("fork", folder)) as driver:
         assert isinstance(driver, Forking)

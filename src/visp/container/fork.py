@@ -283,17 +283,17 @@ class ForkDriver(BwrapDriver):
     async def _make_blank(self, wanted: base.Template, template: Template) -> Blank:
         uid, group = self._uids.take(), None
         is_sound = self._holds(wanted)
-        network = self.networks.take() if is_sound else None  # those of templates that are tried out have nothing
+        networks = self.networks if is_sound else None  # those of templates that are tried out have nothing
         try:
             if self.cgroups.hierarchies:
                 name = self.host_name(f"blank-{next(self._numbers)}")
                 group = await asyncio.to_thread(self.cgroups.make, name, self._usual)
-            blank = await template.make(uid, group, network)
+            blank = await template.make(uid, group, networks)
         except (OSError, StartFailed) as error:
-            await self._give_up(uid, group, network)
+            await self._release(uid, group)
             raise StartFailed(f"driver fork: {error}") from None
         except asyncio.CancelledError:
-            await asyncio.shield(self._give_up(uid, group, network))
+            await asyncio.shield(self._release(uid, group))
             raise
         if blank.network is not None:
             blank.network.serves_once = not is_sound
@@ -310,12 +310,6 @@ class ForkDriver(BwrapDriver):
         if blank.network is not None:
             self.networks.give(blank.network)
         await self._release(blank.uid, blank.group)
-
-    async def _give_up(self, uid: int | None, group: Group | None, network: CellNetwork | None) -> None:
-        """No cell was made."""
-        if network is not None:
-            self.networks.drop(network)
-        await self._release(uid, group)
 
     async def _release(self, uid: int | None, group: Group | None) -> None:
         if group is not None:

@@ -19,11 +19,22 @@ PACKETS = (1, 9)
 """Columns of `/proc/net/dev` after the device's name: those that came, those that went."""
 
 
-class CellNetwork:
-    """A network, by descriptors: what enters it, what counts in it (`/proc/net/dev`), and the doors that lead out."""
+class Maker(Protocol):
+    """A process that makes cells."""
 
-    def __init__(self, handle: int, counts: int, doors: Sequence[socket.socket]) -> None:
+    @property
+    def lives(self) -> bool: ...
+
+
+class CellNetwork:
+    """A network, by descriptors: what enters it, what counts in it (`/proc/net/dev`), and the doors that lead out.
+
+    Only `maker` may enter it; None: whoever makes cells, for all of them are root's.
+    """
+
+    def __init__(self, handle: int, counts: int, doors: Sequence[socket.socket], maker: Maker | None) -> None:
         self.handle = handle
+        self.maker = maker
         self.doors = doors
         self.serves_once = False
         """Then it has no device, and serves no other."""
@@ -67,9 +78,16 @@ class Networks:
         self._most = most
         self._spare: collections.deque[CellNetwork] = collections.deque()
 
-    def take(self) -> CellNetwork | None:
-        """One that stands, which is the taker's until it gives it back."""
-        return self._spare.popleft() if self._spare else None
+    def take(self, maker: Maker) -> CellNetwork | None:
+        """One that stands and `maker` may enter, which is the taker's until it gives it back."""
+        for network in tuple(self._spare):
+            if network.maker is None or network.maker is maker:
+                self._spare.remove(network)
+                return network
+            if not network.maker.lives:
+                self._spare.remove(network)
+                self.drop(network)
+        return None
 
     async def equip(self, network: CellNetwork) -> None:
         """Does not raise."""

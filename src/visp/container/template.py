@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from visp.container.base import Pipes
     from visp.container.cgroup import Group
+    from visp.container.networks import Networks
 
 CONTROL, PLAN = 3, 4
 """Its descriptors, beside 0-2."""
@@ -129,21 +130,30 @@ class Template:
         """None while it does not run."""
         return self._run.process.pid if self._run is not None and self._run.lives else None
 
-    async def make(self, uid: int | None, group: Group | None, network: CellNetwork | None = None) -> Blank:
-        """A blank cell with this uid, in this group and network. Raises `StartFailed`; what was made by then is ended.
+    async def make(self, uid: int | None, group: Group | None, networks: Networks | None = None) -> Blank:
+        """A blank cell with this uid, in this group. Raises `StartFailed`; what was made by then is ended.
 
-        Without a network it has one of its own where its namespaces are to be.
+        Where its namespaces are to be it stands in one of `networks`, or in a new one if none of them is fit.
         """
         try:
-            return await self._make(self._running(), uid, group, network)
+            return await self._make(self._running(), uid, group, networks)
         except _Ended:  # since it was looked at last: another is started
             pass
         try:
-            return await self._make(self._running(), uid, group, network)
+            return await self._make(self._running(), uid, group, networks)
         except _Ended as error:
             raise StartFailed(f"the template gave no cell: {error}") from None
 
-    async def _make(self, run: _Run, uid: int | None, group: Group | None, network: CellNetwork | None) -> Blank:
+    async def _make(self, run: _Run, uid: int | None, group: Group | None, networks: Networks | None) -> Blank:
+        network = networks.take(run) if networks is not None else None
+        try:
+            return await self._make_in(run, uid, group, network)
+        except BaseException:
+            if networks is not None and network is not None:
+                networks.drop(network)
+            raise
+
+    async def _make_in(self, run: _Run, uid: int | None, group: Group | None, network: CellNetwork | None) -> Blank:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         blank: Blank | None = None
@@ -157,7 +167,8 @@ class Template:
                 _, made = await answer(ours)
                 if made:
                     handle, counts, *doors = made
-                    blank.network = CellNetwork(handle, counts, door_sockets(doors))
+                    maker = None if os.geteuid() == 0 else run
+                    blank.network = CellNetwork(handle, counts, door_sockets(doors), maker)
         except BaseException as error:
             ours.close()
             if blank is not None:
