@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from typing import Any
 from tests import door
 from tests.system.conftest import Api
 from tests.system.test_threats import SENTINEL, record_of
-from tests.system.traces import below, rss_kib, until
+from tests.system.traces import groups_in, members_of, rss_kib, traces_of, until
 from tests.system.walled import PYTHON, Walled, walled
 from tests.unit import archives
 
@@ -33,6 +34,22 @@ def main(p):
                 os._exit(0)
     except OSError:
         time.sleep(60)
+"""
+KILLED = """
+import os, signal, time
+children = []
+for _ in range(1023):
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+    children.append(child)
+time.sleep(1)
+began = time.perf_counter()
+for child in children:
+    os.kill(child, signal.SIGKILL)
+for child in children:
+    os.waitpid(child, 0)
+print((time.perf_counter() - began) * 1000)
 """
 STUBBORN = """
 import os, signal, time
@@ -82,11 +99,12 @@ def while_it_runs(tenant: Api, code: str, payload: Any, act: Callable[[], float]
 
 
 def gone_ms(wall: Walled, api: Api, code: str) -> float:
-    """From the end of a run over its limit until nothing of it is left."""
+    """From the answer of a run over its limit until no process of it is left."""
     api.action("abuser", code, PYTHON, limits={"memory": 512, "timeout": 2000})
+    parents = traces_of(wall.server).parents()
     api.invoke("abuser")
     began = time.perf_counter()
-    until(lambda: not below(wall.server.pid) and not (wall.engine and wall.left()), 5.0)
+    until(lambda: not (wall.left() if wall.engine else members_of(groups_in(parents))), 5.0)
     return (time.perf_counter() - began) * 1000
 
 
@@ -107,6 +125,8 @@ def figures(wall: Walled) -> Iterator[tuple[str, str]]:
     other.delete("actions/quiet")
     until(lambda: not wall.left(), 30.0)
     yield "C2: fork bomb gone after the answer", f"{gone_ms(wall, abuser, FORKS):.0f} ms"
+    killed = subprocess.run(["/usr/bin/python3.11", "-c", KILLED], capture_output=True, text=True, check=True)
+    yield "C2: as many children of a bare Python, killed and waited for", f"{float(killed.stdout):.0f} ms"
     yield "C7: deaf, forked twice: gone after the answer", f"{gone_ms(wall, abuser, STUBBORN):.0f} ms"
     abuser.action("abuser", FLOOD, PYTHON, limits=SMALL | {"logs": 1, "timeout": 60_000})
     record_of(abuser, "abuser", {"mib": 20})

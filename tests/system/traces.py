@@ -92,26 +92,37 @@ class Traces:
         except FileNotFoundError:  # it goes, too
             return []
 
-    def groups(self) -> list[Path]:
+    def parents(self) -> list[Path]:
+        """Of its groups; a search of the whole machine."""
         name = f"visp-{self._instance}"
-        found: list[Path] = []
-        for folder, names, _ in os.walk(CGROUPS):
-            if name in names:
-                with suppress(FileNotFoundError):  # it vanishes while we look
-                    found += [entry for entry in (Path(folder) / name).iterdir() if entry.is_dir()]
-        return found
+        return [Path(folder) / name for folder, names, _ in os.walk(CGROUPS) if name in names]
+
+    def groups(self) -> list[Path]:
+        return groups_in(self.parents())
 
     def members(self) -> list[int]:
         """Processes in the groups."""
-        pids: set[int] = set()
-        for group in self.groups():
-            with suppress(OSError):
-                pids.update(map(int, (group / "cgroup.procs").read_text().split()))
-        return sorted(pids)
+        return members_of(self.groups())
 
     def left(self) -> list[str]:
         """All of it, as text."""
         return [str(path) for path in (*self.folders(), *self.groups())] + [str(pid) for pid in self.members()]
+
+
+def groups_in(parents: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for parent in parents:
+        with suppress(FileNotFoundError):  # it vanishes while we look
+            found += [entry for entry in parent.iterdir() if entry.is_dir()]
+    return found
+
+
+def members_of(groups: list[Path]) -> list[int]:
+    pids: set[int] = set()
+    for group in groups:
+        with suppress(OSError):
+            pids.update(map(int, (group / "cgroup.procs").read_text().split()))
+    return sorted(pids)
 
 
 def traces_of(server: Server) -> Traces:
