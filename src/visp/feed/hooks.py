@@ -1,5 +1,5 @@
-"""Feeds that are told by requests to an address of their own: `http/hook`, `slack/events`, `slack/command`,
-`cloudevents/receive`.
+"""Feeds that are told by requests to an address of their own: `http/hook`, `github/webhook`, `slack/events`,
+`slack/command`, `cloudevents/receive`.
 
 Who calls is known by a signature, as the parameter `scheme` says (sources: each service's documentation; Standard
 Webhooks 1.0; CloudEvents 1.0 and its HTTP binding). A request signed longer than `tolerance_s` ago, or that is to be
@@ -243,6 +243,29 @@ class HttpHook(_HookFeed):
             "body": body,
         }
         return _received(parameters, [(key, event)])
+
+
+class GitHubHook(_HookFeed):
+    """What the catalog's action of this name asks for; it tells GitHub of the address. An event is what GitHub sends."""
+
+    name = "github/webhook"
+    _updatable: ClassVar[tuple[str, ...]] = ("secret", "filter")
+
+    def parse(self, given: Mapping[str, Json], now_ms: int) -> dict[str, Json]:
+        kept: dict[str, Json] = {
+            "scheme": "github",
+            "secret": asked.required(given, "secret"),
+            "tolerance_s": TOLERANCE_S,
+        }
+        kept |= {name: asked.text(given, name) for name in ("repository", "events") if asked.text(given, name)}
+        return kept | parse_filter(given)
+
+    def shown(self, parameters: Mapping[str, Json]) -> dict[str, Json]:
+        return {name: value for name, value in parameters.items() if name not in ("scheme", "tolerance_s")}
+
+    def receive(self, parameters: Mapping[str, Json], request: Request, now_ms: int) -> Received:
+        key = self._let_in(parameters, request, now_ms)
+        return _received(parameters, [(key, object_of(request.body))])
 
 
 class _SlackFeed(_HookFeed):

@@ -21,6 +21,7 @@ KINDS: Mapping[str, str] = {
     "cloudevents/receive": "visp.feed.hooks:CloudEvents",
     "email/inbox": "visp.feed.imap:Inbox",
     "files/watch": "visp.feed.files:Files",
+    "github/webhook": "visp.feed.hooks:GitHubHook",
     "http/hook": "visp.feed.hooks:HttpHook",
     "mqtt/feed": "visp.feed.mqtt:Mqtt",
     "rss/entries": "visp.feed.rss:Rss",

@@ -69,38 +69,62 @@ def test_github_says_what_is_wrong(run, standin) -> None:
 
 
 HOOK = {"username": "octo", "repository": "repo", "accessToken": "tok", "triggerName": "/_/t", "authKey": "u:k"}
-WHERE = "http://u:k@visp.example:80/api/v1/namespaces/guest/triggers/t"
-ENV = {"API_HOST": "http://visp.example:80", "API_KEY": "u:k"}
+AT = "http://visp.example:80/hooks/0123"
+
+
+def answering(standin, hooks: dict[str, list[object]]):
+    """The platform, whose feed of the trigger is told at `AT`, and GitHub, with its hooks by page."""
+
+    def answer(heard):
+        if heard.path.startswith("/api/v1/"):
+            return 200, {"url": AT} if heard.method == "PUT" else {"config": {"url": AT}}
+        if heard.method == "GET":
+            return 200, hooks.get(heard.query["page"], [])
+        return 201, {"id": 3, "config": heard.json["config"]} if heard.method == "POST" else {}
+
+    standin.answer = answer
 
 
 @pytest.mark.parametrize(("repository", "owner"), [("repo", "octo"), ("org/repo", "org")])
 def test_a_web_hook_of_github_is_made(run, standin, repository: str, owner: str) -> None:
+    answering(standin, {})
     args = HOOK | {"lifecycleEvent": "CREATE", "events": "push, issues", "baseUrl": standin.url}
-    standin.answer = lambda _: (201, {"id": 3})
-    assert run("github/webhook", args | {"repository": repository}, **ENV) == {"id": 3}
-    assert (standin.one.method, standin.one.path) == ("POST", f"/repos/{owner}/repo/hooks")
-    config = {"url": WHERE, "content_type": "json"}
-    assert standin.one.json == {"name": "web", "active": True, "events": ["push", "issues"], "config": config}
+    made = run("github/webhook", args | {"repository": repository}, API_HOST=standin.url)
+    assert made == {"id": 3, "config": {"url": AT, "content_type": "json", "insecure_ssl": "0"}}
+    told = next(heard for heard in standin.heard if heard.method == "PUT")
+    assert told.path == "/api/v1/namespaces/guest/feeds/t"
+    kept = told.json["parameters"]
+    assert kept == {"secret": kept["secret"], "repository": f"{owner}/repo", "events": "push,issues"}
+    asked = next(heard for heard in standin.heard if heard.method == "POST")
+    assert asked.path == f"/repos/{owner}/repo/hooks"
+    config = {"url": AT, "content_type": "json", "secret": kept["secret"], "insecure_ssl": "0"}
+    assert asked.json == {"name": "web", "active": True, "events": ["push", "issues"], "config": config}
+    assert "u:k" not in asked.body.decode()
 
 
 def test_a_web_hook_of_github_is_deleted(run, standin) -> None:
-    pages = {"1": [{"id": 1, "config": {"url": "http://other"}}], "2": [{"id": 2, "config": {"url": WHERE}}]}
-    standin.answer = lambda heard: (200, pages.get(heard.query.get("page", ""), []))
+    other = [{"id": 1, "config": {"url": "http://other"}}]
+    answering(standin, {"1": other, "2": [{"id": 2, "config": {"url": AT}}]})
     args = HOOK | {"lifecycleEvent": "DELETE", "baseUrl": standin.url}
-    assert run("github/webhook", args, **ENV) == {"deleted": 2}
-    assert (standin.heard[-1].method, standin.heard[-1].path) == ("DELETE", "/repos/octo/repo/hooks/2")
-    error = run("github/webhook", args | {"triggerName": "/_/other"}, **ENV)["error"]
-    assert error.startswith("Found no existing webhooks for trigger URL http://visp.example:80/api/v1/")
-    assert "u:k" not in error
+    assert run("github/webhook", args, API_HOST=standin.url) == {"deleted": 2}
+    deleted = [heard.path for heard in standin.heard if heard.method == "DELETE"]
+    assert deleted == ["/repos/octo/repo/hooks/2", "/api/v1/namespaces/guest/feeds/t"]
+    answering(standin, {"1": other})
+    error = run("github/webhook", args, API_HOST=standin.url)["error"]
+    assert error == f"Found no existing webhooks for trigger URL {AT}"
 
 
 def test_a_web_hook_of_github_is_at_the_address_that_is_given(run, standin) -> None:
+    answering(standin, {})
     args = HOOK | {"lifecycleEvent": "CREATE", "events": ["push"], "baseUrl": standin.url}
-    run("github/webhook", args | {"apihost": "https://visp.example.com"}, **ENV)
-    at = "https://u:k@visp.example.com/api/v1/namespaces/guest/triggers/t"
-    assert standin.one.json["config"]["url"] == at
-    assert run("github/webhook", HOOK | {"lifecycleEvent": "READ"}, **ENV) == {}
-    assert run("github/webhook", HOOK | {"lifecycleEvent": "NAP"}, **ENV) == {"error": "unsupported lifecycleEvent"}
+    made = run("github/webhook", args | {"apihost": "https://visp.example.com"}, API_HOST=standin.url)
+    assert made["config"]["url"] == "https://visp.example.com/hooks/0123"
+    count = len(standin.heard)
+    wrong = {"error": "apihost must be a URL, such as https://visp.example.com"}
+    assert run("github/webhook", args | {"apihost": "visp.example.com"}, API_HOST=standin.url) == wrong
+    assert run("github/webhook", HOOK | {"lifecycleEvent": "READ"}) == {}
+    assert run("github/webhook", HOOK | {"lifecycleEvent": "NAP"}) == {"error": "unsupported lifecycleEvent"}
+    assert len(standin.heard) == count
 
 
 @pytest.mark.parametrize(
@@ -209,6 +233,10 @@ def test_speech(run, standin) -> None:
     result = run("watson-textToSpeech/textToSpeech", who | {"payload": "hi", "accept": "audio/wav"})
     assert result == {"payload": "AAE=", "encoding": "base64", "mimetype": "audio/wav"}
     assert standin.heard[1].json == {"text": "hi"}
+
+
+WHERE = "http://u:k@visp.example:80/api/v1/namespaces/guest/triggers/t"
+ENV = {"API_HOST": "http://visp.example:80", "API_KEY": "u:k"}
 
 
 def test_push_notifications(run, standin) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.feed.watching import Loopback, Watching, running, turns
 
 from visp.feed.base import FeedRefused, Received, Request
-from visp.feed.hooks import SCHEMES, CloudEvents, HttpHook, SlackCommand, SlackEvents, sign
+from visp.feed.hooks import SCHEMES, CloudEvents, GitHubHook, HttpHook, SlackCommand, SlackEvents, sign
 
 NOW = 1_700_000_000_000
 SIGNED = [scheme for scheme in SCHEMES if scheme != "none"]
@@ -175,6 +175,18 @@ def slack(feed: Any, body: bytes, at: int = NOW) -> Received:
     parameters = feed.parse({"signing_secret": "s"}, NOW)
     result: Received = feed.receive(parameters, request(body, sign("slack", "s", body, at)), at)
     return result
+
+
+def test_github_is_believed_by_its_signature() -> None:
+    feed = GitHubHook()
+    kept = feed.parse({"secret": "s", "repository": "octo/repo", "events": "push", "accessToken": "t"}, NOW)
+    assert feed.shown(kept) == {"secret": "s", "repository": "octo/repo", "events": "push"}
+    body = b'{"zen": "Keep it logically awesome."}'
+    received = feed.receive(kept, request(body, sign("github", "s", body, NOW)), NOW)
+    assert bodies(received) == [{"zen": "Keep it logically awesome."}]
+    for headers in ({}, sign("github", "other", body, NOW)):
+        assert refused(lambda headers=headers: feed.receive(kept, request(body, headers), NOW)).status == 401
+    assert refused(lambda: feed.parse({"repository": "octo/repo"}, NOW)).status == 400
 
 
 def test_slack_events() -> None:

@@ -1,12 +1,14 @@
-"""A feed that GitHub fires itself: a web hook of the repository calls the trigger, with the key in its URL.
+"""A feed that GitHub tells: a web hook of the repository, signed with a secret of its own, calls the feed's address.
 
-Source: https://docs.github.com/rest/repos/webhooks and the feed of OpenWhisk's catalog.
+Source: https://docs.github.com/rest/repos/webhooks and the feed of OpenWhisk's catalog, whose parameters, events and
+sentences these are. That one has GitHub call the trigger with its owner's key in the URL; here GitHub is given no key.
 """
 
-import os
+import secrets
 import urllib.parse
 
 from asking import Refused, ask, parsed, quoted, required
+from telling import tell
 
 
 def main(args):
@@ -23,31 +25,82 @@ def main(args):
 
 
 def create(args):
+    """In the place of the hook that the trigger has, if it has one. Where GitHub refuses, nothing remains."""
     (events,) = required(args, "events")
     wanted = (
         events if isinstance(events, list) else [event.strip() for event in str(events).split(",") if event.strip()]
     )
-    config = {"url": address(args), "content_type": "json"}
-    return call("POST", args, "", {"name": "web", "active": True, "events": wanted, "config": config})
+    public(args, "")
+    secret = secrets.token_hex(32)
+    before = known(args)
+    parameters = {"secret": secret, "repository": "/".join(place_at(args)), "events": ",".join(map(str, wanted))}
+    if args.get("filter") is not None:
+        parameters["filter"] = args["filter"]
+    url = public(args, tell("PUT", args, parameters)["url"])
+    config = {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
+    try:
+        made = call("POST", args, "", {"name": "web", "active": True, "events": wanted, "config": config})
+    except Refused:
+        at_best(tell, "DELETE", args, {})
+        raise
+    if before is not None:
+        at_best(remove, args, before)
+    return without_secret(made)
 
 
 def delete(args):
-    where = address(args)
+    """At GitHub, then here: here also where GitHub refuses."""
+    url = known(args)
+    if url is None:
+        raise Refused(f"Found no existing webhooks for trigger URL {args.get('triggerName')}")
+    try:
+        found = remove(args, url)
+    finally:
+        at_best(tell, "DELETE", args, {})
+    if found is None:
+        raise Refused(f"Found no existing webhooks for trigger URL {url}")
+    return {"deleted": found}
+
+
+def at_best(do, *given):
+    """What tidies up says nothing of what it could not."""
+    try:
+        do(*given)
+    except Refused:
+        pass
+
+
+def known(args):
+    """The address of the trigger's hook; None: it has none."""
+    try:
+        url = tell("GET", args, {}).get("config", {}).get("url")
+    except Refused:
+        return None
+    return None if url is None else public(args, url)
+
+
+def remove(args, url):
+    """The number of the hook that was removed, None if there was none with this address."""
     page = 1
     while hooks := call("GET", args, f"?per_page=100&page={page}"):
         for hook in hooks:
-            if isinstance(hook, dict) and hook.get("config", {}).get("url") in (where, shown(where)):
+            if isinstance(hook, dict) and hook.get("config", {}).get("url") == url:
                 call("DELETE", args, f"/{hook['id']}")
-                return {"deleted": hook["id"]}
+                return hook["id"]
         page += 1
-    raise Refused(f"Found no existing webhooks for trigger URL {shown(where)}")
+    return None
+
+
+def place_at(args):
+    """Owner and name of the repository."""
+    owner, _, repository = str(args["repository"]).strip("/").rpartition("/")
+    return owner or str(args["username"]), repository
 
 
 def call(method, args, path, body=None):
-    name = str(args["repository"]).strip("/")
-    owner, _, repository = name.rpartition("/")
+    owner, repository = map(quoted, place_at(args))
     base = str(args.get("baseUrl") or "https://api.github.com").rstrip("/")
-    url = f"{base}/repos/{quoted(owner or args['username'])}/{quoted(repository)}/hooks{path}"
+    url = f"{base}/repos/{owner}/{repository}/hooks{path}"
     headers = {
         "Accept": "application/vnd.github+json",
         "Authorization": f"Bearer {args['accessToken']}",
@@ -61,23 +114,18 @@ def call(method, args, path, body=None):
     return answer if answer is not None else {}
 
 
-def address(args):
-    """The trigger's own URL, as GitHub calls it: with the key of who creates it."""
-    name = args.get("triggerName")
-    if not isinstance(name, str) or not name.strip("/"):
-        raise Refused("no trigger name parameter was provided")
-    namespace, _, trigger = name.strip("/").rpartition("/")
-    if namespace in ("", "_"):
-        namespace = os.environ["__OW_NAMESPACE"]
-    key = os.environ.get("__OW_API_KEY") or args.get("authKey") or ""
-    host = urllib.parse.urlsplit(str(args.get("apihost") or os.environ["__OW_API_HOST"]))
-    if not host.netloc:
+def without_secret(hook):
+    if isinstance(hook, dict) and isinstance(hook.get("config"), dict):
+        hook["config"].pop("secret", None)
+    return hook
+
+
+def public(args, url):
+    """The feed's address as GitHub reaches it."""
+    given = args.get("apihost")
+    if not given:
+        return url
+    host = urllib.parse.urlsplit(str(given))
+    if host.scheme not in ("http", "https") or not host.netloc or "@" in host.netloc:
         raise Refused("apihost must be a URL, such as https://visp.example.com")
-    path = f"/api/v1/namespaces/{urllib.parse.quote(namespace)}/triggers/{urllib.parse.quote(trigger)}"
-    return f"{host.scheme}://{key}@{host.netloc}{path}"
-
-
-def shown(url):
-    """Without the key, as GitHub may show it and as logs may."""
-    where = urllib.parse.urlsplit(url)
-    return where._replace(netloc=where.netloc.rpartition("@")[2]).geturl()
+    return f"{host.scheme}://{host.netloc}{host.path.rstrip('/')}{urllib.parse.urlsplit(url).path}"
