@@ -10,7 +10,7 @@ from tests.servers.fetched import nats_server
 from tests.servers.programs import Program
 from tests.servers.watched import Crash, Near, Watched
 
-from visp.feed.base import FeedRefused, SourceLost
+from visp.feed.base import FeedRefused, Made, SourceLost
 from visp.feed.nats import Stream, Subject
 
 pytestmark = [pytest.mark.all]
@@ -165,3 +165,19 @@ async def test_who_may_not_is_refused_without_a_secret(nats: Nats) -> None:
     with pytest.raises(FeedRefused, match="NATS at localhost") as refused:
         await Stream().check(asks, Near())
     assert "wr0ng" not in refused.value.sentence
+
+
+async def test_a_durable_consumer_that_was_made_goes_with_its_feed(nats: Nats) -> None:
+    await make_stream(nats)
+    asks = asked(nats, durable="d")
+    watch = Watched(found := await Stream().check(asks, Near()))
+    assert isinstance(found, Made)
+    assert not isinstance(await Stream().check(asks, Near()), Made)
+    await add(nats, 1)
+    await watch.run(Stream().open(asks, Near()), lambda watch: len(watch.events) == 1)
+    await Stream().deleted(asks, Near())
+    connection = await client(nats)
+    assert await connection.jetstream().consumers_info("ORDERS") == []
+    await connection.close()
+    await Stream().deleted(asks, Near())
+    assert (Stream().trace(asks), Stream().trace(asked(nats))) == (f"localhost:{nats.port} ORDERS d", None)

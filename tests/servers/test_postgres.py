@@ -12,8 +12,8 @@ import pytest
 from tests.servers.programs import Program
 from tests.servers.watched import Crash, Near, Watched
 
-from visp.feed.base import FeedRefused, SourceLost
-from visp.feed.postgres import Changes, Notify
+from visp.feed.base import FeedRefused, Made, SourceLost
+from visp.feed.postgres import DROP, Changes, Notify, slot_of
 
 pytestmark = [pytest.mark.all]
 
@@ -219,3 +219,45 @@ async def test_two_feeds_do_not_read_one_slot(postgres: Postgres) -> None:
         await add(postgres, "a")
 
     await watch.is_live(Changes().open(asks, Near()), second)
+
+
+async def test_a_slot_that_was_made_goes_with_its_feed(postgres: Postgres) -> None:
+    await run(postgres, TABLE)
+    asks = asked(postgres, "logical")
+    watch = Watched(found := await Changes().check(asks, Near()))
+    assert isinstance(found, Made)
+    assert not isinstance(await Changes().check(asks, Near()), Made)
+    await add(postgres, "a")
+    await watch.run(Changes().open(asks, Near()), lambda watch: len(watch.events) == 1)
+    await Changes().deleted(asks, Near())
+    connection = await client(postgres)
+    assert await connection.fetch("SELECT slot_name FROM pg_replication_slots") == []
+    await connection.close()
+    await Changes().deleted(asks, Near())
+    assert Changes().trace(asked(postgres, "outbox")) is None
+
+
+async def test_a_slot_that_is_read_is_dropped_when_it_is_not(postgres: Postgres) -> None:
+    await run(postgres, TABLE)
+    asks = asked(postgres, "logical")
+    await Changes().check(asks, Near())
+    reads = [str(BINARIES[-1] / "pg_recvlogical"), "-d", url(postgres), "-S", slot_of(asks), "--start", "-f", "-"]
+    reader = await asyncio.create_subprocess_exec(*reads, stdout=asyncio.subprocess.DEVNULL)
+    connection = await client(postgres)
+    try:
+        await until(connection, "SELECT bool_and(active) FROM pg_replication_slots")
+        dropping = asyncio.ensure_future(Changes().deleted(asks, Near()))
+        await until(connection, "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle' AND query = $1", DROP)
+        assert not dropping.done()
+    finally:
+        reader.terminate()
+        await reader.wait()
+    await dropping
+    assert await connection.fetch("SELECT slot_name FROM pg_replication_slots") == []
+    await connection.close()
+
+
+async def until(connection: Any, question: str, *given: str) -> None:
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(question, *given):  # noqa: ASYNC110 - only the server knows
+            await asyncio.sleep(0.02)

@@ -10,7 +10,7 @@ import pytest
 from tests.servers.programs import Program
 from tests.servers.watched import Crash, Near, Watched
 
-from visp.feed.base import FeedRefused, SourceLost
+from visp.feed.base import FeedRefused, Made, SourceLost
 from visp.feed.redis import Stream
 
 pytestmark = [pytest.mark.all]
@@ -140,3 +140,34 @@ async def test_large_entries_come_in_several_batches(redis: Redis) -> None:
         await client.xadd("orders", {"number": 20})
     await watch.run(Stream().open(asks, Near()), lambda watch: len(watch.events) == 21)
     assert numbers(watch) == list(range(21))
+
+
+async def groups(redis: Redis) -> dict[str, list[str]]:
+    """Consumers by group."""
+    from redis.asyncio import Redis as Client
+
+    async with Client(port=redis.port, password="s3cret", decode_responses=True) as client:
+        found = [group["name"] for group in await client.xinfo_groups("orders")]
+        return {name: [one["name"] for one in await client.xinfo_consumers("orders", name)] for name in found}
+
+
+async def test_a_group_that_was_made_goes_with_its_feed(redis: Redis) -> None:
+    from redis.asyncio import Redis as Client
+
+    await add(redis, 0)
+    asks = asked(redis, group="g")
+    watch = Watched(found := await Stream().check(asks, Near()))
+    assert isinstance(found, Made)
+    assert not isinstance(await Stream().check(asks, Near()), Made)
+    await add(redis, 1)
+    await watch.run(Stream().open(asks, Near()), lambda watch: len(watch.events) == 1)
+    async with Client(port=redis.port, password="s3cret") as client:
+        await client.xgroup_createconsumer("orders", "g", "theirs")
+    await Stream().deleted(asks, Near())
+    assert await groups(redis) == {"g": ["theirs"]}  # somebody else reads it
+    async with Client(port=redis.port, password="s3cret") as client:
+        await client.xgroup_delconsumer("orders", "g", "theirs")
+    await Stream().deleted(asks, Near())
+    assert await groups(redis) == {}
+    await Stream().deleted(asks, Near())
+    assert (Stream().trace(asks), Stream().trace(asked(redis))) == (f"localhost:{redis.port}/0 6 orders g", None)

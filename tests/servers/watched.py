@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from visp.clock import SystemClock
-from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, FeedRefused, Source
+from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, FeedRefused, Made, Source
 
 TIMEOUT_S = 60.0
 
@@ -24,7 +24,7 @@ class Watched:
 
     def __init__(self, position: Any = None) -> None:
         self.clock = SystemClock()
-        self.position = position
+        self.position = position.position if isinstance(position, Made) else position
         self.events: dict[str, Any] = {}
         self.told = 0
         self.lag: int | None = None

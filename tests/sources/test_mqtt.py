@@ -12,8 +12,8 @@ import pytest
 from tests.sources.servers import MOSQUITTO, Wire, program, why_no_mosquitto, wire
 from tests.unit.feed.watching import Crashed, Loopback, Watching, free_port, running, system_watch
 
-from visp.feed.base import FeedRefused, SourceLost
-from visp.feed.mqtt import Mqtt
+from visp.feed.base import FeedRefused, Made, SourceLost
+from visp.feed.mqtt import Mqtt, _connected
 
 MISSING = why_no_mosquitto()
 pytestmark = [
@@ -193,3 +193,15 @@ async def test_who_is_not_let_in(broker: int) -> None:
     with pytest.raises(FeedRefused) as refused:
         await FEED.check({**parameters(broker, "x"), "url": "mqtt://10.0.0.1"}, Loopback())
     assert refused.value.status == 403
+
+
+async def test_the_session_ends_with_the_feed(broker: int) -> None:
+    made = parameters(broker, "ended/#", client_id="ended")
+    found = await FEED.check(made, Loopback())
+    assert isinstance(found, Made)
+    async with running(FEED.open(made, Loopback()), system_watch(), found):
+        await FEED.deleted(made, Loopback())
+    await publish(broker, ("ended/1", "1"))
+    async with _connected(made, Loopback()) as connection:
+        assert not connection.session_present
+        assert connection.waiting == 0

@@ -16,10 +16,12 @@ from visp.bus import base as topics
 from visp.bus.messages import FeedChanged
 from visp.entity.feed import ADMIN, FeedEntry, Opened, Progress, shown
 from visp.entity.trigger import Trigger
-from visp.feed.base import FeedRefused
+from visp.errors import ServiceError
+from visp.feed.base import FeedRefused, Made, trace_of
+from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from visp.bus.base import Bus
     from visp.clock import Clock
@@ -59,8 +61,10 @@ class Feeds:
         seal: Callable[[str], bytes],
         unseal: Callable[[bytes], str],
         url_of: Callable[[str], str],
+        take_away: Callable[[Feed, Opened, Reach, str], Awaitable[None]],
     ) -> None:
-        """`url_of` is where a feed of an id is told, if it is told by requests."""
+        """`url_of` is where a feed of an id is told, if it is told by requests; `take_away` takes away what the feed of
+        a trigger has made at its source, and raises nothing."""
         self._store = store
         self._kinds = kinds
         self._reach = reach
@@ -70,6 +74,7 @@ class Feeds:
         self._seal = seal
         self._unseal = unseal
         self._url_of = url_of
+        self._take_away = take_away
 
     # ── the feed protocol ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -78,19 +83,24 @@ class Feeds:
         await self._crud.get(Trigger, name)
         kind, now_ms = self._kinds.find(feed), self._clock.now_ms()
         parameters = kind.parse(given, now_ms)
-        position = await kind.check(parameters, self._reach(name.namespace))
+        before = await self._store.feed(name.namespace, name.name)
+        found = await kind.check(parameters, self._reach(name.namespace))
+        position = found.position if isinstance(found, Made) else found
+        opened = self._made(Opened(parameters, auth, isinstance(found, Made)), feed, before)
         entry = FeedEntry(
             namespace=name.namespace,
             trigger=name.name,
             id=secrets.token_hex(16),
             feed=feed,
-            sealed=self._sealed(parameters, auth),
+            sealed=self._sealed(opened),
             changed_ms=now_ms,
         )
         progress = Progress(position=msgspec.json.encode(position))
         if not await self._store.put_feed(entry, progress, FEEDS_LIMIT):
             raise FeedRefused(wording.too_many_feeds(FEEDS_LIMIT), 429)
         self._tell(entry)
+        if before is not None:
+            await self._let_go(before[0])
         told = kind.created(entry.id, parameters)
         return told | {"url": self._url_of(entry.id)} if self.is_hook(entry) else told
 
@@ -101,7 +111,8 @@ class Feeds:
     async def update(self, name: FullyQualifiedName, given: Mapping[str, Any], auth: str) -> dict[str, Any]:
         """Raises `FeedRefused`."""
         await self._crud.get(Trigger, name)
-        entry, _ = await self._of(name)
+        before = await self._of(name)
+        entry = before[0]
         reason = entry.reason
         if reason is not None and reason.kind == ADMIN:
             raise FeedRefused(wording.feed_disabled_by_admin(name.name))
@@ -109,16 +120,18 @@ class Feeds:
             raise FeedRefused(wording.feed_is_disabled(name.name))
         kind, now_ms = self._kinds.find(entry.feed), self._clock.now_ms()
         parameters = kind.changed(self.opened(entry).parameters, given, now_ms)
-        await kind.check(parameters, self._reach(name.namespace))
-        sealed = self._sealed(parameters, auth)
+        found = await kind.check(parameters, self._reach(name.namespace))
+        sealed = self._sealed(self._made(Opened(parameters, auth, isinstance(found, Made)), entry.feed, before))
         await self._replace(msgspec.structs.replace(entry, sealed=sealed, reason=None, changed_ms=now_ms))
+        await self._let_go(entry)
         return {"status": "success"}
 
     async def delete(self, name: FullyQualifiedName) -> dict[str, Any]:
         """Raises `FeedRefused`."""
         entry, _ = await self._of(name)
-        await self._store.drop_feed(name.namespace, name.name)
-        self._tell(entry)
+        if await self._store.drop_feed(name.namespace, name.name):
+            self._tell(entry)
+            await self._let_go(entry)
         return {"status": "success"}
 
     # ── beside it ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,6 +173,32 @@ class Feeds:
         kind = cast("Hook", self._kinds.find(entry.feed))
         return kind.receive(self.opened(entry).parameters, request, self._clock.now_ms())
 
+    # ── what feeds leave at their sources ───────────────────────────────────────────────────────────────────────
+
+    def _made(self, opened: Opened, feed: str, before: Kept | None) -> Opened:
+        """With the word that what is left there was made by the feed before, where that was this one's too."""
+        if opened.made or before is None or before[0].feed != feed:
+            return opened
+        kind, was = self._kinds.find(feed), self.opened(before[0])
+        if was.made and trace_of(kind, was.parameters) == trace_of(kind, opened.parameters):
+            return msgspec.structs.replace(opened, made=True)
+        return opened
+
+    async def _let_go(self, entry: FeedEntry) -> None:
+        """What a feed that was deleted or changed has made is taken away, if no other of its namespace shares it."""
+        try:
+            kind, opened = self._kinds.find(entry.feed), self.opened(entry)
+            trace = trace_of(kind, opened.parameters) if opened.made else None
+            if trace is None:
+                return
+            for other, _ in await self._store.feeds(entry.namespace):
+                if other.feed == entry.feed and trace_of(kind, self.opened(other).parameters) == trace:
+                    return
+        except (FeedRefused, ServiceError) as error:
+            log.warning("feed.trace_left", feed=entry.feed, trigger=entry.trigger, reason=str(error))
+            return
+        await self._take_away(kind, opened, self._reach(entry.namespace), f"{entry.namespace}/{entry.trigger}")
+
     # ── what is kept ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _of(self, name: FullyQualifiedName) -> Kept:
@@ -188,8 +227,8 @@ class Feeds:
             config = config | {"url": self._url_of(entry.id)}
         return shown(entry, progress, config, hidden)
 
-    def _sealed(self, parameters: dict[str, Any], auth: str) -> bytes:
-        return self._seal(msgspec.json.encode(Opened(parameters, auth)).decode())
+    def _sealed(self, opened: Opened) -> bytes:
+        return self._seal(msgspec.json.encode(opened).decode())
 
     def opened(self, entry: FeedEntry) -> Opened:
         """Raises `ServiceError` for what another secret has sealed."""

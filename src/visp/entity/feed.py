@@ -51,10 +51,14 @@ class FeedEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """What is encrypted of a feed: its parameters, and the key with which its trigger is fired."""
+    """What is encrypted of a feed: its parameters, and the key with which its trigger is fired.
+
+    `made`: it has made at its source what is to be taken away when it goes.
+    """
 
     parameters: dict[str, Any]
     auth: str
+    made: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

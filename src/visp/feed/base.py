@@ -12,7 +12,7 @@ any moment and open it again, here or elsewhere, at the last position that was k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
 import msgspec
 
@@ -116,6 +116,12 @@ class Source(Protocol):
         ...
 
 
+class Made(msgspec.Struct, frozen=True):
+    """What `Feed.check` says if it has made at the source what outlasts a connection: a slot, a session, a consumer."""
+
+    position: Json
+
+
 class Feed(Protocol):
     """A kind of source. Parameters are a JSON object from `parse` on, and stay one: they are kept as such."""
 
@@ -134,7 +140,7 @@ class Feed(Protocol):
         """What is kept after UPDATE; raises `FeedRefused`."""
         ...
 
-    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json | Made:
         """Whether the source is there: it is connected to once. The position to begin at, if that is known now.
 
         Raises `FeedRefused`.
@@ -150,6 +156,26 @@ class Feed(Protocol):
         ...
 
     def open(self, parameters: Mapping[str, Json], reach: Reach) -> Source: ...
+
+
+class Leaving(Feed, Protocol):
+    """A feed that leaves at its source what costs there until somebody takes it away."""
+
+    def trace(self, parameters: Mapping[str, Json]) -> str | None:
+        """What is left, by a name that feeds share which share it; None: these parameters leave nothing."""
+        ...
+
+    async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        """Takes away what `check` has made, once, after the last feed that shares it is gone.
+
+        A source may still run for a moment. What goes wrong is logged, and keeps no feed.
+        """
+        ...
+
+
+def trace_of(kind: Feed, parameters: Mapping[str, Json]) -> str | None:
+    """Of what a feed leaves; None for nothing."""
+    return cast("Leaving", kind).trace(parameters) if hasattr(kind, "deleted") else None
 
 
 class Request(msgspec.Struct, frozen=True):

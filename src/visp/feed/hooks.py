@@ -246,7 +246,7 @@ class HttpHook(_HookFeed):
 
 
 class GitHubHook(_HookFeed):
-    """What the catalog's action of this name asks for; it tells GitHub of the address. An event is what GitHub sends."""
+    """What the catalog's action of this name asks for, which tells GitHub of the address. An event is GitHub's body."""
 
     name = "github/webhook"
     _updatable: ClassVar[tuple[str, ...]] = ("secret", "filter")

@@ -3,7 +3,8 @@
 The broker keeps a session by the feed's client id: what is published with QoS 1 while nobody is connected comes
 later. Such a message is acknowledged after it was fired and the position kept. The position is `{"topics": those that
 the session is subscribed to, and their QoS, "keys": those of the last batch}`: a message that was fired, and comes
-again since its acknowledgement was lost, is known by its key. QoS 0 has no such promise.
+again since its acknowledgement was lost, is known by its key. QoS 0 has no such promise. The session ends with
+the feed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 
 from visp import wording
 from visp.feed import given as asked
-from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, SourceLost
+from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, Made, SourceLost
 from visp.feed.conditions import filter_of, parse_filter
 from visp.feed.gathering import Gathering, key_of
 
@@ -73,7 +74,7 @@ class Mqtt:
             raise FeedRefused(wording.NOTHING_UPDATABLE)
         return self.parse({**kept, **asked_for}, now_ms)
 
-    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json | Made:
         """The session begins here: nothing that is published later is missed."""
         topics = _filters(parameters)
         try:
@@ -81,7 +82,16 @@ class Mqtt:
                 await connection.subscribe(topics, parameters["qos"])
         except (SourceLost, TimeoutError) as error:
             raise FeedRefused(str(error) or wording.feed_no_answer("the broker"), 502) from None
-        return {"topics": [*topics, parameters["qos"]], "keys": []}
+        return Made({"topics": [*topics, parameters["qos"]], "keys": []})
+
+    def trace(self, parameters: Mapping[str, Json]) -> str | None:
+        parts = urlsplit(parameters["url"])
+        return f"{parts.hostname}:{parts.port or PORTS[parts.scheme]} {parameters['client_id']}"
+
+    async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        """A connection that asks for no session ends the one that there is."""
+        async with _connected(parameters, reach, clean=True):
+            pass
 
     def created(self, id: str, parameters: Mapping[str, Json]) -> dict[str, Json]:
         return {"status": "success"}
@@ -363,7 +373,9 @@ class _Connection:
 
 
 @contextlib.asynccontextmanager
-async def _connected(parameters: Mapping[str, Json], reach: Reach) -> AsyncIterator[_Connection]:
+async def _connected(
+    parameters: Mapping[str, Json], reach: Reach, *, clean: bool = False
+) -> AsyncIterator[_Connection]:
     from paho.mqtt.client import Client
     from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -373,7 +385,7 @@ async def _connected(parameters: Mapping[str, Json], reach: Reach) -> AsyncItera
     client = Client(
         CallbackAPIVersion.VERSION2,
         parameters["client_id"],
-        clean_session=False,
+        clean_session=clean,
         protocol=MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,
         manual_ack=True,

@@ -3,7 +3,8 @@
 A subject keeps nothing: what is published while no source is connected is missed. A stream without `durable` is read
 from the position (a sequence) by a consumer that the server forgets again. With one the server keeps what was
 acknowledged, which follows the fire; it gives what was not again in any order, so the position are the sequences that
-were fired and may not be acknowledged yet: they are acknowledged when they come again, and fired no more.
+were fired and may not be acknowledged yet: they are acknowledged when they come again, and fired no more. A durable
+consumer that was made here goes with its feed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, Reach, Watch
+from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, Made, Reach, Watch
 from visp.feed.batching import batches, event, told
 from visp.feed.connecting import ANSWER_S, CONNECT_S, address, library, reached, tls
 from visp.feed.parameters import Field, Own, place, text, url
@@ -100,14 +101,24 @@ class Stream(Own):
         Field("durable", text, fixed=True),
     )
 
-    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json | Made:
         async with connected(parameters, reach, FeedRefused) as client:
             jetstream = client.jetstream(timeout=ANSWER_S)
             info = await jetstream.stream_info(parameters["stream"])
             if "durable" in parameters:
-                await made(jetstream, parameters)
-                return {}
+                return Made({}) if await joined(jetstream, parameters) else {}
             return {"seq": info.state.last_seq}
+
+    def trace(self, parameters: Mapping[str, Json]) -> str | None:
+        if "durable" not in parameters:
+            return None
+        return f"{place(parameters['url'], PORT)} {parameters['stream']} {parameters['durable']}"
+
+    async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        errors = await library("nats.js.errors", "nats")
+        async with connected(parameters, reach) as client:
+            with contextlib.suppress(errors.NotFoundError):
+                await client.jetstream(timeout=ANSWER_S).delete_consumer(parameters["stream"], parameters["durable"])
 
     def source(self, parameters: Mapping[str, Json], reach: Reach) -> StreamSource:
         return StreamSource(parameters, reach)
@@ -126,7 +137,8 @@ class StreamSource:
             position = position or {}
             durable = "durable" in self._parameters
             if durable:
-                name = await made(jetstream, self._parameters)
+                name = self._parameters["durable"]
+                await joined(jetstream, self._parameters)
             else:
                 seq = position.get("seq")
                 if seq is None:
@@ -200,25 +212,25 @@ def alive(client: Any) -> None:
         raise ConnectionError("the connection was closed")
 
 
-async def made(jetstream: Any, parameters: Mapping[str, Json]) -> str:
-    """The durable consumer is there, as it was or from now on."""
+async def joined(jetstream: Any, parameters: Mapping[str, Json]) -> bool:
+    """Whether the durable consumer was made now; one that was there is left as it is."""
     api = await library("nats.js.api", "nats")
     errors = await library("nats.js.errors", "nats")
-    name: str = parameters["durable"]
     try:
-        await jetstream.consumer_info(parameters["stream"], name)
+        await jetstream.consumer_info(parameters["stream"], parameters["durable"])
+        return False
     except errors.NotFoundError:
         await jetstream.add_consumer(
             parameters["stream"],
             api.ConsumerConfig(
-                durable_name=name,
+                durable_name=parameters["durable"],
                 ack_policy=api.AckPolicy.EXPLICIT,
                 deliver_policy=api.DeliverPolicy.NEW,
                 filter_subject=parameters.get("subject"),
                 max_ack_pending=EVENTS_MOST,
             ),
         )
-    return name
+        return True
 
 
 async def passing(jetstream: Any, parameters: Mapping[str, Json], begin: int) -> str:

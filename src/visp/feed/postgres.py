@@ -2,9 +2,10 @@
 
 What is notified while no source listens is missed: PostgreSQL keeps none of it. Changes are of two modes. `logical`
 reads a replication slot (made at CREATE, with the plugin `test_decoding`, which comes with PostgreSQL) by its SQL
-functions, and advances it once what it read was fired; a slot keeps the log of the server until then, so drop it when
-its trigger is gone. `outbox` reads a table whose `id` grows (`bigserial`), in the order of ids: not beyond a row of a
-transaction that others might still commit before, and an id that was missing is looked for again for a while.
+functions, and advances it once what it read was fired; a slot keeps the log of the server until then, so one that was
+made here is dropped with its feed. `outbox` reads a table whose `id` grows (`bigserial`), in the order of ids: not
+beyond a row of a transaction that others might still commit before, and an id that was missing is looked for again for
+a while.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from visp import wording
 from visp.feed import decoding
-from visp.feed.base import EVENTS_MOST, Batch, Event, FeedRefused, Json, Reach, Watch
+from visp.feed.base import EVENTS_MOST, Batch, Event, FeedRefused, Json, Made, Reach, Watch
 from visp.feed.batching import batches, event
 from visp.feed.connecting import ANSWER_S, CONNECT_S, address, library, reached, tls
 from visp.feed.outbox import Gaps, seen
@@ -36,6 +37,8 @@ QUIET_S = 15.0
 """How long nothing is heard before the connection is tried."""
 WAITING_MOST = 10_000
 ROWS = 500
+IN_USE_S = 0.2
+DROP = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1"
 SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 
 CONNECTION = (Field("url", url("postgres", "postgresql"), required=True, fixed=True), Field("password", text))
@@ -133,15 +136,28 @@ class Changes(_Postgres):
         shown = super().shown(parameters)
         return shown | {"slot": slot_of(parameters)} if parameters["mode"] == "logical" else shown
 
-    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json | Made:
         async with connected(parameters, reach, FeedRefused) as connection:
             for table in parameters["tables"]:
                 if await connection.fetchval("SELECT to_regclass($1)", quoted(table), timeout=ANSWER_S) is None:
                     raise FeedRefused(wording.no_such_table(table))
             if parameters["mode"] == "logical":
-                await slot_made(connection, slot_of(parameters))
-                return {}
+                return Made({}) if await slot_made(connection, slot_of(parameters)) else {}
             return {"tables": {table: {"id": await newest(connection, table)} for table in parameters["tables"]}}
+
+    def trace(self, parameters: Mapping[str, Json]) -> str | None:
+        return f"{place(parameters['url'], PORT)} {slot_of(parameters)}" if parameters["mode"] == "logical" else None
+
+    async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        """While the source still reads its slot, that is tried again."""
+        errors = await library("asyncpg.exceptions", "postgres")
+        async with connected(parameters, reach) as connection:
+            while True:
+                try:
+                    await connection.execute(DROP, slot_of(parameters), timeout=ANSWER_S)
+                    return
+                except errors.ObjectInUseError:
+                    await asyncio.sleep(IN_USE_S)
 
     def source(self, parameters: Mapping[str, Json], reach: Reach) -> LogicalSource | OutboxSource:
         source = LogicalSource if parameters["mode"] == "logical" else OutboxSource
@@ -240,14 +256,17 @@ class LogicalSource:
             raise ConnectionError(wording.slot_in_use(self._slot))
 
 
-async def slot_made(connection: Any, slot: str) -> None:
+async def slot_made(connection: Any, slot: str) -> bool:
+    """Whether it was made now; it is there then."""
     plugin = await connection.fetchval("SELECT plugin FROM pg_replication_slots WHERE slot_name = $1", slot)
     if plugin is None:
         await connection.execute(
             "SELECT pg_create_logical_replication_slot($1, 'test_decoding')", slot, timeout=ANSWER_S
         )
-    elif plugin != "test_decoding":
+        return True
+    if plugin != "test_decoding":
         raise FeedRefused(wording.slot_of_another_plugin(slot, plugin))
+    return False
 
 
 async def keys_of(connection: Any, table: str) -> list[str]:

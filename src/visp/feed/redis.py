@@ -2,7 +2,8 @@
 
 Without `group` the position is the last entry's id. With one Redis knows what was read: an entry is acknowledged after
 it was fired, and what a crash left between is read again first; the position are the ends of the last batch, so that
-what was fired is acknowledged then and fired no more. Two feeds of one group each need a `consumer` of their own.
+what was fired is acknowledged then and fired no more. Two feeds of one group each need a `consumer` of their own. A
+group that was made here goes with its feed, unless others read it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from visp import wording
-from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, Reach, Watch
+from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, Made, Reach, Watch
 from visp.feed.batching import batches, event
 from visp.feed.connecting import ANSWER_S, CONNECT_S, address, library, reached, tls
 from visp.feed.parameters import Field, Own, Place, place, text, url
@@ -46,15 +47,34 @@ class Stream(Own):
         if kept["from"] != NEW and order(kept["from"]) is None:
             raise FeedRefused(wording.feed_parameter_bad("from", wording.FEED_STREAM_FROM))
 
-    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
+    async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json | Made:
         async with connected(parameters, reach, FeedRefused) as client:
             begin = parameters["from"]
             if begin == NEW:
                 begin = await newest(client, parameters["stream"])
             if "group" not in parameters:
                 return {"id": begin}
-            await joined(client, parameters, begin)
-            return {}
+            return Made({}) if await joined(client, parameters, begin) else {}
+
+    def trace(self, parameters: Mapping[str, Json]) -> str | None:
+        if "group" not in parameters:
+            return None
+        where = place(parameters["url"], PORT)
+        return f"{where}/{where.path or 0} {len(parameters['stream'])} {parameters['stream']} {parameters['group']}"
+
+    async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
+        """A group that has other consumers stays; its own consumer too, if something is pending there."""
+        stream, group, consumer = (parameters[name] for name in ("stream", "group", "consumer"))
+        async with connected(parameters, reach) as client:
+            groups = await client.xinfo_groups(stream) if await client.exists(stream) else ()
+            if group.encode() not in [one["name"] for one in groups]:
+                return
+            consumers = await client.xinfo_consumers(stream, group)
+            ours = [one for one in consumers if one["name"] == consumer.encode()]
+            if len(ours) == len(consumers):
+                await client.xgroup_destroy(stream, group)
+            elif ours and not ours[0]["pending"]:
+                await client.xgroup_delconsumer(stream, group, consumer)
 
     def source(self, parameters: Mapping[str, Json], reach: Reach) -> StreamSource:
         return StreamSource(parameters, reach)
@@ -166,14 +186,16 @@ async def newest(client: Any, stream: str) -> str:
     return last.decode() if isinstance(last, bytes) else last
 
 
-async def joined(client: Any, parameters: Mapping[str, Json], begin: str) -> None:
-    """The group is there; one that was is left as it is."""
+async def joined(client: Any, parameters: Mapping[str, Json], begin: str) -> bool:
+    """Whether the group was made now; one that was there is left as it is."""
     errors = await library("redis.exceptions", "redis")
     try:
         await client.xgroup_create(parameters["stream"], parameters["group"], begin, mkstream=True)
     except errors.ResponseError as error:
         if not str(error).startswith("BUSYGROUP"):
             raise
+        return False
+    return True
 
 
 @asynccontextmanager

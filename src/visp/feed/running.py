@@ -18,6 +18,7 @@ from visp.clock import Clock
 from visp.entity.feed import AUTO, ERROR_LENGTH, Reason
 from visp.errors import ServiceError, VispError
 from visp.feed.base import FeedRefused, Reach, SourceEnded, SourceLost
+from visp.feed.leaving import take_away
 from visp.store.base import FeedStore
 from visp.telemetry import log
 from visp.telemetry.metrics import Tally
@@ -155,6 +156,8 @@ class Running:
                     entry.namespace, entry.trigger, self._opened.auth, with_rules=with_rules
                 )
                 await self._around.store.drop_feed(entry.namespace, entry.trigger)
+                reach = self._around.reach(entry.namespace)
+                await take_away(self._kind, self._opened, reach, self._name)
                 return
             except (SourceLost, ServiceError) as error:
                 log.warning("feed.trigger_not_deleted", trigger=self._name, reason=str(error))

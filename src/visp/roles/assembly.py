@@ -66,6 +66,7 @@ from visp.controller.waits import Waits
 from visp.entity.network import is_loopback
 from visp.entity.subject import GUEST, SYSTEM
 from visp.feed.kinds import Kinds
+from visp.feed.leaving import take_away
 from visp.feed.reach import Reaches
 from visp.roles import drivers
 from visp.roles.feeds import FeedRole
@@ -264,6 +265,7 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
             seal=lambda text: seal(text, secret),
             unseal=lambda sealed: unseal(sealed, secret),
             url_of=partial(hooked_url, url),
+            take_away=take_away,
         )
         hooked = Hooked(
             store=feed_store,

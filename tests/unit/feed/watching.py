@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from visp.clock import Clock, ManualClock, SystemClock
-from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, FeedRefused, Source
+from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, FeedRefused, Made, Source
 
 PATIENCE_S = 20.0
 
@@ -25,7 +25,7 @@ class Watching:
     def __init__(self, clock: Clock | None = None, position: Any = None, crash_at: int | None = None) -> None:
         self.clock: Clock = clock or ManualClock()
         self.batches: list[Batch] = []
-        self.position = position
+        self.position = position.position if isinstance(position, Made) else position
         self.lived: list[tuple[int | None, int | None]] = []
         self._crash_at = crash_at
         self._told = asyncio.Event()
@@ -97,7 +97,9 @@ class Loopback:
 @contextlib.asynccontextmanager
 async def running(source: Source, watch: Watching, position: Any = None) -> AsyncIterator[asyncio.Task[None]]:
     """The source runs in the block, from the watch's position or the one that is given."""
-    task = asyncio.create_task(source.run(watch, watch.position if position is None else position))
+    if position is not None:
+        watch.position = position.position if isinstance(position, Made) else position
+    task = asyncio.create_task(source.run(watch, watch.position))
     watch.task = task
     task.add_done_callback(lambda _: watch._told.set())
     try:
