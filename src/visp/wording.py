@@ -1163,6 +1163,7 @@ def bad_topic(topic: str) -> str:
     return f"'{topic}' is no filter of topics: + and # stand for whole levels, and # for the last."
 
 
+HOOK_NO_OPTIONS = "This address is told by POST."
 HOOK_NOT_SIGNED = "The request is not signed as it is to be."
 HOOK_UNREADABLE = "The body of the request cannot be read as what it is said to be."
 HOOK_OTHER_ORIGIN = "Requests of this origin are not let in."

@@ -80,3 +80,18 @@ def test_a_batch_of_cloud_events(api: Api) -> None:
     assert send(url, body, {"Content-Type": "application/cloudevents-batch+json"})[0] == 200
     until(lambda: len(fired(api, "cloud")) >= 2, 20.0)
     assert sorted(event["id"] for event in fired(api, "cloud")) == ["1", "3"]
+
+
+def test_a_sender_of_cloud_events_asks_first(api: Api) -> None:
+    url = make(api, "asked", "cloudevents/receive", origins="events.example.com")
+    question = {"WebHook-Request-Origin": "events.example.com", "WebHook-Request-Rate": "120"}
+    with urlopen(Request(url, None, question, method="OPTIONS"), timeout=20) as answer:
+        told = [answer.headers[name] for name in ("Allow", "WebHook-Allowed-Origin", "WebHook-Allowed-Rate")]
+        assert (answer.status, answer.read(), told) == (200, b"", ["POST", "events.example.com", "120"])
+    with urlopen(Request(url, None, {"WebHook-Request-Origin": "other"}, method="OPTIONS"), timeout=20) as answer:
+        assert answer.headers["WebHook-Allowed-Origin"] is None
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(url, None, {}, method="OPTIONS"), timeout=20)
+    with refused.value as error:
+        assert (error.code, error.headers["Allow"]) == (405, "POST")
+    assert fired(api, "asked") == []

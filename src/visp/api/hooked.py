@@ -33,11 +33,14 @@ async def answer(request: Asked, services: Services, id: str) -> HttpAnswer:
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
             query=request.scope["query_string"].decode("latin-1"),
             body=b"".join(chunks),
+            rate=owner.limits.fires_per_minute,
         )
         received = await hooked.receive(entry, owner, told, id)
     except FeedRefused as error:
-        return error_answer(error.status, error.sentence, id, is_routed=False)
-    return HttpAnswer(200, received.answer, received.content_type if received.answer else None, is_routed=False)
+        headers = (("Allow", "POST"),) if error.status == 405 else ()
+        return error_answer(error.status, error.sentence, id, is_routed=False, headers=headers)
+    content_type = received.content_type if received.answer else None
+    return HttpAnswer(200, received.answer, content_type, is_routed=False, headers=received.headers)
 
 
 def url_of(base: str, id: str) -> str:

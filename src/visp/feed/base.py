@@ -179,16 +179,20 @@ def trace_of(kind: Feed, parameters: Mapping[str, Json]) -> str | None:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request to a feed's own address: headers by lower-case name, the query as it came."""
+    """A request to a feed's own address: headers by lower-case name, the query as it came.
+
+    `rate` is how many fires a minute the namespace may have.
+    """
 
     method: str
     headers: Mapping[str, str]
     query: str
     body: bytes
+    rate: int = 0
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What a request came to: events, which are fired before it is answered, and the answer's body.
+    """What a request came to: events, which are fired before it is answered, and the answer's body and headers.
 
     Of two requests within a day whose events have the same key the second is answered and fires nothing.
     """
@@ -196,6 +200,7 @@ class Received(msgspec.Struct, frozen=True):
     events: Sequence[Event] = ()
     answer: bytes = b""
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Hook(Feed, Protocol):

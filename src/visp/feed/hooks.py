@@ -31,7 +31,7 @@ from visp.feed.conditions import filter_of, parse_filter
 from visp.feed.gathering import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from visp.feed.base import Reach, Request, Watch
 
@@ -42,7 +42,7 @@ FIELDS_MOST = 1000
 SIGNATURES_MOST = 10
 """Of one request: senders name a second while a secret is changed."""
 _WHSEC = "whsec_"
-_SECONDS = re.compile(r"[0-9]{1,12}\Z")
+_NUMBER = re.compile(r"[0-9]{1,12}\Z")
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -102,7 +102,7 @@ def _signed(secret: bytes, content: bytes, claims: Iterable[bytes]) -> str:
 
 
 def _check_time(text: str, tolerance_s: int, now_ms: int) -> None:
-    if not _SECONDS.match(text):
+    if not _NUMBER.match(text):
         raise FeedRefused(wording.HOOK_NOT_SIGNED, 401)
     if abs(int(text) * 1000 - now_ms) > tolerance_s * 1000:
         raise FeedRefused(wording.hook_out_of_time(tolerance_s), 401)
@@ -219,7 +219,9 @@ class _HookFeed:
         return HookSource()
 
     def _let_in(self, parameters: Mapping[str, Json], request: Request, now_ms: int) -> str:
-        """A key of the request's own. Browsers say where they come from; others do not."""
+        """A key of the request's own. Browsers say where they come from; others do not. A question is no event."""
+        if request.method == "OPTIONS":
+            raise FeedRefused(wording.HOOK_NO_OPTIONS, 405)
         origin = request.headers.get("origin")
         if origin is not None and "origins" in parameters and origin.lower() not in parameters["origins"]:
             raise FeedRefused(wording.HOOK_OTHER_ORIGIN, 403)
@@ -316,6 +318,8 @@ def _received(parameters: Mapping[str, Json], events: Iterable[tuple[str, Json]]
 # ── CloudEvents ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ATTRIBUTE = re.compile(r"[a-z0-9]{1,40}\Z")
+_ORIGIN = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}\Z")
+_WHO_ASKS = "webhook-request-origin"
 _STRUCTURED = "application/cloudevents"
 _BATCHED = "application/cloudevents-batch"
 
@@ -329,6 +333,8 @@ class CloudEvents(_HookFeed):
         return super().parse(given, now_ms) | {name: wish for name, wish in wishes.items() if wish}
 
     def receive(self, parameters: Mapping[str, Json], request: Request, now_ms: int) -> Received:
+        if request.method == "OPTIONS" and _WHO_ASKS in request.headers:
+            return Received(headers=(("Allow", "POST"), *granted(request, parameters.get("origins"))))
         self._let_in(parameters, request, now_ms)
         events = [
             (key_of("event", event["source"], event["id"]), event)
@@ -336,6 +342,21 @@ class CloudEvents(_HookFeed):
             if all(event[name] in parameters[name] for name in ("type", "source") if name in parameters)
         ]
         return _received(parameters, events)
+
+
+def granted(request: Request, origins: Collection[str] | None) -> list[tuple[str, str]]:
+    """What a sender is granted that asks whether it may send events here, and how many a minute.
+
+    Source: HTTP Web Hooks for Event Delivery 1.0, section 4. `origins` are names, or URLs of them; None: anybody.
+    Without a grant the headers are withheld: senders go by them, not by the status. No sender's callback is called.
+    """
+    origin = request.headers[_WHO_ASKS]
+    known = None if origins is None else {each.rpartition("://")[2] for each in origins}
+    if not _ORIGIN.match(origin) or not (known is None or origin.lower() in known) or request.rate <= 0:
+        return []
+    wish = request.headers.get("webhook-request-rate", "")
+    rate = min(int(wish), request.rate) if _NUMBER.match(wish) and int(wish) else request.rate
+    return [("WebHook-Allowed-Origin", origin), ("WebHook-Allowed-Rate", str(rate))]
 
 
 def cloud_events(request: Request) -> list[dict[str, Json]]:

@@ -266,3 +266,39 @@ def test_cloud_events_can_be_signed() -> None:
     parameters = feed.parse({"scheme": "github", "secret": "s"}, NOW)
     assert refused(lambda: feed.receive(parameters, request(b"", BINARY), NOW)).status == 401
     assert feed.receive(parameters, request(b"", {**BINARY, **sign("github", "s", b"", NOW)}), NOW).events
+
+
+ASKS = {"webhook-request-origin": "events.example.com"}
+ALLOWED = ("WebHook-Allowed-Origin", "events.example.com")
+
+
+@pytest.mark.parametrize(
+    ("given", "headers", "rate", "granted"),
+    [
+        ({}, {}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "600")]),
+        ({}, {"webhook-request-rate": "120"}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "120")]),
+        ({}, {"webhook-request-rate": "1200"}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "600")]),
+        ({}, {"webhook-request-rate": "0"}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "600")]),
+        ({}, {}, 0, []),
+        ({"origins": "events.example.com"}, {}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "600")]),
+        ({"origins": "https://Events.example.com/"}, {}, 600, [ALLOWED, ("WebHook-Allowed-Rate", "600")]),
+        ({"origins": "other.example.com"}, {}, 600, []),
+        ({}, {"webhook-request-origin": "a b"}, 600, []),
+    ],
+)
+def test_a_sender_of_cloud_events_asks_first(
+    given: dict[str, Any], headers: dict[str, str], rate: int, granted: list[tuple[str, str]]
+) -> None:
+    feed = CloudEvents()
+    asked = Request("OPTIONS", {**ASKS, **headers}, "", b"", rate)
+    received = feed.receive(feed.parse({**given, "scheme": "github", "secret": "s"}, NOW), asked, NOW)
+    assert (received.events, received.answer) == ((), b"")
+    assert list(received.headers) == [("Allow", "POST"), *granted]
+
+
+def test_a_question_is_no_event() -> None:
+    for feed, given in ((CloudEvents(), {}), (HttpHook(), {}), (SlackEvents(), {"signing_secret": "s"})):
+        kept = feed.parse(given, NOW)
+        assert (
+            refused(lambda feed=feed, kept=kept: feed.receive(kept, request(b"", method="OPTIONS"), NOW)).status == 405
+        )
