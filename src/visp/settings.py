@@ -302,6 +302,18 @@ class Feeds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         str,
         Meta(description="feeds of your own: `package/feed=module:Class`, with semicolons between"),
     ] = ""
+    whole_minutes: Annotated[
+        bool, Meta(description="patterns of alarms have whole minutes alone: a sixth field for seconds is 0 or refused")
+    ] = False
+    delay_limit_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=59,
+            description="alarms by patterns of five fields fire up to so many seconds later, each at a second of its "
+            "own that stays the same; those with `strict` do not",
+        ),
+    ] = 0
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -91,3 +91,29 @@ def test_a_binding_brings_its_parameters(api: Api) -> None:
     made = tell(api, "bound", "CREATE", path, minutes=1, startDate=soon)
     assert made.json["response"]["result"] == {"status": "success"}, made
     until(lambda: fired(api, "bound") == [{"bound": True}], 20.0)
+
+
+def test_an_operator_limits_alarms() -> None:
+    if not has_sandbox():
+        pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
+    settings = {"catalog.packages": "", "feeds.whole_minutes": True, "feeds.delay_limit_s": 59}
+    with running.running(settings) as server:
+        api = Api(server.url)
+
+        def create(trigger: str, **parameters: Any) -> Answer:
+            assert api.request("PUT", f"triggers/{trigger}", {}).status == 200
+            body = {"feed": "alarms/alarm", "parameters": parameters}
+            return api.request("PUT", f"feeds/{trigger}", body)
+
+        def second(trigger: str) -> int:
+            until(lambda: "nextFire" in api.get(f"feeds/{trigger}").json["status"], 20.0)
+            return int(api.get(f"feeds/{trigger}").json["status"]["nextFire"] // 1000 % 60)
+
+        refused = create("fine", cron="*/5 * * * * *")
+        sentence = "cron pattern is limited to 5 fields with 1 minute as the finest granularity"
+        assert (refused.status, refused.json["error"]) == (400, sentence)
+        for number in range(5):
+            assert create(f"t{number}", cron="* * * * *").status == 200
+        assert create("strict", cron="* * * * *", strict=True).status == 200
+        assert second("strict") == 0
+        assert {second(f"t{number}") for number in range(5)} != {0}

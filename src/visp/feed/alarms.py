@@ -258,7 +258,7 @@ class Alarm(_AlarmFeed):
     def __init__(self, *, delay_limit_s: int = 0, whole_minutes: bool = False) -> None:
         """`delay_limit_s`: patterns of five fields that are not `strict` fire up to so many seconds later;
         `whole_minutes`: no finer patterns."""
-        self._delay_limit_s = min(delay_limit_s, 59)
+        self._delay_limit_s = delay_limit_s
         self._whole_minutes = whole_minutes
 
     def _read(self, given: Mapping[str, Json], now_ms: int) -> dict[str, Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from visp import wording
 from visp.feed.base import FeedRefused
@@ -39,10 +39,13 @@ KINDS: Mapping[str, str] = {
 
 
 class Kinds:
-    """`more` are an operator's own: names with `module:Class`."""
+    """`more` are an operator's own: names with `module:Class`; `options` are what some are made with, by name."""
 
-    def __init__(self, more: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, more: Mapping[str, str] | None = None, options: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self._places = {**KINDS, **(more or {})}
+        self._options = options or {}
         self._feeds: dict[str, Feed] = {}
 
     def find(self, name: str) -> Feed:
@@ -54,7 +57,7 @@ class Kinds:
                 raise FeedRefused(wording.no_such_feed(name), 404)
             module, _, made = place.partition(":")
             try:
-                feed = getattr(importlib.import_module(module), made)()
+                feed = getattr(importlib.import_module(module), made)(**self._options.get(name, {}))
             except ImportError as error:
                 raise FeedRefused(wording.feed_not_installed(name, error.name or str(error))) from None
             self._feeds[name] = feed

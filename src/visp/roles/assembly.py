@@ -247,7 +247,15 @@ async def assembled(settings: Settings, data_dir: Path, url: str, number: int = 
         feed_store = promises.feeds
         if number == shard.FIRST:
             await feed_store.free_all()
-        feed_kinds = Kinds(premises.read_feeds(settings))
+        feed_kinds = Kinds(
+            premises.read_feeds(settings),
+            {
+                "alarms/alarm": {
+                    "delay_limit_s": settings.feeds.delay_limit_s,
+                    "whole_minutes": settings.feeds.whole_minutes,
+                }
+            },
+        )
         reaches = Reaches(
             is_any=settings.feeds.reach == "any" or (settings.feeds.reach == "auto" and is_loopback(settings.host)),
             is_open=is_open,

@@ -86,6 +86,17 @@ def test_sentences(feed: type[Any], given: dict[str, Any], sentence: str) -> Non
     assert refusal(feed(), given) == (400, sentence)
 
 
+def test_an_operator_can_spread_alarms_over_a_minute() -> None:
+    def seconds(**given: Any) -> set[int]:
+        alarm = Alarm(delay_limit_s=9)
+        made = [alarm.parse({**given, "triggerName": f"/_/{number}"}, NOW) for number in range(100)]
+        return {next(alarm._cron(each).after(NOW)) // 1000 % 60 for each in made}
+
+    assert seconds(cron="* * * * *") == set(range(10))
+    assert seconds(cron="* * * * *", strict=True) == {0}
+    assert seconds(cron="7 * * * * *") == {7}
+
+
 def test_an_operator_can_allow_whole_minutes_alone() -> None:
     assert refusal(Alarm(whole_minutes=True), {"cron": "*/5 * * * * *"}) == (
         400,
