@@ -898,9 +898,10 @@ def no_such_feed(name: str) -> str:
     return f"There is no feed '{name}' here."
 
 
-def feed_not_installed(name: str, library: str) -> str:
-    package = name.partition("/")[0]
-    return f"The feed '{name}' needs the library '{library}' on the server: pip install 'visp[{package}]'."
+def feed_not_installed(library: str, extra: str = "") -> str:
+    """`extra` is the package's own that brings the library, if one does."""
+    how = f": its operator can install it by pip install 'visp[{extra}]'" if extra else ""
+    return f"This feed needs '{library}', which is not on the server{how}."
 
 
 def no_feed_of(trigger: str) -> str:
@@ -987,10 +988,6 @@ def feed_url(schemes: Iterable[str]) -> str:
     return f"a URL with one host that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
 
 
-def feed_needs_extra(extra: str) -> str:
-    return f"The server has no library for this feed; its operator can install it: pip install 'visp[{extra}]'."
-
-
 def source_lost(what: str, where: str, why: str) -> str:
     return f"{what} at {where} cannot be reached, or broke off: {why}"
 
@@ -1036,10 +1033,6 @@ FEED_BUCKET = "the name of a bucket"
 
 def too_many_objects(limit: int) -> str:
     return f"There are more than {limit} objects under the prefix: give a longer one."
-
-
-def source_too_long(limit: int) -> str:
-    return f"its answer is longer than {limit} bytes"
 
 
 def answered(status: int, code: str) -> str:

@@ -65,7 +65,7 @@ async def test_a_server_that_goes_is_lost_and_goes_on_where_it_was(buckets: Buck
     asks = asked(buckets)
     watch = Watched(await Objects().check(asks, Near()))
     await buckets.stop()
-    with pytest.raises(SourceLost, match=r"S3 at http://localhost:\d+ cannot be reached"):
+    with pytest.raises(SourceLost, match="localhost could not be reached"):
         await watch.run(Objects().open(asks, Near()), lambda watch: False)
     buckets.objects = {"in/a": b"1"}
     await buckets.start()

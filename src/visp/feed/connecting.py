@@ -25,7 +25,7 @@ async def library(name: str, extra: str) -> Any:
     try:
         return await asyncio.to_thread(importlib.import_module, name)
     except ImportError:
-        raise FeedRefused(wording.feed_needs_extra(extra)) from None
+        raise FeedRefused(wording.feed_not_installed(name.partition(".")[0], extra)) from None
 
 
 async def address(reach: Reach, host: str, port: int) -> str:

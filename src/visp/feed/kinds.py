@@ -59,6 +59,6 @@ class Kinds:
             try:
                 feed = getattr(importlib.import_module(module), made)(**self._options.get(name, {}))
             except ImportError as error:
-                raise FeedRefused(wording.feed_not_installed(name, error.name or str(error))) from None
+                raise FeedRefused(wording.feed_not_installed(error.name or str(error))) from None
             self._feeds[name] = feed
         return feed

@@ -54,7 +54,7 @@ class Mqtt:
 
     def parse(self, given: Mapping[str, Json], now_ms: int) -> dict[str, Json]:
         if importlib.util.find_spec("paho") is None:
-            raise FeedRefused(wording.feed_not_installed(self.name, "paho-mqtt"))
+            raise FeedRefused(wording.feed_not_installed("paho-mqtt", "mqtt"))
         kept: dict[str, Json] = {
             "url": asked.url(given, "url", tuple(PORTS)),
             "topic": _topics(given),

@@ -52,11 +52,6 @@ class Provider:
         self._changed.add((namespace, trigger))
         self._news.set()
 
-    def standing(self, namespace: str, trigger: str) -> Progress | None:
-        """How a feed stands now that runs here."""
-        running = self._running.get((namespace, trigger))
-        return None if running is None else running.progress
-
     async def run(self) -> None:
         """Until it is cancelled: then what runs here ends, and is anybody's."""
         all_at_s = 0.0

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import socket
 import time
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote, urlsplit
 
 from visp import wording
+from visp.feed import web
 from visp.feed.base import Batch, Event, FeedRefused, Json, Reach, SourceEnded, Watch
 from visp.feed.batching import batches, event
-from visp.feed.connecting import ANSWER_S, CONNECT_S, reached
+from visp.feed.connecting import reached
 from visp.feed.listing import OBJECTS_MOST, Difference, Thing, differences, packed, read_page, unpacked
 from visp.feed.parameters import Field, Own, text, url, whole
 from visp.feed.signing import query_of, signed
@@ -26,11 +26,14 @@ from visp.feed.signing import query_of, signed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    import aiohttp
+
 NAME = "s3/objects"
 ENDPOINT = "https://s3.amazonaws.com"
 PAGE = 1000
 PAGE_BYTES = 8 * 1024 * 1024
-PORTS = {"http": 80, "https": 443}
+PAGE_S = 60.0
+"""For an answer as a whole."""
 
 
 class Objects(Own):
@@ -106,10 +109,11 @@ class ObjectsSource:
 
 
 class Bucket:
-    """One bucket's lists, over a session of the HTTP client that connects to checked addresses alone."""
+    """One bucket's lists."""
 
-    def __init__(self, session: Any, parameters: Mapping[str, Json]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, reach: Reach, parameters: Mapping[str, Json]) -> None:
         self._session = session
+        self._reach = reach
         self._parameters = parameters
         self._at = urlsplit(parameters["endpoint"])
 
@@ -145,15 +149,13 @@ class Bucket:
         target = f"{self._at.scheme}://{self._at.netloc}{path}?{query}"
         from yarl import URL
 
-        async with self._session.get(URL(target, encoded=True), headers=headers, allow_redirects=False) as answer:
-            document = bytearray()
-            async for part in answer.content.iter_chunked(65536):
-                document += part
-                if len(document) > PAGE_BYTES:
-                    raise ValueError(wording.source_too_long(PAGE_BYTES))
-            if answer.status != 200:
-                raise ConnectionError(wording.answered(answer.status, code_of(bytes(document))))
-            return bytes(document)
+        async with asyncio.timeout(PAGE_S):
+            url = URL(target, encoded=True)
+            async with web.answer(self._session, self._reach, "GET", url, headers=headers) as answer:
+                document = await web.body_of(answer, PAGE_BYTES)
+        if answer.status != 200:
+            raise ConnectionError(wording.answered(answer.status, code_of(document)))
+        return document
 
 
 def code_of(document: bytes) -> str:
@@ -167,41 +169,10 @@ def code_of(document: bytes) -> str:
 async def connected(
     parameters: Mapping[str, Json], reach: Reach, refused: type[FeedRefused] | None = None
 ) -> AsyncIterator[Bucket]:
-    aiohttp: Any = await asyncio.to_thread(importlib.import_module, "aiohttp")
-    await asyncio.to_thread(importlib.import_module, "defusedxml.ElementTree")
-    async with reached("S3", parameters["endpoint"], [parameters.get("secret_key")], refused):
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_resolver(reach), use_dns_cache=False, limit=1),
-            timeout=aiohttp.ClientTimeout(total=ANSWER_S * 3, sock_connect=CONNECT_S, sock_read=ANSWER_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        async with session:
-            # an address in place of a name is not asked of the resolver
-            at = urlsplit(parameters["endpoint"])
-            await reach.check(at.hostname or "", at.port or PORTS[at.scheme])
-            yield Bucket(session, parameters)
-
-
-def _resolver(reach: Reach) -> Any:
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class Resolver(AbstractResolver):
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-        ) -> list[ResolveResult]:
-            return [
-                ResolveResult(
-                    hostname=host,
-                    host=one,
-                    port=port,
-                    family=socket.AF_INET6 if ":" in one else socket.AF_INET,
-                    proto=0,
-                    flags=socket.AI_NUMERICHOST,
-                )
-                for one in await reach.check(host, port)
-            ]
-
-        async def close(self) -> None:
-            pass
-
-    return Resolver()
+    for name in ("aiohttp", "defusedxml.ElementTree"):
+        await asyncio.to_thread(importlib.import_module, name)
+    async with (
+        reached("S3", parameters["endpoint"], [parameters.get("secret_key")], refused),
+        web.session(reach) as session,
+    ):
+        yield Bucket(session, reach, parameters)

@@ -294,7 +294,7 @@ async def test_a_paused_feed_stops_and_goes_on(place: Place) -> None:
         await place.store.change_feed(msgspec.structs.replace(entry, is_paused=True))
         provider.nudge("guest", "t")
         async with asyncio.timeout(10):
-            while provider.standing("guest", "t") is not None:  # noqa: ASYNC110 - nobody tells of its end
+            while provider.measured():  # noqa: ASYNC110 - nobody tells of its end
                 await asyncio.sleep(0.01)
         _, paused = await place.standing()
         await place.store.change_feed(entry)
@@ -312,7 +312,7 @@ async def test_who_has_lost_the_lease_keeps_nothing_more(place: Place) -> None:
         now_ms = place.clock.now_ms() + 1_000_000
         assert await place.store.lease("9", now_ms, now_ms + 10**9, 1)
         async with asyncio.timeout(10):
-            while (standing := provider.standing("guest", "t")) is not None and standing.state != "disabled":
+            while provider.measured().keys() - {"disabled"}:
                 provider.nudge("guest", "t")
                 await asyncio.sleep(0.01)
         assert (await place.standing())[0].reason is None
@@ -329,6 +329,9 @@ async def test_a_feed_of_a_kind_that_is_not_here_holds_up_no_other(place: Place)
 def test_kinds() -> None:
     kinds = Kinds({"tests/one": "tests.unit.feed.test_provider:Kind", "tests/gone": "no.such.module:Kind"})
     assert kinds.find("tests/one") is kinds.find("tests/one")
-    for name in ("none/such", "tests/gone"):
-        with pytest.raises(FeedRefused):
+    for name, sentence in (
+        ("none/such", "There is no feed"),
+        ("tests/gone", "needs 'no', which is not on the server."),
+    ):
+        with pytest.raises(FeedRefused, match=sentence):
             kinds.find(name)
