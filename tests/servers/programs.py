@@ -12,9 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+from tests import certificates
+from tests.servers.fetched import kafka_classes, nats_server
 from tests.servers.watched import free_port
 
-START_S = 60.0
+START_S = 120.0
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 class Program:
@@ -73,3 +77,84 @@ class Program:
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Kafka(Program):
+    """`port` is open to all, `sasl_port` speaks TLS and asks who it is."""
+
+    def __init__(self) -> None:
+        self._classes = kafka_classes()
+        super().__init__("kafka")
+        self.sasl_port = free_port()
+        certificates.write(self.folder)
+        pem = (self.folder / "key.pem").read_text() + (self.folder / "certificate.pem").read_text()
+        (self.folder / "both.pem").write_text(pem)
+        jaas = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_visp="s3cret";'
+        controller = free_port()
+        (self.folder / "server.properties").write_text(
+            f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=OPEN://127.0.0.1:{self.port},CLOSED://127.0.0.1:{self.sasl_port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=OPEN://localhost:{self.port},CLOSED://localhost:{self.sasl_port}
+listener.security.protocol.map=OPEN:PLAINTEXT,CLOSED:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=OPEN
+controller.listener.names=CONTROLLER
+listener.name.closed.sasl.enabled.mechanisms=PLAIN
+listener.name.closed.plain.sasl.jaas.config={jaas}
+listener.name.closed.ssl.keystore.type=PEM
+listener.name.closed.ssl.keystore.location={self.folder}/both.pem
+log.dirs={self.folder}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+auto.create.topics.enable=false
+message.max.bytes=4000000
+group.initial.rebalance.delay.ms=0
+"""
+        )
+        self._java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", "server.properties")
+
+    def command(self) -> Sequence[str]:
+        return ["java", "-Xmx256m", "-cp", self._classes, "kafka.Kafka", str(self.folder / "server.properties")]
+
+    def _java(self, *words: str) -> None:
+        self.call("java", "-Xmx128m", "-cp", self._classes, *words)
+
+
+class Nats(Program):
+    def __init__(self) -> None:
+        self._program = nats_server()
+        super().__init__("nats")
+
+    def command(self) -> Sequence[str]:
+        return [self._program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js"),
+                "--user", "visp", "--pass", "s3cret"]  # fmt: skip
+
+
+class Postgres(Program):
+    def __init__(self) -> None:
+        if not BINARIES:
+            pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        users = {entry.pw_name for entry in pwd.getpwall()}
+        super().__init__("postgres", user="postgres" if "postgres" in users else "nobody")
+        (self.folder / "password").write_text("s3cret")
+        (self.folder / "password").chmod(0o644)
+        self.call(str(BINARIES[-1] / "initdb"), "-D", str(self.folder / "data"), "-U", "postgres", "-A",
+                  "scram-sha-256", f"--pwfile={self.folder}/password", "-E", "UTF8", "--no-sync")  # fmt: skip
+
+    def command(self) -> Sequence[str]:
+        return [str(BINARIES[-1] / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-h",
+                "127.0.0.1", "-k", "", "-c", "wal_level=logical"]  # fmt: skip
+
+
+class Redis(Program):
+    def __init__(self) -> None:
+        if shutil.which("redis-server") is None:
+            pytest.skip("redis-server is not installed: apt-get install redis-server")
+        super().__init__("redis")
+
+    def command(self) -> Sequence[str]:
+        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--appendonly", "yes",
+                "--appendfsync", "always", "--requirepass", "s3cret"]  # fmt: skip

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from tests import certificates
-from tests.servers.fetched import kafka_classes
-from tests.servers.programs import Program
-from tests.servers.watched import Crash, Near, Watched, free_port
+from tests.servers.programs import Kafka
+from tests.servers.watched import Crash, Near, Watched
 
 from visp.feed.base import FeedRefused, SourceLost
 from visp.feed.kafka import KafkaFeed, MessageHubFeed
@@ -17,53 +15,9 @@ from visp.feed.kafka import KafkaFeed, MessageHubFeed
 pytestmark = [pytest.mark.all, pytest.mark.slow]  # a JVM that starts
 
 
-class Kafka(Program):
-    """`port` is open to all, `sasl_port` speaks TLS and asks who it is."""
-
-    def __init__(self, classes: str) -> None:
-        super().__init__("kafka")
-        self._classes = classes
-        self.sasl_port = free_port()
-        certificates.write(self.folder)
-        pem = (self.folder / "key.pem").read_text() + (self.folder / "certificate.pem").read_text()
-        (self.folder / "both.pem").write_text(pem)
-        jaas = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_visp="s3cret";'
-        controller = free_port()
-        (self.folder / "server.properties").write_text(
-            f"""process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=OPEN://127.0.0.1:{self.port},CLOSED://127.0.0.1:{self.sasl_port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=OPEN://localhost:{self.port},CLOSED://localhost:{self.sasl_port}
-listener.security.protocol.map=OPEN:PLAINTEXT,CLOSED:SASL_SSL,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=OPEN
-controller.listener.names=CONTROLLER
-listener.name.closed.sasl.enabled.mechanisms=PLAIN
-listener.name.closed.plain.sasl.jaas.config={jaas}
-listener.name.closed.ssl.keystore.type=PEM
-listener.name.closed.ssl.keystore.location={self.folder}/both.pem
-log.dirs={self.folder}/data
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-auto.create.topics.enable=false
-message.max.bytes=4000000
-group.initial.rebalance.delay.ms=0
-"""
-        )
-        self._java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", "server.properties")
-
-    def command(self) -> Sequence[str]:
-        return ["java", "-Xmx256m", "-cp", self._classes, "kafka.Kafka", str(self.folder / "server.properties")]
-
-    def _java(self, *words: str) -> None:
-        self.call("java", "-Xmx128m", "-cp", self._classes, *words)
-
-
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[Kafka]:
-    program = Kafka(kafka_classes())
+    program = Kafka()
     try:
         program.start()
         yield program

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.servers.fetched import nats_server
-from tests.servers.programs import Program
+from tests.servers.programs import Nats
 from tests.servers.watched import Crash, Near, Watched
 
 from visp.feed.base import FeedRefused, Made, SourceLost
@@ -16,19 +15,9 @@ from visp.feed.nats import Stream, Subject
 pytestmark = [pytest.mark.all]
 
 
-class Nats(Program):
-    def __init__(self, program: str) -> None:
-        super().__init__("nats")
-        self._program = program
-
-    def command(self) -> Sequence[str]:
-        return [self._program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js"),
-                "--user", "visp", "--pass", "s3cret"]  # fmt: skip
-
-
 @pytest.fixture
 def nats() -> Iterator[Nats]:
-    program = Nats(nats_server())
+    program = Nats()
     try:
         program.start()
         yield program

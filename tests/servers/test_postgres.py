@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import pwd
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.servers.programs import Program
+from tests.servers.programs import Postgres
 from tests.servers.watched import Crash, Near, Watched
 
 from visp.feed.base import FeedRefused, Made, SourceLost
@@ -17,27 +15,9 @@ from visp.feed.postgres import DROP, Changes, Notify, slot_of
 
 pytestmark = [pytest.mark.all]
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-
-
-class Postgres(Program):
-    def __init__(self) -> None:
-        users = {entry.pw_name for entry in pwd.getpwall()}
-        super().__init__("postgres", user="postgres" if "postgres" in users else "nobody")
-        (self.folder / "password").write_text("s3cret")
-        (self.folder / "password").chmod(0o644)
-        self.call(str(BINARIES[-1] / "initdb"), "-D", str(self.folder / "data"), "-U", "postgres", "-A",
-                  "scram-sha-256", f"--pwfile={self.folder}/password", "-E", "UTF8", "--no-sync")  # fmt: skip
-
-    def command(self) -> Sequence[str]:
-        return [str(BINARIES[-1] / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-h",
-                "127.0.0.1", "-k", "", "-c", "wal_level=logical"]  # fmt: skip
-
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    if not BINARIES:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     program = Postgres()
     try:
         program.start()

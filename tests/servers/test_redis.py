@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.servers.programs import Program
+from tests.servers.programs import Redis
 from tests.servers.watched import Crash, Near, Watched
 
 from visp.feed.base import FeedRefused, Made, SourceLost
@@ -16,19 +15,8 @@ from visp.feed.redis import Stream
 pytestmark = [pytest.mark.all]
 
 
-class Redis(Program):
-    def __init__(self) -> None:
-        super().__init__("redis")
-
-    def command(self) -> Sequence[str]:
-        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--appendonly", "yes",
-                "--appendfsync", "always", "--requirepass", "s3cret"]  # fmt: skip
-
-
 @pytest.fixture
 def redis() -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: apt-get install redis-server")
     program = Redis()
     try:
         program.start()

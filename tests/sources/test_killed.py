@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from tests.sources.servers import MOSQUITTO, POUCHDB, program, why_no_couch, why_no_mosquitto
-from tests.system.conftest import Api
+from tests.sources.tellers import EVERYWHERE, WITH_ALL, Beside, Teller
+from tests.system.conftest import GUEST, Api
 from tests.system.traces import until
-from tests.unit.feed.watching import free_port
 
 from visp.client import running
+from visp.feed.hooks import sign
 
 KILLS = int(os.environ.get("VISP_KILLS", "4"))
-EVERY_S = 0.01
+EVERY_S = 0.02
 PATIENCE_S = 60.0
-pytestmark = [pytest.mark.slow]
+AWAY_S = float(os.environ.get("VISP_AWAY", "2"))
+BACK_S = 20.0
+"""A source that was away for seconds is read again this soon; those that are asked every ten seconds are the latest."""
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ECHO = "def main(args):\n    return {}"
+pytestmark = [pytest.mark.slow]
+TELLERS = pytest.mark.parametrize(
+    "kind", [*EVERYWHERE, *(pytest.param(kind, marks=pytest.mark.all) for kind in WITH_ALL)]
+)
 
 
 class Killed:
     """A server that is started again in the same folder, and one trigger of it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.kills = 0
+        self.folder = folder
         self.start()
         self.api.action("heard", ECHO, "python:3.11")
         assert self.api.request("PUT", "triggers/told", {}).status == 200
@@ -44,30 +53,49 @@ class Killed:
         assert self.api.request("PUT", "rules/on-told", rule).status == 200
 
     def start(self) -> None:
-        settings = {"driver": "process", "container.cells_dir": f"{self._folder}/cells", "catalog.packages": ""}
-        self.server = running.start(self._folder / "data", settings, flags=("--i-trust-all-code",))
+        settings = {
+            "driver": "process",
+            "container.cells_dir": f"{self.folder}/cells",
+            "catalog.packages": "",
+            "feeds.roots": str(self.folder),
+        }
+        self.server = running.start(self.folder / "data", settings, flags=("--i-trust-all-code",))
         self.api = Api(self.server.url)
 
     def kill(self) -> None:
         os.kill(self.server.pid, signal.SIGKILL)
         self.server.process.wait()
-        self.kills += 1
+        self.server.log.unlink(missing_ok=True)
         self.start()
 
-    def make(self, feed: str, **parameters: Any) -> None:
+    def make(self, feed: str, **parameters: Any) -> Any:
+        """CREATE's result, when the feed is live."""
         answer = self.api.request("PUT", "feeds/told", {"feed": feed, "parameters": parameters})
         assert answer.status == 200, answer
         until(lambda: self.state() == "live", PATIENCE_S)
+        return answer.json
+
+    @property
+    def status(self) -> Any:
+        return self.api.get("feeds/told").json["status"]
 
     def state(self) -> str:
-        return str(self.api.get("feeds/told").json["status"]["state"])
+        return str(self.status["state"])
 
-    def fired(self, name: Callable[[Any], Any]) -> Counter[Any]:
-        """How often each event was fired."""
+    def fired(self, numbers: Callable[[Any], list[int]]) -> Counter[int]:
+        """How often each number was fired."""
         found: list[Any] = []
         while page := self.api.get(f"activations?name=told&docs=true&limit=200&skip={len(found)}").json:
             found += page
-        return Counter(name(record["response"]["result"]) for record in found)
+        return Counter(number for record in found for number in numbers(record["response"]["result"]))
+
+    def has_fired(self, told: list[int], numbers: Callable[[Any], list[int]]) -> Counter[int]:
+        """Returns when each of the numbers was."""
+        end = time.monotonic() + PATIENCE_S
+        while missing := set(told) - set(fired := self.fired(numbers)):
+            assert time.monotonic() < end, f"{len(missing)} of {len(told)} were lost: {sorted(missing)[:10]}"
+            time.sleep(0.2)
+        return fired
 
 
 @pytest.fixture
@@ -80,6 +108,19 @@ def killed() -> Iterator[Killed]:
         finally:
             made.server.stop()
             made.server.log.unlink(missing_ok=True)
+
+
+@contextmanager
+def teller(kind: type[Teller], folder: Path) -> Iterator[tuple[Teller, Beside]]:
+    beside, made = Beside(), kind(folder)
+    try:
+        beside.run(made.begin())
+        yield made, beside
+    finally:
+        try:
+            beside.run(made.end())
+        finally:
+            beside.close()
 
 
 def told_while_killed(killed: Killed, tell: Callable[[int], None]) -> list[int]:
@@ -105,64 +146,63 @@ def told_while_killed(killed: Killed, tell: Callable[[int], None]) -> list[int]:
     return told
 
 
-def test_changes_of_a_database(killed: Killed, tmp_path: Path) -> None:
-    missing = why_no_couch()
-    if missing is not None:
-        pytest.skip(missing)
-    port = free_port()
-    with program([str(POUCHDB), "--in-memory", "--host", "127.0.0.1", "--port", str(port)], tmp_path, port):
-        ask(port, "PUT", "/_config/admins/who", b'"what"', who="")
-        ask(port, "PUT", "/told")
-        killed.make(
-            "cloudant/changes",
-            dbname="told",
-            host="127.0.0.1",
-            protocol="http",
-            port=port,
-            username="who",
-            password="what",
-        )
-        told = told_while_killed(killed, lambda number: ask(port, "PUT", f"/told/{number:06}", b"{}"))
-        once = Counter(f"{number:06}" for number in told)
-        until(lambda: len(killed.fired(lambda event: event["id"])) == len(once), PATIENCE_S)
-        assert killed.fired(lambda event: event["id"]) == once
+@TELLERS
+def test_no_event_of_a_source_is_lost(killed: Killed, kind: type[Teller]) -> None:
+    with teller(kind, killed.folder) as (source, beside):
+        killed.make(source.feed, **source.parameters())
+        told = told_while_killed(killed, lambda number: beside.run(source.tell(number)))
+        fired = killed.has_fired(told, source.numbers)
+        assert sorted(fired) == told
+        twice = {number: count for number, count in fired.items() if count > 1}
+        print(f"{kind.__name__}: {len(told)} told, {KILLS} kills, {len(twice)} fired more than once")
+        assert not (twice and source.tells_once), twice
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None, who: str = "who:what") -> None:
-    headers = {"Content-Type": "application/json"}
-    if who:
-        headers["Authorization"] = f"Basic {base64.b64encode(who.encode()).decode()}"
-    with urlopen(Request(f"http://127.0.0.1:{port}{path}", body, headers, method=method)) as answer:
-        assert answer.status < 300
+@TELLERS
+def test_a_source_that_was_away_is_read_again(killed: Killed, kind: type[Teller]) -> None:
+    """Until then the feed says that it is not there, and why."""
+    with teller(kind, killed.folder) as (source, beside):
+        killed.make(source.feed, **source.parameters())
+        beside.run(source.tell(0))
+        killed.has_fired([0], source.numbers)
+        beside.run(source.leave())
+        status = until(lambda: killed.status if killed.state() == "retrying" else None, PATIENCE_S)
+        assert source.lost in status["lastError"]
+        assert "retrying" in shown(killed)
+        if source.is_told_while_away:
+            beside.run(source.tell(1))
+        time.sleep(AWAY_S)
+        beside.run(source.come_back())
+        if not source.is_told_while_away:
+            beside.run(source.tell(1))
+        until(lambda: killed.state() == "live", BACK_S)
+        assert killed.has_fired([0, 1], source.numbers) == Counter([0, 1])
+        assert killed.status["reason"] is None
 
 
-def test_messages_of_a_broker(killed: Killed, tmp_path: Path) -> None:
-    missing = why_no_mosquitto()
-    if missing is not None:
-        pytest.skip(missing)
-    from paho.mqtt.client import CallbackAPIVersion, Client
-
-    port = free_port()
-    settings = tmp_path / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n")
-    with program([str(MOSQUITTO), "-c", str(settings)], tmp_path, port):
-        killed.make("mqtt/feed", url=f"mqtt://127.0.0.1:{port}", topic="told", client_id="visp-killed")
-        client = Client(CallbackAPIVersion.VERSION2)
-        client.connect("127.0.0.1", port)
-        client.loop_start()
-        try:
-            told = told_while_killed(
-                killed, lambda number: client.publish("told", json.dumps({"n": number}), qos=1).wait_for_publish(10)
-            )
-        finally:
-            client.loop_stop()
-            client.disconnect()
-        until(lambda: len(killed.fired(number_of)) == len(told), PATIENCE_S)
-        assert sorted(killed.fired(number_of)) == told
+def shown(killed: Killed) -> str:
+    """As `visp feed get` shows it."""
+    command = [sys.executable, "-m", "visp", "--apihost", killed.server.url, "--auth", GUEST, "feed", "get", "told"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
 
 
-def number_of(event: Any) -> int:
-    return int(event["body"]["n"])
+def test_no_request_that_was_answered_is_lost(killed: Killed) -> None:
+    """Who asks asks again until it is answered, as those who send web hooks do; no message is fired twice."""
+    path = "/hooks/" + killed.make("http/hook", scheme="standard-webhooks", secret=SECRET)["url"].rpartition("/")[2]
+
+    def tell(number: int) -> None:
+        body = json.dumps({"n": number}).encode()
+        while True:
+            signed = sign("standard-webhooks", SECRET, body, time.time_ns() // 1_000_000, f"msg_{number}")
+            try:
+                url = killed.server.url + path
+                with urlopen(Request(url, body, {"Content-Type": "application/json", **signed}), timeout=20):
+                    return
+            except (URLError, OSError):
+                time.sleep(EVERY_S)
+
+    told = told_while_killed(killed, tell)
+    assert killed.has_fired(told, lambda event: [event["body"]["n"]]) == Counter(told)
 
 
 def test_alarms(killed: Killed) -> None:
@@ -177,5 +217,5 @@ def test_alarms(killed: Killed) -> None:
         killed.kill()
     time.sleep(2.5)
     seconds = time.time() - began_s
-    fires = sum(killed.fired(lambda _: None).values())
+    fires = sum(killed.fired(lambda _: [0]).values())
     assert seconds - 2.5 <= fires <= seconds + 1.5

@@ -17,6 +17,7 @@ from visp import wording
 from visp.clock import Clock
 from visp.entity.feed import AUTO, ERROR_LENGTH, Reason
 from visp.errors import ServiceError, VispError
+from visp.feed.again import Waits
 from visp.feed.base import FeedRefused, Reach, SourceEnded, SourceLost
 from visp.feed.leaving import take_away
 from visp.store.base import FeedStore
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from visp.entity.feed import FeedEntry, Opened, Progress
     from visp.feed.base import Batch, Event, Feed
 
-AGAIN_S = 1.0
-LAST_AGAIN_S = 60.0
-"""How long after a source was lost, or a fire failed, it is tried again: at first, and at the most."""
 STEADY_S = 60.0
 """A source that ran so long was not lost before."""
 THROTTLED_MOST = 10
@@ -125,7 +123,7 @@ class Running:
     async def _go_on(self) -> None:
         try:
             await self._look()
-            wait_s = AGAIN_S
+            waits: Waits | None = None
             while True:
                 began_s = self.clock.monotonic_s()
                 try:
@@ -136,10 +134,10 @@ class Running:
                     raise
                 except Exception as error:  # whatever a source does wrong, it is opened again
                     self._lost(error)
-                if self.clock.monotonic_s() - began_s > STEADY_S:
-                    wait_s = AGAIN_S
-                await self.clock.sleep(wait_s * random.uniform(0.5, 1.0))
-                wait_s = min(2 * wait_s, LAST_AGAIN_S)
+                now_s = self.clock.monotonic_s()
+                if waits is None or now_s - began_s > STEADY_S:
+                    waits = Waits(now_s)
+                await self.clock.sleep(waits.next_s(now_s) * random.uniform(0.5, 1.0))
         except SourceEnded as ended:
             await self._disable(Reason(AUTO, str(ended)))
             if ended.delete is not None:
@@ -149,7 +147,7 @@ class Running:
 
     async def _delete(self, *, with_rules: bool) -> None:
         """The trigger goes, as was asked for, and its feed with it."""
-        entry, wait_s = self.entry, AGAIN_S
+        entry, waits = self.entry, self._waits()
         while True:
             try:
                 await self._around.fires.delete(
@@ -161,12 +159,11 @@ class Running:
                 return
             except (SourceLost, ServiceError) as error:
                 log.warning("feed.trigger_not_deleted", trigger=self._name, reason=str(error))
-            await self.clock.sleep(wait_s)
-            wait_s = min(2 * wait_s, LAST_AGAIN_S)
+            await self._wait(waits)
 
     async def _look(self) -> None:
         """The trigger may be gone since it was last fired."""
-        entry, wait_s = self.entry, AGAIN_S
+        entry, waits = self.entry, self._waits()
         while True:
             try:
                 status = await self._around.fires.look(entry.namespace, entry.trigger, self._opened.auth)
@@ -178,14 +175,19 @@ class Running:
                 raise _Disabled()
             if status < 400:
                 return
-            await self.clock.sleep(wait_s)
-            wait_s = min(2 * wait_s, LAST_AGAIN_S)
+            await self._wait(waits)
 
     def _lost(self, error: Exception) -> None:
         known = isinstance(error, (SourceLost, FeedRefused, OSError, TimeoutError))
         text = (str(error) or type(error).__name__)[:ERROR_LENGTH] if known else wording.INTERNAL
         log.warning("feed.lost", feed=self.entry.feed, trigger=self._name, reason=repr(error)[:ERROR_LENGTH])
         self._stand(state="retrying", last_error=text, last_error_ms=self.clock.now_ms())
+
+    def _waits(self) -> Waits:
+        return Waits(self.clock.monotonic_s())
+
+    async def _wait(self, waits: Waits) -> None:
+        await self.clock.sleep(waits.next_s(self.clock.monotonic_s()))
 
     @property
     def _name(self) -> str:
@@ -218,7 +220,7 @@ class Running:
 
     async def _deliver(self, events: Sequence[Event], batch: str) -> tuple[int, int]:
         """How many were fired, and how many never will be. Raises `_Disabled`."""
-        entry, wait_s, throttled = self.entry, AGAIN_S, 0
+        entry, waits, throttled = self.entry, self._waits(), 0
         left, fired, refused = list(events), 0, 0
         while left:
             try:
@@ -252,15 +254,17 @@ class Running:
                 await self._disable(Reason(AUTO, wording.FEED_THROTTLED, 429))
                 raise _Disabled()
             self._lost(SourceLost(wording.not_fired(worst.status, worst.error)))
-            await self.clock.sleep(max(1.0, throttled**2) if throttled else wait_s)
-            wait_s = min(2 * wait_s, LAST_AGAIN_S)
+            if throttled:
+                await self.clock.sleep(max(1.0, throttled**2))
+            else:
+                await self._wait(waits)
         return fired, refused
 
     # ── what is kept ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _keep(self) -> None:
         """Raises `_Taken`; goes on trying while the store cannot be written."""
-        wait_s = AGAIN_S
+        waits = self._waits()
         while True:
             progress = self._kept = self.progress
             try:
@@ -269,8 +273,7 @@ class Running:
                 return
             except ServiceError as error:
                 log.warning("feed.not_kept", trigger=self._name, reason=str(error))
-                await self.clock.sleep(wait_s)
-                wait_s = min(2 * wait_s, LAST_AGAIN_S)
+                await self._wait(waits)
 
     async def _disable(self, reason: Reason) -> None:
         log.warning("feed.disabled", trigger=self._name, reason=reason.message)
