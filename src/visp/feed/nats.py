@@ -2,9 +2,10 @@
 
 A subject keeps nothing: what is published while no source is connected is missed. A stream without `durable` is read
 from the position (a sequence) by a consumer that the server forgets again. With one the server keeps what was
-acknowledged, which follows the fire; it gives what was not again in any order, so the position are the sequences that
-were fired and may not be acknowledged yet: they are acknowledged when they come again, and fired no more. A durable
-consumer that was made here goes with its feed.
+acknowledged, which follows the fire; it gives what was not again in any order, after a while. So the position is
+`{"fired", "told"}`: sequences that were fired and may not be acknowledged yet, which are acknowledged when they come
+again, and fired no more; and those that are about to be fired, which are fired first after a crash, as the same batch.
+A durable consumer that was made here goes with its feed.
 """
 
 from __future__ import annotations
@@ -145,8 +146,11 @@ class StreamSource:
                     seq = (await jetstream.stream_info(stream)).state.last_seq
                 name = await passing(jetstream, self._parameters, seq + 1)
             pulled = await jetstream.pull_subscribe_bind(consumer=name, stream=stream)
+            fired = numbers(position.get("fired", ()))
+            begun = numbers(position.get("told", ())) - fired
+            if begun:
+                await self._fire(watch, await asked_for(jetstream, stream, sorted(begun)), fired)
             watch.live()
-            doubtful = numbers(position.get("fired", ()))
             while True:
                 try:
                     messages = await pulled.fetch(FETCH_MOST, timeout=WAIT_S)
@@ -154,24 +158,50 @@ class StreamSource:
                     alive(client)
                     info = await jetstream.consumer_info(stream, name)
                     if durable and not info.num_ack_pending:
-                        doubtful = set()
+                        fired = set()
                     watch.live(lag=info.num_pending)
                     continue
-                seqs = [message.metadata.sequence.stream for message in messages]
-                fresh = [pair for pair in zip(seqs, messages, strict=True) if pair[0] not in doubtful]
-                if durable:
-                    doubtful |= set(seqs)
-                made_of = [(event_of(seq, message), self._behind(seq, doubtful)) for seq, message in fresh]
-                for events, behind in batches(made_of):
-                    await watch.fire(Batch(events, behind))
+                found = [(message.metadata.sequence.stream, message) for message in messages]
+                fresh = sorted((pair for pair in found if pair[0] not in fired), key=lambda pair: pair[0])
+                if durable and fresh:
+                    await watch.fire(Batch((), self._behind(fresh, 0, fired)))
+                await self._fire(watch, fresh, fired)
                 if durable:
                     async with asyncio.timeout(ANSWER_S):
                         await asyncio.gather(*(message.ack_sync(ANSWER_S) for message in messages))
-                    doubtful -= set(seqs)
+                    fired -= {seq for seq, _ in found}
                 watch.live(lag=messages[-1].metadata.num_pending)
 
-    def _behind(self, seq: int, doubtful: Iterable[int]) -> Json:
-        return {"fired": ranges(doubtful)} if "durable" in self._parameters else {"seq": seq}
+    async def _fire(self, watch: Watch, messages: Sequence[tuple[int, Any]], fired: set[int]) -> None:
+        """In their order; `fired` has those of a durable consumer then."""
+        done = 0
+        made_of = ((event_of(seq, message), index) for index, (seq, message) in enumerate(messages, 1))
+        for events, upto in batches(made_of):
+            if "durable" in self._parameters:
+                fired |= {seq for seq, _ in messages[done:upto]}
+            done = upto
+            await watch.fire(Batch(events, self._behind(messages, done, fired)))
+
+    def _behind(self, messages: Sequence[tuple[int, Any]], done: int, fired: Iterable[int]) -> Json:
+        """The position when so many of the messages were fired."""
+        if "durable" not in self._parameters:
+            return {"seq": messages[done - 1][0]}
+        left = ranges(seq for seq, _ in messages[done:])
+        return {"fired": ranges(fired)} | ({"told": left} if left else {})
+
+
+async def asked_for(jetstream: Any, stream: str, seqs: Iterable[int]) -> list[tuple[int, Any]]:
+    """Messages of a stream by their sequences. What is no more, or may not be asked for, comes again or never."""
+    errors = await library("nats.js.errors", "nats")
+    found = []
+    for seq in seqs:
+        try:
+            found.append((seq, await jetstream.get_msg(stream, seq)))
+        except errors.NotFoundError:
+            continue
+        except (errors.APIError, TimeoutError):
+            break
+    return found
 
 
 def ranges(numbers: Iterable[int]) -> list[list[int]]:
@@ -194,7 +224,7 @@ def event_of(seq: int, message: Any) -> Event | None:
 
 
 def body_of(message: Any) -> dict[str, Json]:
-    return {"subject": message.subject, "body": told(message.data), "headers": dict(message.headers or {})}
+    return {"subject": message.subject, "body": told(message.data or b""), "headers": dict(message.headers or {})}
 
 
 async def next_of(client: Any, heard: Any) -> Any:
