@@ -37,6 +37,7 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
     idle: int
     """Connections on which nothing happens."""
     alarms: int
+    changes: int
     growth: tuple[int, ...]
     """What parts of them the curves of growth stop at: one in so many."""
     node: str
@@ -60,6 +61,7 @@ def build(*, rounds: int | None, is_quick: bool, records: int | None = None) -> 
         rules=RULES // 50 if is_quick else RULES,
         idle=500 if is_quick else 10_000,
         alarms=200 if is_quick else 10_000,
+        changes=5_000 if is_quick else 30_000,
         growth=(100, 1) if is_quick else (1000, 100, 10, 1),
         node=_program(NODE_KIND),
         python=_program(PYTHON_KIND),

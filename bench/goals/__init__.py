@@ -43,6 +43,7 @@ NAMES = (
     "memory",
     "idle",
     "alarms",
+    "changes",
 )
 """In the order in which they are measured."""
 

@@ -36,6 +36,7 @@ RIG = Rig(
     actions=1,
     idle=500,
     alarms=200,
+    changes=200,
     rules=1,
     growth=(1,),
     node="node",
