@@ -1,4 +1,4 @@
-"""A stand-in for CouchDB: one database whose changes are there all at once, and answered as fast as they are asked for."""
+"""A stand-in for CouchDB: one database, whose changes are answered as fast as they are asked for."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from tests.servers.programs import Kafka
 from tests.servers.watched import Crash, Near, Watched
+from tests.unit.catalog.conftest import run as run
 
 from visp.feed.base import FeedRefused, SourceLost
 from visp.feed.kafka import KafkaFeed, MessageHubFeed
@@ -196,3 +198,28 @@ async def test_a_broker_that_names_another_place_leads_nowhere(kafka: Kafka, top
 async def test_a_topic_that_is_not_there_is_refused(kafka: Kafka) -> None:
     with pytest.raises(FeedRefused, match="The topic 'none' does not exist"):
         await KafkaFeed().check(asked(kafka, "none"), Near())
+
+
+async def test_what_the_catalog_produces_is_read(
+    run, kafka: Kafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(kafka.folder / "certificate.pem"))
+    asks = asked(kafka, topic, isJSONData=True)
+    watch = Watched(await KafkaFeed().check(asks, Near()))
+    plain = {"brokers": ["localhost:1", f"localhost:{kafka.port}"], "topic": topic}
+    said = run("messaging/kafkaProduce", {**plain, "value": '{"n": 1}', "key": "k"})
+    assert said["success"] is True
+    assert said["message"].startswith(f"Successfully sent message to {topic}:")
+    large = base64.b64encode(b'"' + b"x" * 200_000 + b'"').decode()
+    assert run("messaging/kafkaProduce", {**plain, "value": large, "base64DecodeValue": True})["success"] is True
+    hub = {"kafka_brokers_sasl": [f"localhost:{kafka.sasl_port}"], "user": "visp", "password": "s3cret", "topic": topic}
+    assert run("messaging/messageHubProduce", {**hub, "value": "2", "key": "k"})["success"] is True
+    await watch.run(KafkaFeed().open(asks, Near()), lambda watch: len(messages(watch)) == 3)
+    keyed = [message for message in messages(watch) if message["key"] == "k"]
+    assert [message["value"] for message in keyed] == [{"n": 1}, 2]
+    assert len({message["partition"] for message in keyed}) == 1
+    assert "x" * 200_000 in values(watch)
+    assert run("messaging/messageHubProduce", {**hub, "password": "wr0ng", "value": "3"}) == {
+        "error": "Authentication failed"
+    }
+    assert "does not exist" in run("messaging/kafkaProduce", {**plain, "topic": "none", "value": "3"})["error"]

@@ -177,7 +177,6 @@ def test_a_source_that_was_away_is_read_again(killed: Killed, kind: type[Teller]
             beside.run(source.tell(1))
         until(lambda: killed.state() == "live", BACK_S)
         assert killed.has_fired([0, 1], source.numbers) == Counter([0, 1])
-        assert killed.status["reason"] is None
 
 
 def shown(killed: Killed) -> str:

@@ -76,9 +76,13 @@ class Broker:
     def __init__(self, host, port, args, protocol):
         self._connection = Connection(host, port, protocol.endswith("SSL"), CONNECT_S)
         self._count = 0
-        self._check_versions()
-        if protocol.startswith("SASL") or args.get("user"):
-            self._authenticate(str(args.get("user") or ""), str(args.get("password") or ""))
+        try:
+            self._check_versions()
+            if protocol.startswith("SASL") or args.get("user"):
+                self._authenticate(str(args.get("user") or ""), str(args.get("password") or ""))
+        except BaseException:
+            self._connection.__exit__()
+            raise
 
     def __enter__(self):
         return self
