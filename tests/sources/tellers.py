@@ -462,5 +462,5 @@ class NatsDurable(NatsStream):
         await self.disconnect()
 
 
-EVERYWHERE: list[type[Teller]] = [Couch, Broker, Site, Mails, Bucket, Folder]
-WITH_ALL: list[type[Teller]] = [KafkaTopic, Outbox, Logical, RedisStream, RedisGroup, NatsStream, NatsDurable]
+EVERYWHERE: list[type[Teller]] = [Couch, Broker, Site, Mails, Folder]
+WITH_ALL: list[type[Teller]] = [Bucket, KafkaTopic, Outbox, Logical, RedisStream, RedisGroup, NatsStream, NatsDurable]
