@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.servers.programs import Postgres
+from tests.servers.programs import BINARIES, Postgres
 from tests.servers.watched import Crash, Near, Watched
 
 from visp.feed.base import FeedRefused, Made, SourceLost
