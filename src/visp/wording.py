@@ -1035,6 +1035,10 @@ def too_many_objects(limit: int) -> str:
     return f"There are more than {limit} objects under the prefix: give a longer one."
 
 
+def certificate_refused(why: str) -> str:
+    return f"its certificate is not trusted ({why})"
+
+
 def answered(status: int, code: str) -> str:
     return f"it answered {status} {code}".rstrip()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 
 class News:
@@ -37,9 +38,13 @@ class News:
 
 
 class Mailbox:
-    """As much of an IMAP server as is asked."""
+    """As much of an IMAP server as is asked; `tells` what comes to who is idle."""
 
     def __init__(self) -> None:
+        self.tells = False
+        self.refuses_idle = False
+        self.idle: set[asyncio.StreamWriter] = set()
+        self.serving: set[asyncio.Task[Any]] = set()
         self.validity = 7
         self.next = 1
         self.mails: dict[int, bytes] = {}
@@ -50,23 +55,39 @@ class Mailbox:
         for subject in subjects:
             self.mails[self.next] = f"From: a@example\r\nTo: b@example\r\nSubject: {subject}\r\n\r\nHello\r\n".encode()
             self.next += 1
+        for writer in self.idle:
+            writer.write(f"* {len(self.mails)} EXISTS\r\n".encode())
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
         with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             writer.write(b"* OK ready\r\n")
             while line := (await reader.readline()).decode().strip():
                 tag, _, command = line.partition(" ")
                 self.commands.append(command)
+                if command == "IDLE" and not self.refuses_idle:
+                    writer.write(b"+ idling\r\n")
+                    self.idle.add(writer)
+                    try:
+                        assert (await reader.readline()).strip() in (b"DONE", b"")
+                    finally:
+                        self.idle.discard(writer)
+                    self.commands.append("DONE")
                 writer.write(self._said(command) + f"{tag} {self._status(command)}\r\n".encode())
                 await writer.drain()
 
     def _status(self, command: str) -> str:
+        if command == "IDLE" and self.refuses_idle:
+            return "BAD not now"
         return "NO refused, with secret" if command.startswith("LOGIN") and "secret" not in command else "OK done"
 
     def _said(self, command: str) -> bytes:
         words = command.split()
         if words[0] == "CAPABILITY":
-            return b"* CAPABILITY IMAP4rev1\r\n"
+            return b"* CAPABILITY IMAP4rev1 IDLE\r\n" if self.tells else b"* CAPABILITY IMAP4rev1\r\n"
         if words[0] == "EXAMINE":
             told = f"* OK [UIDVALIDITY {self.validity}] v\r\n* OK [UIDNEXT {self.next}] n\r\n"
             return f"* {len(self.mails)} EXISTS\r\n{told}".encode()

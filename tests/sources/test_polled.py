@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -93,6 +93,8 @@ async def mailbox() -> AsyncIterator[Mailbox]:
     made.port = server.sockets[0].getsockname()[1]
     async with server:
         yield made
+    async with asyncio.timeout(20):
+        await asyncio.gather(*made.serving)  # until who was connected is gone
 
 
 def inbox(mailbox: Mailbox, **more: Any) -> dict[str, Any]:
@@ -115,6 +117,67 @@ async def test_mails_that_come(mailbox: Mailbox) -> None:
         "attachments": [],
     }
     assert all("PEEK" in command for command in mailbox.commands if "FETCH" in command)
+
+
+async def test_a_server_that_tells_is_not_asked(mailbox: Mailbox) -> None:
+    mailbox.tells = True
+    made, watch = inbox(mailbox), Watching()
+    position = await Inbox().check(made, Loopback())
+    async with running(Inbox().open(made, Loopback()), watch, position):
+        for number in range(3):
+            await until(lambda: bool(mailbox.idle))
+            mailbox.add(f"new {number}")
+            await watch.until(lambda number=number: len(watch.keys) == number + 1)
+        await until(lambda: bool(mailbox.idle))
+    assert watch.keys == ["7-1", "7-2", "7-3"]
+    assert [command.split()[0] for command in mailbox.commands].count("LOGIN") == 2  # CREATE's, and the source's
+    assert mailbox.commands.count("IDLE") == 4
+
+
+async def test_a_mail_that_comes_right_before_idle_is_not_waited_for(mailbox: Mailbox) -> None:
+    mailbox.tells = True
+    made, watch = inbox(mailbox), Watching()
+    async with running(Inbox().open(made, Loopback()), watch):
+        await until(lambda: bool(mailbox.idle))
+        for writer in mailbox.idle:  # with what was said before, in one piece
+            writer.write(b"* OK Still here\r\n")
+        mailbox.add("new")
+        await watch.until(lambda: len(watch.keys) == 1)
+
+
+async def test_a_quiet_connection_is_tried(mailbox: Mailbox) -> None:
+    mailbox.tells = True
+    clock = ManualClock()
+    async with running(Inbox().open(inbox(mailbox), Loopback()), Watching(clock)):
+        await until(lambda: bool(mailbox.idle))
+        await until(lambda: clock.advance(300) or "DONE" in mailbox.commands)
+
+
+async def test_a_server_that_does_not_keep_its_word_is_asked(mailbox: Mailbox) -> None:
+    mailbox.tells = mailbox.refuses_idle = True
+    made, watch = inbox(mailbox), Watching()
+    async with running(Inbox().open(made, Loopback()), watch):
+        await watch.until(lambda: watch.lived[-1:] == [(0, watch.clock.now_ms() + 60_000)])
+        mailbox.add("new")
+        await again(watch, 60, lambda: len(watch.keys) == 1)
+
+
+async def test_a_server_that_breaks_off_is_lost(mailbox: Mailbox) -> None:
+    mailbox.tells = True
+    made, watch = inbox(mailbox), Watching()
+    async with running(Inbox().open(made, Loopback()), watch) as task:
+        await until(lambda: bool(mailbox.idle))
+        for writer in mailbox.idle:
+            writer.write(b"* BYE too long\r\n")
+            writer.close()
+        with pytest.raises(SourceLost, match="could not be reached: the connection was closed"):
+            await asyncio.wait_for(task, 20)
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - a thread brings it about
+            await asyncio.sleep(0.01)
 
 
 async def test_a_crash_brings_the_same_mails(mailbox: Mailbox) -> None:

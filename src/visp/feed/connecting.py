@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONNECT_S = 10.0
 ANSWER_S = 20.0
 CAUSE_LENGTH = 200
+DEEP = 10
 
 
 async def library(name: str, extra: str) -> Any:
@@ -113,7 +114,20 @@ async def reached(
         raise (refused or SourceLost)(wording.source_lost(what, str(where), cause(error, secrets))) from None
 
 
+def untrusted(error: BaseException | None) -> str | None:
+    """What is wrong with a server's certificate, if that is behind an error, or behind what a library made of it."""
+    for _ in range(DEEP):
+        if error is None:
+            return None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return wording.certificate_refused(error.verify_message.rstrip("."))
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def cause(error: BaseException, secrets: Iterable[str | None] = ()) -> str:
+    if (refusal := untrusted(error)) is not None:
+        return refusal
     if isinstance(error, TimeoutError):
         return wording.SOURCE_SILENT
     said = " ".join(str(error).split()) or type(error).__name__

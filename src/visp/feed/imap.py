@@ -1,22 +1,26 @@
 """`email/inbox`: a trigger for each mail that comes to a folder of an IMAP server.
 
-The folder is looked at from time to time and left as it is. The position is `{"validity", "uid", "folder"}`: how the
-folder is numbered, and the last number in it; where a server numbers anew, what is there counts as seen.
+The folder is left as it is. Where the server offers IDLE (RFC 2177) a connection stays and is told of what comes, else
+the folder is looked at from time to time. The position is `{"validity", "uid", "folder"}`: how the folder is numbered,
+and the last number in it; where a server numbers anew, what is there counts as seen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email
 import email.policy
+import errno
 import functools
 import imaplib
 import re
 import socket
 import ssl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import getaddresses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -24,13 +28,17 @@ from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import Event, FeedRefused, Json, SourceLost
 from visp.feed.conditions import filter_of, parse_filter
+from visp.feed.connecting import untrusted
 from visp.feed.gathering import Gathering
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from email.message import EmailMessage
 
+    from visp.clock import Clock
     from visp.feed.base import Reach, Watch
+
+T = TypeVar("T")
 
 PORTS = {True: 993, False: 143}
 INTERVAL_S, INTERVAL_LEAST_S, INTERVAL_MOST_S = 60, 5, 86_400
@@ -42,7 +50,11 @@ TEXT_LENGTH = 256 * 1024
 MAILS_AT_ONCE = 10
 ATTACHMENTS_MOST = 100
 THREADS = 8
+IDLE_S = 300.0
+"""A connection that is told of nothing is asked so often, at the latest: it may be dead."""
 _LITERAL_BYTES = MAIL_BYTES + 1024 * 1024
+_LINE_BYTES = 1024 * 1024
+_IDLE_TAG = b"IDLE1"
 
 Mails = tuple[int, list[tuple[int, bytes]]]
 """The numbering, and mails by number."""
@@ -73,7 +85,8 @@ class Inbox:
 
     async def check(self, parameters: Mapping[str, Json], reach: Reach) -> Json:
         try:
-            validity, mails = await _in_thread(parameters, reach, None)
+            async with _opened(parameters, reach) as box:
+                validity, mails = await box.look(None)
         except SourceLost as error:
             raise FeedRefused(str(error), 502) from None
         return {"validity": validity, "uid": mails[-1][0] if mails else 0, "folder": parameters["folder"]}
@@ -98,22 +111,34 @@ class InboxSource:
         folder = self._parameters["folder"]
         kept = dict(position) if position and position.get("folder") == folder else None
         while True:
-            after = None if kept is None else (kept["validity"], kept["uid"])
-            validity, mails = await _in_thread(self._parameters, self._reach, after)
-            gathering = Gathering(watch, kept)
-            if kept is None or validity != kept["validity"]:
-                kept = {"validity": validity, "uid": mails[-1][0] if mails else 0, "folder": folder}
-                mails = []
-            for uid, raw in mails:
-                kept = {**kept, "uid": uid}
-                event = await asyncio.to_thread(event_of, raw)
-                if self._holds(event):
-                    await gathering.add(Event(f"{validity}-{uid}", msgspec.json.encode(event)), kept)
-            await gathering.flush(kept)
-            if len(mails) < MAILS_AT_ONCE:
-                wait_s = self._parameters["interval_s"]
-                watch.live(lag=0, next_ms=watch.clock.now_ms() + wait_s * 1000)
-                await watch.clock.sleep(wait_s)
+            async with _opened(self._parameters, self._reach) as box:
+                while True:
+                    kept, is_all = await self._round(watch, box, kept)
+                    if not is_all:
+                        continue
+                    if not box.is_told:
+                        break
+                    watch.live(lag=0)
+                    await box.idle(watch.clock)
+            wait_s = self._parameters["interval_s"]
+            watch.live(lag=0, next_ms=watch.clock.now_ms() + wait_s * 1000)
+            await watch.clock.sleep(wait_s)
+
+    async def _round(self, watch: Watch, box: _Box, kept: dict[str, Json] | None) -> tuple[dict[str, Json], bool]:
+        """Fires what has come; the position, and whether that was all."""
+        after = None if kept is None else (kept["validity"], kept["uid"])
+        validity, mails = await box.look(after)
+        gathering = Gathering(watch, kept)
+        if kept is None or validity != kept["validity"]:
+            kept = {"validity": validity, "uid": mails[-1][0] if mails else 0, "folder": self._parameters["folder"]}
+            mails = []
+        for uid, raw in mails:
+            kept = {**kept, "uid": uid}
+            event = await asyncio.to_thread(event_of, raw)
+            if self._holds(event):
+                await gathering.add(Event(f"{validity}-{uid}", msgspec.json.encode(event)), kept)
+        await gathering.flush(kept)
+        return kept, len(mails) < MAILS_AT_ONCE
 
 
 # ── mails: pure ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,17 +201,16 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS, thread_name_prefix="imap")
 
 
-async def _in_thread(parameters: Mapping[str, Json], reach: Reach, after: tuple[int, int] | None) -> Mails:
-    addresses = await reach.check(parameters["host"], parameters["port"])
-    return await asyncio.get_running_loop().run_in_executor(_threads(), _mails, parameters, addresses[0], after)
-
-
 class _Client(imaplib.IMAP4):
-    """Connects to an address that was checked, and reads no more than a mail may have."""
+    """Connects to an address that was checked, and reads no more than a mail may have.
+
+    What was received and is not read yet is here, so that who waits for the socket knows that there is nothing else.
+    """
 
     def __init__(self, parameters: Mapping[str, Json], address: str) -> None:
         self._address = address
         self._is_tls = parameters["tls"]
+        self._received = bytearray()
         super().__init__(parameters["host"], parameters["port"], ANSWER_S)
 
     def _create_socket(self, timeout: float | None) -> socket.socket:
@@ -198,38 +222,150 @@ class _Client(imaplib.IMAP4):
     def read(self, size: int) -> bytes:
         if size > _LITERAL_BYTES:
             raise self.abort("an answer is too large")
-        return super().read(size)
+        while len(self._received) < size:
+            self._receive()
+        return self._taken(size)
+
+    def readline(self) -> bytes:
+        at = 0
+        while (end := self._received.find(b"\n", at)) < 0:
+            at = len(self._received)
+            if at > _LINE_BYTES:
+                raise self.abort("a line is too long")
+            self._receive()
+        return self._taken(end + 1)
+
+    def has_more(self) -> bool:
+        """Whether something was received that the socket tells nothing of any more."""
+        return bool(self._received) or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0)
+
+    def _receive(self) -> None:
+        part = self.sock.recv(64 * 1024)
+        if not part:
+            raise ConnectionResetError(errno.ECONNRESET, "the connection was closed")
+        self._received += part
+
+    def _taken(self, size: int) -> bytes:
+        found = bytes(self._received[:size])
+        del self._received[:size]
+        return found
 
 
-def _mails(parameters: Mapping[str, Json], address: str, after: tuple[int, int] | None) -> Mails:
-    """Up to `MAILS_AT_ONCE` that came later; of another numbering, or without one, the last number alone."""
-    host = parameters["host"]
-    try:
-        client = _Client(parameters, address)
-    except (OSError, imaplib.IMAP4.error) as error:
-        raise SourceLost(wording.source_not_reached(host, _cause(error))) from None
-    try:
+class _Box:
+    """A folder, opened. The client's functions are called in threads, one at a time."""
+
+    def __init__(self, parameters: Mapping[str, Json], address: str) -> None:
+        """Raises `SourceLost`."""
+        self._host: str = parameters["host"]
+        self._lock = threading.Lock()
+        with self._answered():
+            self._client = client = _Client(parameters, address)
+        try:
+            with self._answered():
+                self._enter(parameters)
+                self._validity = _number(client.response("UIDVALIDITY"))
+                self._last = _number(client.response("UIDNEXT")) - 1
+        except SourceLost:
+            client.shutdown()
+            raise
+
+    def _enter(self, parameters: Mapping[str, Json]) -> None:
+        client = self._client
         try:
             client.login(parameters["username"], parameters["password"])
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error:
-            raise SourceLost(wording.imap_not_let_in(host)) from None
+            raise SourceLost(wording.imap_not_let_in(self._host)) from None
+        words = client.capability()[1][-1] or b""  # it may be another one once somebody is let in
+        self.is_told = b"IDLE" in words.upper().split()
         quoted = parameters["folder"].replace("\\", "\\\\").replace('"', '\\"')
         if client.select(f'"{quoted}"', readonly=True)[0] != "OK":
             raise SourceLost(wording.imap_no_folder(wording.shortened(parameters["folder"])))
-        validity = _number(client.response("UIDVALIDITY"))
-        if after is None or after[0] != validity:
-            last = _number(client.response("UIDNEXT")) - 1
-            return validity, [(last, b"")]
-        return validity, _later(client, after[1])
-    except (OSError, imaplib.IMAP4.error, ValueError) as error:
-        raise SourceLost(wording.source_not_reached(host, _cause(error))) from None
-    finally:
-        try:
-            client.logout()
-        except (OSError, imaplib.IMAP4.error):
+
+    async def look(self, after: tuple[int, int] | None) -> Mails:
+        """Up to `MAILS_AT_ONCE` that came later; of another numbering, or without one, the last number alone."""
+        if after is None or after[0] != self._validity:
+            return self._validity, [(self._last, b"")]
+        return self._validity, await self._in_thread(_later, self._client, after[1])
+
+    async def idle(self, clock: Clock) -> None:
+        """Until the server says something, or has said nothing for long. Raises `SourceLost`."""
+        self.is_told = await self._in_thread(self._begin_idle)
+        if not self.is_told:
+            return
+        if not self._client.has_more():
+            loop, told = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(self._client.sock, told.set)
+            waits = [asyncio.ensure_future(told.wait()), asyncio.ensure_future(clock.sleep(IDLE_S))]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                loop.remove_reader(self._client.sock)
+                for wait in waits:
+                    wait.cancel()
+        await self._in_thread(self._end_idle)
+
+    def _begin_idle(self) -> bool:
+        """Whether the server does what it said it could."""
+        self._client.send(_IDLE_TAG + b" IDLE\r\n")
+        while not (line := self._client.readline()).startswith((b"+", _IDLE_TAG)):
             pass
+        return line.startswith(b"+")
+
+    def _end_idle(self) -> None:
+        """What it told meanwhile is found by looking."""
+        self._client.send(b"DONE\r\n")
+        while not self._client.readline().startswith(_IDLE_TAG):
+            pass
+
+    async def _in_thread(self, do: Callable[..., T], *given: Any) -> T:
+        def done() -> T:
+            with self._lock, self._answered():
+                return do(*given)
+
+        return await asyncio.wrap_future(_threads().submit(done))
+
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, imaplib.IMAP4.error, ValueError) as error:
+            raise SourceLost(wording.source_not_reached(self._host, _cause(error))) from None
+
+    def leave(self) -> None:
+        try:
+            self._client.logout()
+        except (OSError, imaplib.IMAP4.error):
+            self._close()
+
+    def cut(self) -> None:
+        """Also while a thread waits for an answer: it comes no more."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._client.sock, socket.SHUT_RDWR)
+        _threads().submit(self._close)
+
+    def _close(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._client.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def _opened(parameters: Mapping[str, Json], reach: Reach) -> AsyncIterator[_Box]:
+    """Raises `SourceLost`, `FeedRefused`."""
+    addresses = await reach.check(parameters["host"], parameters["port"])
+    opening = _threads().submit(_Box, parameters, addresses[0])
+    try:
+        box = await asyncio.wrap_future(opening)
+    except asyncio.CancelledError:  # the thread goes on
+        opening.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().cut())
+        raise
+    try:
+        yield box
+        await asyncio.wrap_future(_threads().submit(box.leave))
+    except BaseException:
+        box.cut()
+        raise
 
 
 def _later(client: imaplib.IMAP4, last: int) -> list[tuple[int, bytes]]:
@@ -255,4 +391,4 @@ def _cause(error: Exception) -> str:
     """Not what a server says: it may repeat the password."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return getattr(error, "strerror", None) or "it does not speak IMAP as it should"
+    return untrusted(error) or getattr(error, "strerror", None) or "it does not speak IMAP as it should"

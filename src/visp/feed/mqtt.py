@@ -25,6 +25,7 @@ from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, Made, SourceLost
 from visp.feed.conditions import filter_of, parse_filter
+from visp.feed.connecting import untrusted
 from visp.feed.gathering import Gathering, key_of
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class _Connection:
                 break
             except (OSError, ValueError) as error:
                 if last == 0:
-                    cause = getattr(error, "strerror", None) or type(error).__name__
+                    cause = untrusted(error) or getattr(error, "strerror", None) or type(error).__name__
                     raise SourceLost(wording.source_not_reached(self._host, cause)) from None
         self._socket = client.socket()
         self._read_more()

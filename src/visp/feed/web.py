@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from visp import wording
 from visp.feed.base import SourceLost
+from visp.feed.connecting import untrusted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -81,6 +82,8 @@ async def body_of(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 def _cause(error: Exception) -> str:
     """Not the error's own text: it may hold the whole URL, whose query may have somebody's key."""
+    if (refusal := untrusted(error)) is not None:
+        return refusal
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
