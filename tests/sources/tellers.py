@@ -49,6 +49,8 @@ class Teller(ABC):
     feed: ClassVar[str]
     tells_once: ClassVar[bool] = True
     """Whether a server that is killed still fires each event once; else at least once."""
+    every_s: ClassVar[float] = 0.02
+    """How often it may be told for long: some have a limit to what is new at once, or to all that there is."""
     is_told_while_away: ClassVar[bool] = True
     """Whether numbers are taken while the feed cannot reach it."""
     lost: ClassVar[str] = "127.0.0.1"
@@ -171,6 +173,7 @@ class Site(Wired):
     """A news feed."""
 
     feed = "rss/entries"
+    every_s = 0.1
 
     async def begin(self) -> None:
         self._news = News()
@@ -190,6 +193,7 @@ class Site(Wired):
 
 class Mails(Wired):
     feed = "email/inbox"
+    every_s = 0.1
 
     async def begin(self) -> None:
         self._mailbox = Mailbox()
@@ -210,6 +214,7 @@ class Mails(Wired):
 
 class Bucket(Wired):
     feed = "s3/objects"
+    every_s = 0.1
     lost = "S3"
 
     async def begin(self) -> None:
@@ -232,6 +237,7 @@ class Bucket(Wired):
 
 class Folder(Teller):
     feed = "files/watch"
+    every_s = 0.1
     lost = "No such file"
 
     async def begin(self) -> None:

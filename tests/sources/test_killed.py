@@ -127,13 +127,13 @@ def teller(kind: type[Teller], folder: Path) -> Iterator[tuple[Teller, Beside]]:
             beside.close()
 
 
-def told_while_killed(killed: Killed, tell: Callable[[int], None]) -> list[int]:
+def told_while_killed(killed: Killed, tell: Callable[[int], None], every_s: float = EVERY_S) -> list[int]:
     """Tells numbers without a pause, and kills meanwhile; the numbers that were told."""
     told: list[int] = []
     is_over = threading.Event()
 
     def go_on() -> None:
-        while not is_over.wait(EVERY_S):
+        while not is_over.wait(every_s):
             tell(len(told))
             told.append(len(told))
 
@@ -154,7 +154,7 @@ def told_while_killed(killed: Killed, tell: Callable[[int], None]) -> list[int]:
 def test_no_event_of_a_source_is_lost(killed: Killed, kind: type[Teller]) -> None:
     with teller(kind, killed.folder) as (source, beside):
         killed.make(source.feed, **source.parameters())
-        told = told_while_killed(killed, lambda number: beside.run(source.tell(number)))
+        told = told_while_killed(killed, lambda number: beside.run(source.tell(number)), source.every_s)
         fired = killed.has_fired(told, source.numbers)
         assert sorted(fired) == told
         twice = {number: count for number, count in fired.items() if count > 1}

@@ -98,7 +98,7 @@ class Running:
 
     def __init__(self, around: Surroundings, kind: Feed, opened: Opened, entry: FeedEntry, progress: Progress) -> None:
         self.entry = entry
-        self.progress = progress
+        self.progress = msgspec.structs.replace(progress, state="starting")
         self.clock = around.clock
         self._around = around
         self._kind = kind
