@@ -105,11 +105,11 @@ class Place:
         self.fires = Fired()
         self.clock = Hasty()
 
-    async def put(self, trigger: str = "t", **fields: Any) -> None:
+    async def put(self, trigger: str = "t", progress: Progress | None = None, **fields: Any) -> None:
         entry = FeedEntry(
             namespace="guest", trigger=trigger, id="id", feed="tests/counting", sealed=b"", changed_ms=1, **fields
         )
-        await self.store.put_feed(entry, Progress(), 10)
+        await self.store.put_feed(entry, progress or Progress(), 10)
 
     @contextlib.asynccontextmanager
     async def running(self, holder: str = "0") -> AsyncIterator[Provider]:
@@ -243,6 +243,16 @@ async def test_a_trigger_that_may_not_be_fired_disables(place: Place, status: in
     assert entry.reason.status == status
     assert f"Received a {status} status code" in entry.reason.message
     assert progress.fired == 1
+
+
+async def test_a_feed_is_starting_until_it_is_connected_again(place: Place) -> None:
+    """Whatever it was when the server before this one was killed."""
+    await place.put(progress=Progress(state="live", lag=0))
+    place.fires.looks = [503] * 1000
+    async with place.running() as provider, asyncio.timeout(10):
+        while (standing := provider.standing("guest", "t")) is None:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+    assert standing.state == "starting"
 
 
 async def test_a_trigger_that_is_gone_at_the_start_disables(place: Place) -> None:
