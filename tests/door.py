@@ -19,13 +19,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.system import nginx
 from tests.system.conftest import Api
 from tests.system.test_abuse import PAYLOADS
-from tests.system.traces import rss_kib, until
+from tests.system.traces import Peak, until
 from tests.system.walled import PYTHON, Walled, walled
 
 MIB = 1 << 20
@@ -71,19 +70,6 @@ def attacked(wall: Walled, api: Api) -> Iterator[tuple[str, str]]:
 
 
 # ── B1, B2 ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Peak:
-    """How far a process's resident memory rises above what it is now."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the highest is now
-        self._before = rss_kib(pid)
-
-    @property
-    def mib(self) -> float:
-        return (rss_kib(self._pid, "VmHWM") - self._before) / 1024
 
 
 def timed_ms(api: Api, method: str, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[float, int]:

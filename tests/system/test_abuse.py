@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.system.conftest import GUEST, Api, has_sandbox
-from tests.system.traces import below, rss_kib, texts, traces_of, until
+from tests.system.traces import Peak, below, rss_kib, texts, traces_of, until
 
 from visp.client import running
 from visp.client.running import Server
@@ -580,6 +580,30 @@ def test_payloads_that_are_hostile(abused: Api, bare: Server, kind: str) -> None
         answer = abused.request("POST", "actions/echo?blocking=true", body)
         assert answer.status == status, (name, answer)
         assert abused.run("echo", {"after": name}) == {"after": name}
+
+
+CODE_MIB, BODY_MIB = 48, 50
+
+
+@pytest.mark.parametrize(("start", "left_out"), [("", 0), ("#\n" * 100_000, 0), ("\u00e9\\", -1)])
+def test_code_that_is_too_large_is_held_once(abused: Api, bare: Server, start: str, left_out: int) -> None:
+    """As it was sent: nothing is made of it. `left_out` are bytes that characters have beyond the first."""
+    code = start + "#" * (CODE_MIB * MIB + 1 - len(start) + left_out)
+    body = json.dumps({"exec": {"kind": PYTHON, "code": code}}).encode()
+    assert len(body) < BODY_MIB * MIB
+    peak = Peak(bare.pid)
+    answer = abused.request("PUT", "actions/abuser", body)
+    assert answer.status == 413
+    assert answer.json["error"] == f"exec larger than allowed: {CODE_MIB * MIB + 1} > {CODE_MIB * MIB} bytes."
+    assert peak.mib < BODY_MIB + 1
+
+
+def test_base64_that_lies_is_text(abused: Api) -> None:
+    """The server finds out, as OpenWhisk's does: what a caller says of it does not count."""
+    exec = {"kind": PYTHON, "binary": True, "code": "UEsDBAoAAAAAAA=A=!"}
+    answer = abused.request("PUT", "actions/abuser", json.dumps({"exec": exec}).encode())
+    assert answer.status == 200
+    assert answer.json["exec"] == exec | {"binary": False}
 
 
 RESULTS = [

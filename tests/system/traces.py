@@ -149,6 +149,19 @@ def rss_kib(pid: int, field: str = "VmRSS") -> int:
     raise AssertionError(f"{pid} has no {field}")
 
 
+class Peak:
+    """How far a process's resident memory rises above what it is now."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the highest is now
+        self._before = rss_kib(pid)
+
+    @property
+    def mib(self) -> float:
+        return (rss_kib(self._pid, "VmHWM") - self._before) / 1024
+
+
 def stored(api: Any, id: str, within_s: float = 10.0) -> Any:
     """The record of an activation, which is there soon."""
 

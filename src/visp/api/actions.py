@@ -85,17 +85,20 @@ async def put_action(call: Call) -> HttpAnswer | EventStream:
     overwrite = queries.boolean(call.query, "overwrite")
     is_awaited = queries.is_build_awaited(call.query)
     crud, builds, namespace = call.services.crud, call.services.builds, call.identity.namespace
+    put = crud.read_action(call.identity, body)
+    del body  # there may be much of it, and what follows may take long
 
-    async def put(hear: Callable[[str], None] | None) -> HttpAnswer:
+    async def store(hear: Callable[[str], None] | None) -> HttpAnswer:
         build = (lambda exec: builds.run(namespace, exec, hear)) if is_awaited else None
-        action = await crud.put_action(call.identity, name, body, overwrite=overwrite, build=build)
+        action = await crud.put_action(call.identity, name, put, overwrite=overwrite, build=build)
         if not is_awaited:
             builds.begin(namespace, action.exec)
-        return json_answer(actions.render(action, await crud.code_of(action)))
+        sent = None if put.exec is None or put.exec.code is None else put.exec.code.inline
+        return json_answer(actions.render(action, sent or await crud.code_of(action)))
 
     if is_awaited and events.is_asked_for(call.request.headers.get("accept"), progress.MEDIA_TYPE):
-        return progress.stream(call, put)
-    return await put(None)
+        return progress.stream(call, store)
+    return await store(None)
 
 
 async def delete_action(call: Call) -> HttpAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 
@@ -93,6 +94,21 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 EXTRA_LOGGING = "x-ow-extra-logging"
 
 
+async def collected(request: Request, limit: int, begin: Callable[[], None] = lambda: None) -> bytes:
+    """The whole body, which stands in memory once, as it comes and when it is whole; `begin` is called before its
+    first byte is taken. Raises `BodyTooLarge`.
+    """
+    taken, size = io.BytesIO(), 0
+    async for chunk in request.stream():
+        if chunk and not size:
+            begin()
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(None, limit)
+        taken.write(chunk)
+    return taken.getvalue()  # what was written itself, no copy of it
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One authenticated request to a route of the API."""
 
@@ -135,15 +151,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         limit, announced = self.services.settings.http.body_bytes, self.announced_bytes
         if announced > limit:
             raise BodyTooLarge(announced, limit)
-        chunks, size = [], 0
-        async for chunk in self.request.stream():
-            if chunk and not size:
-                begin()
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(None, limit)
-            chunks.append(chunk)
-        return b"".join(chunks)
+        return await collected(self.request, limit, begin)
 
     @property
     def announced_bytes(self) -> int:

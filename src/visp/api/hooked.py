@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from visp.api.context import collected
 from visp.api.errors import HttpAnswer, error_answer
-from visp.errors import BodyTooLarge
 from visp.feed.base import FeedRefused, Request
 
 if TYPE_CHECKING:
@@ -22,17 +22,12 @@ async def answer(request: Asked, services: Services, id: str) -> HttpAnswer:
     try:
         entry, owner = await hooked.find(request.scope["path"][len(PREFIX) :])
         services.invoke.check_size(owner, int(request.headers.get("content-length", "0")))
-        limit, chunks, size = owner.limits.payload_bytes, [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(None, limit)
-            chunks.append(chunk)
+        body = await collected(request, owner.limits.payload_bytes)
         told = Request(
             method=request.method,
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
             query=request.scope["query_string"].decode("latin-1"),
-            body=b"".join(chunks),
+            body=body,
             rate=owner.limits.fires_per_minute,
         )
         received = await hooked.receive(entry, owner, told, id)

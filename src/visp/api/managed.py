@@ -18,6 +18,7 @@ import msgspec
 
 from visp import wording
 from visp.api import proxied, web
+from visp.api.context import collected
 from visp.api.errors import JSON, HttpAnswer
 from visp.api.events import EventStream
 from visp.api.kept import place_of
@@ -29,7 +30,7 @@ from visp.entity import mapping
 from visp.entity.api import normal_base_path
 from visp.entity.gateway import Place, routed, url_of
 from visp.entity.payload import encode
-from visp.errors import RequestError
+from visp.errors import BodyTooLarge, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -284,13 +285,10 @@ async def _body(request: Request) -> bytes:
     """Raises `Denied`."""
     if int(request.headers.get("content-length", "0")) > BODY_BYTES:
         raise Denied(413, wording.gateway_body_too_large(BODY_BYTES))
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_BYTES:
-            raise Denied(413, wording.gateway_body_too_large(BODY_BYTES))
-        chunks.append(chunk)
-    return b"".join(chunks)
+    try:
+        return await collected(request, BODY_BYTES)
+    except BodyTooLarge:
+        raise Denied(413, wording.gateway_body_too_large(BODY_BYTES)) from None
 
 
 def _forwarded(came: Came, host: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import msgspec
 
 from visp import wording
 from visp.api import auth
+from visp.api.context import collected
 from visp.api.errors import JSON, HttpAnswer, error_answer
 from visp.api.events import EventStream
 from visp.controller import webaction
@@ -30,7 +31,7 @@ from visp.entity.media import parse_media_type
 from visp.entity.payload import encode
 from visp.entity.pretty import pretty
 from visp.entity.subject import Identity
-from visp.errors import BodyTooLarge, Malformed, RequestError, ServiceError, Unauthorized, VispError
+from visp.errors import Malformed, RequestError, ServiceError, Unauthorized, VispError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -202,14 +203,9 @@ def _shown(request: Request) -> list[tuple[str, str]]:
 
 async def body_of(request: Request, services: Services, owner: Identity) -> bytes:
     """The whole body; raises `TooLarge`."""
-    limit, chunks, size = services.settings.http.body_bytes, [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(None, limit)
-        chunks.append(chunk)
-    services.invoke.check_size(owner, size)
-    return b"".join(chunks)
+    body = await collected(request, services.settings.http.body_bytes)
+    services.invoke.check_size(owner, len(body))
+    return body
 
 
 # ── the run ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,7 @@ from visp.entity import action as actions
 from visp.entity import execs, follow, keeping, network, provision
 from visp.entity import rule as rules
 from visp.entity import trigger as triggers
-from visp.entity.action import Action
+from visp.entity.action import Action, ActionPut
 from visp.entity.execs import INLINE_CODE_BYTES, Code, CodeExec, Exec, SequenceExec
 from visp.entity.limits import CODE_LIMIT_BYTES, SEQUENCE_LIMIT, check_ranges, merge_limits
 from visp.entity.package import Package
@@ -93,11 +93,23 @@ class Crud:
 
     # ── actions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def read_action(self, identity: Identity, body: bytes) -> ActionPut:
+        """What a body asks for; raises `RequestError`. It is not needed any more, which is worth something: it may be
+        long, and most of it is code.
+        """
+        execs.check_sent_size(body, CODE_LIMIT_BYTES)
+        put = actions.parse_put(body, self._manifest, identity.namespace)
+        if put.exec is not None:
+            execs.check_size(put.exec, CODE_LIMIT_BYTES)
+        check_sizes(identity, put.parameters, put.annotations)
+        check_ranges(merge_limits(None, put.limits), identity.limits.ranges)
+        return put
+
     async def put_action(
         self,
         identity: Identity,
         name: FullyQualifiedName,
-        body: bytes,
+        put: ActionPut,
         *,
         overwrite: bool,
         build: Callable[[Exec], Awaitable[None]] | None = None,
@@ -105,9 +117,6 @@ class Crud:
         """Creates or updates; the stored action. `build` comes before it is stored, if there is code. Raises
         `RequestError`, and what `build` raises.
         """
-        put = actions.parse_put(body, self._manifest, identity.namespace)
-        self._check_put_sizes(identity, put)
-        check_ranges(merge_limits(None, put.limits), identity.limits.ranges)
         if isinstance(put.exec, SequenceExec):
             await self._check_references(identity, *put.exec.components)
         if put.exec is not None:
@@ -132,11 +141,6 @@ class Crud:
             await build(new.exec)
         await self._entities.write(Write(new, None if old is None else old.revision))
         return new
-
-    def _check_put_sizes(self, identity: Identity, put: actions.ActionPut) -> None:
-        if put.exec is not None:
-            execs.check_size(put.exec, CODE_LIMIT_BYTES)
-        check_sizes(identity, put.parameters, put.annotations)
 
     def _check_kind_is_offered(self, exec: Exec) -> None:
         entry = self._manifest.find(exec.kind) if isinstance(exec, CodeExec) else None

@@ -12,7 +12,7 @@ import msgspec
 
 from visp import wording
 from visp.entity.names import FullyQualifiedName, parse_qualified
-from visp.entity.payload import encode
+from visp.entity.payload import encode, text_bytes
 from visp.errors import Malformed, TooLarge
 
 if TYPE_CHECKING:
@@ -180,12 +180,46 @@ def size_bytes(exec: Exec) -> int:
         return sum(len(component.id) for component in exec.components)
     code = exec.code.inline or "" if exec.code else ""
     image = exec.image if isinstance(exec, BlackboxExec) else ""
-    return sum(len(part.encode("utf-8", "surrogatepass")) for part in (code, exec.main or "", image))
+    return sum(
+        len(part if part.isascii() else part.encode("utf-8", "surrogatepass"))
+        for part in (code, exec.main or "", image)
+    )
 
 
 def check_size(exec: Exec, limit: int) -> None:
     """Raises `TooLarge`."""
     size = size_bytes(exec)
+    if size > limit:
+        raise TooLarge(wording.too_large("exec", size, limit))
+
+
+class _Texts(msgspec.Struct):
+    """What the code limit counts, as it was sent."""
+
+    code: msgspec.Raw = msgspec.Raw(b'""')
+    jar: msgspec.Raw = msgspec.Raw(b'""')
+    main: msgspec.Raw = msgspec.Raw(b'""')
+    image: msgspec.Raw = msgspec.Raw(b'""')
+
+
+class _Sent(msgspec.Struct):
+    exec: _Texts
+
+
+_decode_sent = msgspec.json.Decoder(_Sent).decode
+
+
+def check_sent_size(body: bytes, limit: int) -> None:
+    """Raises `TooLarge` for the body of a PUT with too much code, before there is a copy of that. What else is wrong
+    with a body, whoever decodes it says.
+    """
+    if len(body) <= limit:
+        return
+    try:
+        sent = _decode_sent(body).exec
+        size = sum(map(text_bytes, (sent.code, sent.jar, sent.main, sent.image)))
+    except (msgspec.DecodeError, RecursionError, Malformed):
+        return
     if size > limit:
         raise TooLarge(wording.too_large("exec", size, limit))
 

@@ -20,6 +20,11 @@ JsonObject = dict[str, msgspec.Raw]
 DIGITS_LIMIT = 4300
 """Digits of one number: no runtime here reads a longer one (CPython's own bound)."""
 
+PIECE_BYTES = 64 * 1024
+"""Of a text that is decoded to be measured."""
+CHARACTER_BYTES = len(rb"\ud83d\ude00")
+"""The longest way to write one."""
+
 DEPTH_MARGIN = 50
 """Frames of Python that a PUT body is decoded below the place that asks for it.
 
@@ -30,6 +35,7 @@ again later, from the store or for a check, with less of the limit used, and so 
 _decode_object = msgspec.json.Decoder(JsonObject).decode
 _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
 
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
@@ -84,6 +90,31 @@ def _may_hold_a_long_number(body: bytes) -> bool:
     """Whether there may be a run of more digits than the limit: it would fill one of these blocks."""
     block = DIGITS_LIMIT // 2
     return any(body[at : at + block].isdigit() for at in range(0, len(body), block))
+
+
+def text_bytes(raw: msgspec.Raw) -> int:
+    """How long a JSON text is in UTF-8: it is decoded piece by piece, so that it never stands in memory beside `raw`.
+
+    Raises `Malformed` for what is no text.
+    """
+    whole = memoryview(raw)
+    if bytes(whole[:1]) != b'"':
+        raise Malformed(wording.string_expected("another value"))
+    text, at, size = whole[1:-1], 0, 0
+    while at < len(text):
+        length, at = _piece(text, at)
+        size += length
+    return size
+
+
+def _piece(text: memoryview, at: int) -> tuple[int, int]:
+    """The length of a piece, and where the next one begins: a piece that ends within a character cannot be decoded."""
+    for end in range(at + PIECE_BYTES, at + PIECE_BYTES + CHARACTER_BYTES):
+        try:
+            return len(_decode_text(b'"%b"' % bytes(text[at:end])).encode()), end
+        except _UNPARSABLE as error:
+            reason = str(error)
+    raise Malformed(wording.unexpected_json(reason))
 
 
 def check_text(data: bytes) -> None:

@@ -88,6 +88,19 @@ def test_code_over_its_limit() -> None:
         execs.check_size(parse({"kind": "nodejs:20", "code": "x" * 11}), 10)
 
 
+def test_code_is_measured_before_it_is_decoded() -> None:
+    sent = b'{"exec": {"kind": "x", "code": "1234\\n6\\u00e99", "main": "ab", "image": "c"}}'
+    execs.check_sent_size(sent, len(sent))
+    with pytest.raises(TooLarge, match=r"exec larger than allowed: 12 > 11 bytes\."):
+        execs.check_sent_size(sent, 11)
+    execs.check_sent_size(sent, 12)
+
+
+@pytest.mark.parametrize("sent", [b"{}", b'{"exec": 5}', b'{"exec": {"code": 567890}}', b'{"exec": {"code": "56789'])
+def test_what_else_is_wrong_is_told_elsewhere(sent: bytes) -> None:
+    execs.check_sent_size(sent, 1)
+
+
 def test_a_family_needs_one_default() -> None:
     entry = b'{"kind":"a:1","image":{"name":"x"}}'
     with pytest.raises(ManifestError, match="needs one default kind, has 0"):

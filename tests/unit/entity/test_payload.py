@@ -1,5 +1,8 @@
 """Users' JSON: what is taken, what is refused, and that its values are passed on as they came."""
 
+import json
+
+import msgspec
 import pytest
 
 from visp.entity import payload
@@ -27,6 +30,21 @@ from visp.errors import Malformed
 def test_bodies_that_are_refused(body: bytes) -> None:
     with pytest.raises(Malformed):
         payload.parse_object(body)
+
+
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\u20ac", "\U0001f600", "\n", "\\", '"', "\x01"])
+@pytest.mark.parametrize("is_ascii", [True, False])
+def test_texts_are_measured_whatever_stands_where_a_piece_ends(character: str, is_ascii: bool) -> None:
+    for before in range(payload.CHARACTER_BYTES + 1):
+        text = "x" * (payload.PIECE_BYTES - before) + character * 2 * payload.PIECE_BYTES
+        raw = msgspec.Raw(json.dumps(text, ensure_ascii=is_ascii).encode())
+        assert payload.text_bytes(raw) == len(text.encode())
+
+
+@pytest.mark.parametrize("raw", [b"", b"5", b"null", b'["a"]', b'"\\x"', b'"\\ud800"', b'"\xff"'])
+def test_what_is_no_text_has_no_length(raw: bytes) -> None:
+    with pytest.raises(Malformed):
+        payload.text_bytes(msgspec.Raw(raw))
 
 
 def test_no_body_is_an_empty_object() -> None:
