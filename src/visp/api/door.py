@@ -385,15 +385,18 @@ class Door(HttpToolsProtocol):
         hot.body = []
         self._begin(hot, body)
 
-    def _begin(self, hot: Warm, body: bytes) -> None:
+    def _begin(self, hot: Warm, body: bytes, *, is_turn: bool = False) -> None:
         """Begins a complete request when it is its caller's turn: at once, unless others wait for theirs."""
         turns, namespace = self.gate.turns, hot.namespace
         if namespace != turns.latest:
             turns.meet(namespace)
-        if turns.is_shared and not turns.may_begin(namespace):
-            turns.wait(namespace, lambda: hot.begin(body))
-        else:
-            hot.begin(body)
+        if not is_turn and turns.is_shared and not turns.may_begin(namespace):
+            turns.wait(namespace, partial(self._begin, hot, body, is_turn=True))
+            return
+        try:
+            hot.run(body)
+        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
+            self.finish(hot, hot.told(error))
 
     # ── the answer ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -86,10 +86,11 @@ def parse_target(url: bytes, longest_wait_ms: int) -> Target | None:
     return Target(namespace, is_trigger, name, wait_ms if is_blocking else None, is_result, package)
 
 
-class WebTarget(msgspec.Struct, frozen=True):
+class WebTarget(msgspec.Struct):
     """What a hot request for a web action asks for, and what its head says to the action.
 
-    `given` is the context but for who asks, `fields` are the query's.
+    `given` is the context but for who asks, `fields` are the query's. `made` is whoever answers's: what this head led
+    to last.
     """
 
     address: Address
@@ -99,6 +100,7 @@ class WebTarget(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     given: JsonObject
     fields: JsonObject
+    made: object = None
 
     @property
     def is_trigger(self) -> bool:

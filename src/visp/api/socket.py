@@ -75,7 +75,9 @@ async def _open(scope: Scope, services: Services, id: str) -> HttpAnswer | tuple
         return web.refusal(401, wording.WEB_UNAUTHORIZED, id)
     query = scope["query_string"].decode("latin-1")
     given = webaction.context("GET", headers, address.rest, None if caller is None else caller.namespace)
-    given = webaction.argument(action, given, query, webaction.query_fields(query) if query else {}, None, b"")
+    given = webaction.argument(
+        action, given, query, webaction.query_fields(query) if query else {}, None, b"", is_raw=entry.is_raw
+    )
     connection = Connection(services, entry, given)
     answer = await connection.tell("connect", {}, wait=True)
     if isinstance(answer, Refused):

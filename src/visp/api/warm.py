@@ -107,15 +107,10 @@ class Warm:
         self.disconnected = False
         self.message_event = _NEVER
 
-    def begin(self, body: bytes) -> None:
-        """Hands a complete request to the controller, whose answer comes back once, later."""
-        try:
-            self.run(body)
-        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-            self.caller.finish(self, self.told(error))
-
     def run(self, body: bytes) -> None:
-        """May raise what `told` tells."""
+        """Hands a complete request to the controller, whose answer comes back once, later; or raises what `told`
+        tells.
+        """
         raise NotImplementedError
 
     def told(self, error: Exception) -> HttpAnswer:
@@ -136,25 +131,22 @@ class _Invoke(Warm):
         self.action = action
         self.resolved = resolved
 
-    def begin(self, body: bytes) -> None:  # the hottest of all: a call less
+    def run(self, body: bytes) -> None:
         services, wait_ms = self.caller.gate.services, self.target.wait_ms
         invoke = services.invoke
-        try:
-            invoke.charge(self.identity)
-            invoke.start(
-                Invocation(
-                    identity=self.identity,
-                    action=self.action,
-                    resolved=self.resolved,
-                    body=body,
-                    transid=self.transid,
-                    received_ms=services.clock.now_ms(),
-                    wait_s=None if wait_ms is None else wait_ms / 1000,
-                ),
-                self._settle,
-            )
-        except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
-            self.caller.finish(self, self.told(error))
+        invoke.charge(self.identity)
+        invoke.start(
+            Invocation(
+                identity=self.identity,
+                action=self.action,
+                resolved=self.resolved,
+                body=body,
+                transid=self.transid,
+                received_ms=services.clock.now_ms(),
+                wait_s=None if wait_ms is None else wait_ms / 1000,
+            ),
+            self._settle,
+        )
 
     def _settle(self, answer: Answer) -> None:
         try:

@@ -17,6 +17,7 @@ from visp.api.errors import render
 from visp.api.events import EventStream
 from visp.api.hot import WEB_METHODS, CallTarget, WebTarget
 from visp.api.warm import Warm, may_use
+from visp.api.web import Entry
 from visp.controller import webaction
 from visp.controller.primitive import Finished
 from visp.controller.webaction import Address
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from visp.api.errors import HttpAnswer
     from visp.api.hot import Head
     from visp.api.warm import Caller
-    from visp.api.web import Entry, Headers
+    from visp.api.web import Headers
     from visp.controller.gateway import Denied
     from visp.controller.primitive import Answer
     from visp.entity.mapping import Parts
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 class _Run(Warm):
     """A web action that is run for a request."""
 
-    __slots__ = ("_accept", "_cors", "_extension", "asker", "entry")
+    __slots__ = ("_extension", "accept", "asker", "cors", "entry")
 
     def __init__(
         self, caller: Caller, head: Head, entry: Entry, extension: str, asker: Identity | None, alive: bool
@@ -50,23 +51,16 @@ class _Run(Warm):
         self.entry = entry
         self.asker = asker
         self._extension = extension
-        self._accept: str | None = None
-        self._cors: Headers = ()
-
-    def charge(self) -> None:
-        """Raises `Throttled`."""
-        self.caller.gate.services.invoke.charge(self.entry.owner)
-
-    def announce(self, cors: Headers, accept: str | None) -> None:
-        """What each answer from here on says to browsers, and what the client takes."""
-        self._cors = cors
-        self._accept = accept
+        self.cors: Headers = ()
+        """What each answer from here on says to browsers."""
+        self.accept: str | None = None
+        """What the client takes."""
 
     def start(self, payload: JsonObject) -> None:
         """Runs the action; raises what `Invoke.start` raises."""
-        services, action = self.caller.gate.services, self.entry.action
-        is_heard = self._extension in web.STREAMED and services.invoke.has_parts(action)
-        outcome = web.Outcome(services, self._extension, self._cors, self._hear)
+        services = self.caller.gate.services
+        is_heard = self.entry.has_parts and self._extension in web.STREAMED
+        outcome = web.Outcome(services, self._extension, self.cors, self._hear)
         now_ms = services.clock.now_ms()
         invocation = self.entry.invocation(services, payload, self.transid, now_ms, is_streamed=is_heard)
         id = services.invoke.start(invocation, outcome.settle)
@@ -75,38 +69,35 @@ class _Run(Warm):
 
     def _hear(self, made: Answer | EventStream) -> None:
         if isinstance(made, EventStream):
-            stream = self.dressed(made)
-            assert isinstance(stream, EventStream)
-            self.caller.pass_on(self, stream)
+            self.pass_on(made)
         elif isinstance(made, Finished) and len(made.result) > web.PRETTY_AT_ONCE_BYTES:
             self.caller.go_on(self._finish_long(made))
         else:
             try:
-                answer = web.web_answer(made, self._extension, self._accept, self._cors, self.transid)
+                answer = web.web_answer(made, self._extension, self.accept, self.cors, self.transid)
             except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
                 answer = render(error, self.transid)
             self.finish(answer)
 
     async def _finish_long(self, answer: Finished) -> None:
         try:
-            made = await web.finished(answer, self._extension, self._accept, self._cors, self.transid)
+            made = await web.finished(answer, self._extension, self.accept, self.cors, self.transid)
         except Exception as error:  # the top of a request: what nobody foresaw is a 500 with a log line
             made = render(error, self.transid)
         self.finish(made)
 
     def finish(self, answer: HttpAnswer) -> None:
-        made = self.dressed(answer)
-        assert not isinstance(made, EventStream)
-        self.caller.finish(self, made)
+        """Sends the answer, with what else is said in every one."""
+        self.caller.finish(self, answer)
 
-    def dressed(self, made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
-        """With what else is said in every answer."""
-        return made
+    def pass_on(self, stream: EventStream) -> None:
+        """The same of an answer in parts."""
+        self.caller.pass_on(self, stream)
 
     def told(self, error: Exception) -> HttpAnswer:
         if not isinstance(error, (RequestError, ServiceError)):
             return render(error, self.transid)
-        return web.told(error, self.transid, headers=self._cors)
+        return web.told(error, self.transid, headers=self.cors)
 
 
 class _Web(_Run):
@@ -119,17 +110,20 @@ class _Web(_Run):
         self._target = target
 
     def run(self, body: bytes) -> None:
-        target = self._target
-        self.charge()
-        self.announce(self.entry.cors(target.headers), target.accept)
+        target, entry = self._target, self.entry
+        self.caller.gate.services.invoke.charge(entry.owner)
+        self.cors, self.accept = entry.cors(target.headers), target.accept
         given = target.given
         if self.asker is not None:
             given = given | webaction.user_field(self.asker.namespace)
-        self.start(webaction.argument(self.entry.action, given, target.query, target.fields, target.kind, body))
+        self.start(
+            webaction.argument(entry.action, given, target.query, target.fields, target.kind, body, is_raw=entry.is_raw)
+        )
 
 
-class _Made(msgspec.Struct, frozen=True):
-    """What a head comes to by an API's table, for one peer; it holds as long as these are the same.
+class _Made(msgspec.Struct):
+    """What a head comes to by an API's table, for one peer; it holds as long as these are the same. `entry` is the web
+    action that was found last.
 
     `shown` are the headers as the action is told them, as JSON that ends before the transaction's id. Without it, or
     where a part of the calls goes elsewhere, something depends on the request.
@@ -145,6 +139,7 @@ class _Made(msgspec.Struct, frozen=True):
     given: JsonObject = {}
     fields: JsonObject = {}
     kind: MediaType | None = None
+    entry: Entry | None = None
 
 
 class _Call(_Run):
@@ -189,7 +184,7 @@ class _Call(_Run):
         gateway.count(self._namespace, made.found, made.operation, self._client, counted)
 
     def _pass_on(self, body: bytes) -> None:
-        made, target, action = self._made, self._target, self.entry.action
+        made, target, entry, invoke = self._made, self._target, self.entry, self.caller.gate.services.invoke
         query, headers, given, fields, kind = target.query, target.headers, made.given, made.fields, made.kind
         if made.shown:
             told = made.shown + encode(self.transid) + b"}"
@@ -198,23 +193,33 @@ class _Call(_Run):
             parts = managed.passed_on(_came(self.caller, target, self.transid), made.operation, made.found, {}, body)
             query, headers, body = parts.query, parts.headers, parts.body
             given, fields, kind = _read(target, made.operation, parts, self._address)
-        self.charge()
-        self.caller.gate.services.invoke.check_size(self.entry.owner, len(body))
-        self.announce(self.entry.cors(headers), headers.get("accept"))
-        if not webaction.may_enter(action, headers, self.asker):
-            self.finish(web.refusal(401, wording.WEB_UNAUTHORIZED, self.transid, headers=self._cors))
+        invoke.charge(entry.owner)
+        invoke.check_size(entry.owner, len(body))
+        self.cors, self.accept = entry.cors(headers), headers.get("accept")
+        if not webaction.may_enter(entry.action, headers, self.asker):
+            self.finish(web.refusal(401, wording.WEB_UNAUTHORIZED, self.transid, headers=self.cors))
             return
         if self.asker is not None:
             given = given | webaction.user_field(self.asker.namespace)
-        self.start(webaction.argument(action, given, query, fields, kind, body))
+        self.start(webaction.argument(entry.action, given, query, fields, kind, body, is_raw=entry.is_raw))
 
-    def dressed(self, made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
+    def finish(self, answer: HttpAnswer) -> None:
+        made = self._dressed(answer)
+        assert not isinstance(made, EventStream)
+        self.caller.finish(self, made)
+
+    def pass_on(self, stream: EventStream) -> None:
+        made = self._dressed(stream)
+        assert isinstance(made, EventStream)
+        self.caller.pass_on(self, made)
+
+    def _dressed(self, made: HttpAnswer | EventStream) -> HttpAnswer | EventStream:
         services, plan = self.caller.gate.services, self._made.found.resource.plan
         managed.count(services, self._namespace, plan, made, self._begun_ns)
         return managed.dressed(made, plan, self._target.headers)
 
     def told(self, error: Exception) -> HttpAnswer:
-        made = self.dressed(super().told(error))
+        made = self._dressed(super().told(error))
         assert not isinstance(made, EventStream)
         return made
 
@@ -226,7 +231,8 @@ def admit(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
     """The request for a web action, if all that it needs is in memory and nothing is to be refused."""
     target, services = head.target, caller.gate.services
     assert isinstance(target, WebTarget)
-    entry = web.peek(services, target.address.name)
+    known = target.made
+    entry = target.made = web.peek(services, target.address.name, known if isinstance(known, Entry) else None)
     if entry is None or head.body_bytes > entry.owner.limits.payload_bytes:
         return None
     is_known, asker = _asker(caller, head)
@@ -256,7 +262,7 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
         owner.namespace, made.found.resource, target.method, target.headers, target.query
     )
     address = made.address or managed.address_of(made.operation, made.found, place.rest)
-    entry = None if address is None else web.peek(services, address.name)
+    entry = made.entry = None if address is None else web.peek(services, address.name, made.entry)
     if not is_let_in or address is None or entry is None:
         return None
     if head.body_bytes > min(managed.BODY_BYTES, entry.owner.limits.payload_bytes):

@@ -25,6 +25,7 @@ from visp.controller.primitive import Accepted, Answer, Finished, Refused
 from visp.controller.resolver import Resolved, must_be_asked
 from visp.controller.streams import Reader
 from visp.entity import media
+from visp.entity.action import Action
 from visp.entity.activation import Status
 from visp.entity.execs import SequenceExec
 from visp.entity.media import parse_media_type
@@ -41,12 +42,13 @@ if TYPE_CHECKING:
     from visp.api.context import Services
     from visp.api.inside import Inside
     from visp.controller.webaction import Address
-    from visp.entity.action import Action
     from visp.entity.activation import ActivationHead
     from visp.entity.names import FullyQualifiedName
     from visp.entity.payload import JsonObject
 
 Headers = tuple[tuple[str, str], ...]
+
+_STATUSES = tuple(Status)
 
 STREAMED = {"http": None, "html": "text/html; charset=UTF-8", "text": "text/plain; charset=UTF-8"}
 """Extensions whose answers are passed on as they come, and the type that they have of themselves."""
@@ -74,16 +76,16 @@ class Entry(msgspec.Struct, frozen=True):
 
     owner: Identity
     resolved: Resolved
-
-    @property
-    def action(self) -> Action:
-        return self.resolved.action
+    action: Action
+    is_raw: bool
+    has_own_cors: bool
+    """It says to browsers what they may do, and the platform does not."""
+    has_parts: bool
+    """Parts of its result can be heard of."""
 
     def cors(self, headers: Mapping[str, str]) -> Headers:
         """What the platform says to browsers; nothing for an action that does so itself."""
-        if webaction.has_custom_options(self.action):
-            return ()
-        return webaction.cors(headers.get("access-control-request-headers"))
+        return () if self.has_own_cors else webaction.cors(headers.get("access-control-request-headers"))
 
     def invocation(
         self,
@@ -119,17 +121,35 @@ async def find(services: Services, name: FullyQualifiedName) -> Entry | None:
         await services.resolver.check_parts(owner, resolved.action)
     except VispError:
         return None
-    return Entry(owner, resolved) if webaction.is_exported(resolved.action) else None
+    return _entry(services, owner, resolved)
 
 
-def peek(services: Services, name: FullyQualifiedName) -> Entry | None:
-    """The same from memory; None also where a store would have to be asked."""
+def _entry(services: Services, owner: Identity, resolved: Resolved) -> Entry | None:
+    action = resolved.action
+    if not webaction.is_exported(action):
+        return None
+    return Entry(
+        owner=owner,
+        resolved=resolved,
+        action=action,
+        is_raw=webaction.is_raw(action),
+        has_own_cors=webaction.has_custom_options(action),
+        has_parts=services.invoke.has_parts(action),
+    )
+
+
+def peek(services: Services, name: FullyQualifiedName, known: Entry | None = None) -> Entry | None:
+    """The same from memory; None also where a store would have to be asked. `known` is what was found last, if it was:
+    it is found again as long as owner and action are the same.
+    """
     owner = services.identities.peek_owner(name.namespace)
     resolved = None if owner is None else services.resolver.peek(owner, name)
-    if owner is None or resolved is None or not webaction.is_exported(resolved.action):
+    if owner is None or resolved is None:
         return None
+    if known is not None and known.owner is owner and known.action is resolved.action:
+        return known
     exec = resolved.action.exec
-    return None if isinstance(exec, SequenceExec) and must_be_asked(exec) else Entry(owner, resolved)
+    return None if isinstance(exec, SequenceExec) and must_be_asked(exec) else _entry(services, owner, resolved)
 
 
 async def answer(
@@ -175,11 +195,11 @@ async def run(asked: Asked, services: Services, id: str, address: Address) -> Ht
         return told(error, id)
     query = asked.query
     given = webaction.context(asked.method, asked.shown, address.rest, None if caller is None else caller.namespace)
-    is_streamed = address.extension in STREAMED and asked.method != "HEAD" and services.invoke.has_parts(action)
+    is_streamed = address.extension in STREAMED and asked.method != "HEAD" and entry.has_parts
     try:
         fields = webaction.query_fields(query) if query else {}
         kind = parse_media_type(headers.get("content-type", ""))
-        payload = webaction.argument(action, given, query, fields, kind, body)
+        payload = webaction.argument(action, given, query, fields, kind, body, is_raw=entry.is_raw)
         invocation = entry.invocation(services, payload, id, received_ms, is_streamed=is_streamed)
         return await _run(services, invocation, address.extension, headers.get("accept"), cors, id)
     except (RequestError, ServiceError) as error:
@@ -368,7 +388,7 @@ def web_answer(answer: Answer, extension: str, accept: str | None, cors: Headers
         return told(answer.error, id, headers=cors)
     if isinstance(answer, Accepted):
         return refusal(202, wording.WEB_NOT_READY, id, headers=cors, activation_id=answer.id)
-    return shaped(Status(answer.head.status), answer.result, extension, accept, cors, id, answer.head)
+    return shaped(_STATUSES[answer.head.status], answer.result, extension, accept, cors, id, answer.head)
 
 
 def shaped(

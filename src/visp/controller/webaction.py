@@ -192,13 +192,20 @@ def _written(text: str) -> str:
 
 
 def argument(
-    action: Action, given: JsonObject, query: str, fields: JsonObject, kind: MediaType | None, body: bytes
+    action: Action,
+    given: JsonObject,
+    query: str,
+    fields: JsonObject,
+    kind: MediaType | None,
+    body: bytes,
+    *,
+    is_raw: bool,
 ) -> JsonObject:
     """The context and what the request adds to it; `fields` are the query's.
 
     Raises `Malformed` for JSON that is none, `BadRequest` for what is not the request's to set.
     """
-    if is_raw(action):
+    if is_raw:
         entity = msgspec.Raw(encode(_shown(kind, body, is_raw=True)))
         return given | {QUERY: msgspec.Raw(encode(rendered_query(query))), BODY: entity}
     if not body and not fields:
@@ -342,8 +349,9 @@ def _as_http(result: bytes) -> Response:
     fields = _fields(result)
     body = bytes(fields["body"]) if "body" in fields else b"null"
     is_empty = body in (b"null", b'""')
-    status = _status(fields.get("statusCode"), default=204 if is_empty else 200)
-    headers, given = _headers(fields.get("headers"))
+    told = fields.get("statusCode")
+    status = (204 if is_empty else 200) if told is None else _status(told)
+    headers, given = _headers(fields["headers"]) if "headers" in fields else ((), None)
     kind = None
     if given is not None and not is_empty:
         kind = parse_media_type(given)
@@ -400,9 +408,7 @@ def _decoded(text: bytes) -> bytes | None:
         return None
 
 
-def _status(raw: msgspec.Raw | None, default: int) -> int:
-    if raw is None:
-        return default
+def _status(raw: msgspec.Raw) -> int:
     value = _decode(raw)
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
@@ -413,10 +419,8 @@ def _status(raw: msgspec.Raw | None, default: int) -> int:
     return value
 
 
-def _headers(raw: msgspec.Raw | None) -> tuple[tuple[tuple[str, str], ...], str | None]:
+def _headers(raw: msgspec.Raw) -> tuple[tuple[tuple[str, str], ...], str | None]:
     """The headers that the action sets, one by one, and the content type among them."""
-    if raw is None:
-        return (), None
     try:
         fields = _fields(raw)
     except msgspec.ValidationError:
