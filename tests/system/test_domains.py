@@ -32,6 +32,14 @@ def clients() -> Iterator[Clients]:
 
 
 def at(clients: Clients, host: str, path: str) -> Answer:
+    """The second answer: the first request fills what that is answered from."""
+    first = clients.anyone.request("GET", path, headers={"Host": host})
+    second = clients.anyone.request("GET", path, headers={"Host": host})
+    assert second.status == first.status
+    return second
+
+
+def once_at(clients: Clients, host: str, path: str) -> Answer:
     return clients.anyone.request("GET", path, headers={"Host": host})
 
 
@@ -72,7 +80,7 @@ def test_a_domain_that_a_document_takes_up(clients: Clients) -> None:
     clients.load("/later", told, **{"x-visp-domains": ["free.example.com"]})
     assert at(clients, "free.example.com", "/x").status == 200
     clients.load("/later", told)
-    assert at(clients, "free.example.com", "/x").status == 404
+    assert once_at(clients, "free.example.com", "/x").status == 404
 
 
 def test_a_domain_has_its_certificate(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ class Door(HttpToolsProtocol):
             and self._get_upgrade() == b"websocket"
             and self.parser.get_method() == b"GET"
             and self.url.startswith(_WEB)
-            and not self._is_at_domain()
+            and not self._domain()
             and (self.cycle is None or self.cycle.response_complete)
             and not self.gate.is_ending
         )
@@ -329,10 +329,13 @@ class Door(HttpToolsProtocol):
             gate.domain if self.inside is None else "",
         )
 
-    def _is_at_domain(self) -> bool:
-        """Whether it came to a domain of an API, which has nothing but that API."""
+    def _domain(self) -> str:
+        """The domain of an API that it came to, which has nothing but that API; empty where it is none's."""
         domains = self.gate.services.domains
-        return any(domain_of(value.decode("latin-1")) in domains for name, value in self.headers if name == b"host")
+        if not domains:
+            return ""
+        hosts = (domain_of(value.decode("latin-1")) for name, value in self.headers if name == b"host")
+        return next((host for host in hosts if host in domains), "")
 
     def _decide(self) -> Warm | None:
         """The hot request that begins, or None: then it is the application's."""
@@ -341,11 +344,14 @@ class Door(HttpToolsProtocol):
             return None  # an answer is in flight on this connection
         if self.parser.get_http_version() != "1.1":
             return None
-        gate = self.gate
-        if gate.services.domains and self.inside is None and self._is_at_domain():
-            return None
         raw, self._raw_head = self._raw_head, b""
-        head = parse_head(self.parser.get_method(), self.url, self.headers, gate.longest_wait_ms)
+        domain = self._domain()
+        if (
+            domain and self.inside is not None
+        ):  # domains are for those outside, to whom the same head means another thing
+            domain, raw = "", b""
+        method, wait_ms = self.parser.get_method(), self.gate.longest_wait_ms
+        head = parse_head(method, self.url, self.headers, wait_ms, domain)
         hot = None if head is None else _ADMIT[type(head.target)](self, head, self.parser.should_keep_alive())
         if hot is None or head is None or not hot.keep_alive or head.request_id is not None:
             return hot

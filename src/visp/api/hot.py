@@ -133,7 +133,8 @@ def parse_web_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, b
 class CallTarget(msgspec.Struct):
     """What a request for one of the gateway's endpoints asks for: headers by lower-case name, `path` as it came.
 
-    `made` is whoever answers's: what was made of this head last, and of what.
+    At a `domain` of an API `place` is nobody's, and what follows is the whole path. `made` is whoever answers's: what
+    was made of this head last, and of what.
     """
 
     place: Place
@@ -141,6 +142,7 @@ class CallTarget(msgspec.Struct):
     path: str
     query: str
     headers: dict[str, str]
+    domain: str = ""
     made: object = None
 
     @property
@@ -148,14 +150,16 @@ class CallTarget(msgspec.Struct):
         return False
 
 
-def parse_call_target(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> CallTarget | None:
+def parse_call_target(
+    method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], domain: str = ""
+) -> CallTarget | None:
     """The target of a request for an endpoint of the gateway; None for other paths, and for those of nobody."""
     path, _, query = url.decode("latin-1").partition("?")
-    place = parse_place(path)
-    if place is None or not place.name:
+    place = Place("", False, path) if domain else parse_place(path)
+    if place is None or not (place.name or domain):
         return None
     shown = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    return CallTarget(place, method.decode("latin-1"), path, query, shown)
+    return CallTarget(place, method.decode("latin-1"), path, query, shown, domain)
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -174,15 +178,18 @@ class Head(msgspec.Struct, frozen=True):
     """Of a fire: the headers, which the fired actions see."""
 
 
-def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int) -> Head | None:
-    """A head that asks for nothing but a hot route with a body of known length; None for every other one.
+def parse_head(
+    method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]], longest_wait_ms: int, domain: str = ""
+) -> Head | None:
+    """A head that asks for nothing but a hot route with a body of known length; None for every other one. At a `domain`
+    of an API all paths are that API's.
 
     Raises `HeadRefused` for one that no server should take.
     """
     if len(url) > URI_LIMIT_BYTES:
         return None
-    is_web = url.startswith(_WEB)
-    is_open = is_web or not url.startswith(_PREFIX)
+    is_web = url.startswith(_WEB) and not domain
+    is_open = is_web or bool(domain) or not url.startswith(_PREFIX)
     if method not in WEB_METHODS if is_open else method != b"POST":
         return None
     check_head(url, headers, "1.1")
@@ -196,7 +203,7 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
     if is_web:
         target = parse_web_target(method, url, headers)
     elif is_open:
-        target = parse_call_target(method, url, headers)
+        target = parse_call_target(method, url, headers, domain)
     elif EVENTS in fields.get(b"accept", b"").lower() or not _is_json(fields.get(b"content-type", b""), length):
         return None
     else:
@@ -212,7 +219,7 @@ def parse_head(method: bytes, url: bytes, headers: Sequence[tuple[bytes, bytes]]
         and fields.keys().isdisjoint(MARKS)
         and is_loopback(host_of(fields[b"host"].decode("latin-1"))),
         accepts_gzip=accepts_gzip(fields.get(b"accept-encoding", b"").decode("latin-1")),
-        is_timed=not is_web and fields.get(_TIMED, b"").lower() == b"on",
+        is_timed=not url.startswith(_WEB) and fields.get(_TIMED, b"").lower() == b"on",
         shown={name.decode("latin-1"): value.decode("latin-1") for name, value in headers} if target.is_trigger else {},
     )
 

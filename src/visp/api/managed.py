@@ -81,9 +81,13 @@ async def at_domain(
     base_path, owner = table.domains.get(domain), await services.identities.owner_of(namespace)
     if base_path is None or owner is None:
         return refusal(404, wording.GATEWAY_NOT_FOUND)
-    before = "" if base_path == "/" else quote(base_path)
-    place = Place(owner.namespace_uuid, True, before + request.scope["raw_path"].decode("latin-1"))
+    place = Place(owner.namespace_uuid, True, below(base_path, request.scope["raw_path"].decode("latin-1")))
     return await answer(request, services, id, None, place, base_path)
+
+
+def below(base_path: str, path: str) -> str:
+    """A path at the domain of the API with this base path, as it would be among all of its namespace's."""
+    return path if base_path == "/" else quote(base_path) + path
 
 
 async def answer(

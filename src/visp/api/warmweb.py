@@ -134,6 +134,8 @@ class _Made(msgspec.Struct):
     scheme: str
     found: Found
     operation: Operation
+    rest: str
+    """The path below the namespace's APIs."""
     address: Address | None
     shown: bytes = b""
     given: JsonObject = {}
@@ -248,7 +250,10 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
     target, services = head.target, caller.gate.services
     assert isinstance(target, CallTarget)
     place, identities, gateway = target.place, services.identities, services.gateway
-    owner = identities.peek_uuid(place.name) if place.is_uuid else identities.peek_owner(place.name)
+    if target.domain and caller.inside is not None:
+        return None
+    name = services.domains[target.domain] if target.domain else place.name
+    owner = identities.peek_uuid(name) if place.is_uuid else identities.peek_owner(name)
     table = None if owner is None else gateway.peek(owner.namespace)
     if owner is None or table is None:
         return None
@@ -261,7 +266,7 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
     is_let_in, client = gateway.peek_client(
         owner.namespace, made.found.resource, target.method, target.headers, target.query
     )
-    address = made.address or managed.address_of(made.operation, made.found, place.rest)
+    address = made.address or managed.address_of(made.operation, made.found, made.rest)
     entry = made.entry = None if address is None else web.peek(services, address.name, made.entry)
     if not is_let_in or address is None or entry is None:
         return None
@@ -286,17 +291,24 @@ def admit_call(caller: Caller, head: Head, keep_alive: bool) -> Warm | None:
 
 def _make(caller: Caller, target: CallTarget, table: Table) -> _Made | None:
     """None for what is the application's to answer. Raises `BadRequest`."""
-    place = target.place
-    found = table.find(place.rest)
+    rest = target.place.rest
+    if target.domain:
+        base_path = table.domains.get(target.domain)
+        if base_path is None:
+            return None
+        rest = managed.below(base_path, rest)
+    found = table.find(rest)
     operation = None if found is None else found.resource.operations.get(target.method)
-    if found is None or operation is None or place.rest.endswith(tuple(managed.SHOWN)):
+    if found is None or operation is None or rest.endswith(tuple(managed.SHOWN)):
+        return None
+    if target.domain and found.resource.plan.base_path != base_path:
         return None
     if operation.keeping is not None or not operation.is_inside:
         return None
     if (operation.backend_verb or target.method) not in WEB_VERBS:
         return None
-    address = None if operation.split is not None else managed.address_of(operation, found, place.rest)
-    made = _Made(table, caller.peer, caller.shown_scheme, found, operation, address)
+    address = None if operation.split is not None else managed.address_of(operation, found, rest)
+    made = _Made(table, caller.peer, caller.shown_scheme, found, operation, rest, address)
     if address is None or operation.changes:
         return made
     parts = managed.passed_on(_came(caller, target, ""), operation, found, {}, b"")

@@ -3,7 +3,7 @@
 import pytest
 
 from visp.api.heads import HeadRefused
-from visp.api.hot import Target, parse_head, parse_target
+from visp.api.hot import CallTarget, Target, parse_head, parse_target
 
 NS = b"/api/v1/namespaces/"
 
@@ -128,6 +128,14 @@ def test_what_may_come_through_a_browser_is_not_from_here(headers: list[tuple[by
     head = parse_head(b"POST", URL, headers, 60_000)
     assert head is not None
     assert not head.is_from_here
+
+
+@pytest.mark.parametrize("path", ["/books?a=1", "/api/v1/web/guest/default/a", "/api/v1/namespaces/_/actions/a"])
+def test_at_a_domain_every_path_is_its_apis(path: str) -> None:
+    head = parse_head(b"GET", path.encode(), [(b"host", b"shop.example.com")], 60_000, "shop.example.com")
+    assert head is not None
+    assert isinstance(head.target, CallTarget)
+    assert (head.target.domain, head.target.place.rest) == ("shop.example.com", path.partition("?")[0])
 
 
 def test_a_head_without_a_host_is_refused() -> None:
