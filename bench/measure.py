@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from bench.load import Load
 
@@ -105,3 +106,36 @@ def interleaved(rounds: int, *sides: Callable[[], T]) -> tuple[list[T], ...]:
         for index in order:
             results[index].append(sides[index]())
     return results
+
+
+def beside_invocations(
+    goal: str,
+    rounds: int,
+    seconds: int,
+    least: float,
+    ours: Callable[[int, int], Load],
+    floor: Callable[[int, int], Load],
+) -> Iterator[Finding]:
+    """GETs beside blocking invocations, by 1 and by 32 clients: either side is asked for so many clients and seconds.
+    `least` is the ratio that is promised.
+    """
+    for clients in (1, 32):
+        floor(clients, 1)
+        ours(clients, 1)
+        sides = [partial(_per_s, side, clients, seconds) for side in (ours, floor)]
+        got, bound = interleaved(rounds, *sides)
+        times = ratio(got, bound)
+        yield Finding(
+            goal=goal,
+            what=f"GET, {clients} client{'s' * (clients > 1)}; floor: a blocking invocation",
+            unit="/s",
+            ours=spread(got),
+            floor=spread(bound),
+            ratio=times,
+            promise=f"≥ {least} × a blocking invocation",
+            is_met=times.median >= least,
+        )
+
+
+def _per_s(load: Callable[[int, int], Load], clients: int, seconds: int) -> float:
+    return load(clients, seconds).per_s

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench.goals import Goal
-from bench.measure import Finding, interleaved, ratio, spread
+from bench.measure import beside_invocations
 from bench.server import platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bench.measure import Finding
     from bench.rig import Rig
 
 GOAL = Goal("gateway", "calls of an API with a key and a rate limit, 1 and 32 clients")
@@ -44,24 +45,11 @@ def measure(rig: Rig) -> Iterator[Finding]:
     with platform() as visp:
         visp.put_action("page", CODE, annotations={"web-export": True})
         visp.put_api(DOCUMENT, client=KEY)
-        for clients in (1, 32):
-            visp.load("actions/page", clients=clients, seconds=1)
-            visp.load_api("/shop/page", KEY, clients=clients, seconds=1)
-            ours, floor = interleaved(
-                rig.rounds,
-                lambda clients=clients: (
-                    visp.load_api("/shop/page", clients=clients, seconds=rig.seconds, key=KEY).per_s
-                ),
-                lambda clients=clients: visp.load("actions/page", clients=clients, seconds=rig.seconds).per_s,
-            )
-            times = ratio(ours, floor)
-            yield Finding(
-                goal=GOAL.name,
-                what=f"GET, {clients} client{'s' * (clients > 1)}; floor: a blocking invocation",
-                unit="/s",
-                ours=spread(ours),
-                floor=spread(floor),
-                ratio=times,
-                promise=f"≥ {RATIO} × a blocking invocation",
-                is_met=times.median >= RATIO,
-            )
+        yield from beside_invocations(
+            GOAL.name,
+            rig.rounds,
+            rig.seconds,
+            RATIO,
+            lambda clients, seconds: visp.load_api("/shop/page", KEY, clients=clients, seconds=seconds),
+            lambda clients, seconds: visp.load("actions/page", clients=clients, seconds=seconds),
+        )

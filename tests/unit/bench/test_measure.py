@@ -1,5 +1,7 @@
 """Rounds, ratios and charts."""
 
+from collections.abc import Callable
+
 from bench import measure
 from bench.load import Load
 from bench.measure import Chart, Series
@@ -21,6 +23,23 @@ def test_ratios_are_of_a_round_not_of_medians() -> None:
     found = measure.ratio([2.0, 30.0, 3.0], [1.0, 10.0, 3.0])
     assert found.rounds == (2.0, 3.0, 1.0)
     assert (found.low, found.median, found.high) == (1.0, 2.0, 3.0)
+
+
+def test_a_load_is_set_beside_invocations_by_one_client_and_by_many() -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    def side(name: str, requests: int) -> Callable[[int, int], Load]:
+        def run(clients: int, seconds: int) -> Load:
+            asked.append((name, clients, seconds))
+            return Load(requests * clients, 1_000_000, 1, 1, 1, 0, 0)
+
+        return run
+
+    found = list(measure.beside_invocations("web", 2, 5, 0.9, side("web", 8), side("invoke", 10)))
+    assert [finding.ratio.median for finding in found if finding.ratio] == [0.8, 0.8]
+    assert [finding.is_met for finding in found] == [False, False]
+    warm, turns = [("invoke", 1, 1), ("web", 1, 1)], [("web", 1, 5), ("invoke", 1, 5)]
+    assert asked[:6] == [*warm, *turns, *reversed(turns)]
 
 
 def test_the_curve_is_of_the_middle_round_in_milliseconds() -> None:
