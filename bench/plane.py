@@ -1,9 +1,9 @@
 """The plane alone, in this process: what a server does for warm calls, without the kernel's part of it.
 
-Everything is real (front door, controller, bus, pool, invoker, ledger) but for four things: connections are objects
+Everything is real (front door, controller, bus, pool, invoker, ledger) but for five things: connections are objects
 that take what is written, a container's wire answers at once with the bytes that a real one would carry, the ledger's
-`write` only counts, and of what a clock begins there are only pings (the index rests). What is left is visp's own
-Python.
+`write` only counts, of what a clock begins there are only pings (the index rests), and cores are never busy, so that
+each connection comes to have a container. What is left is visp's own Python.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from visp.api.door import bound
 from visp.client.credentials import GUEST_AUTH
 from visp.clock import SystemClock
 from visp.entity.limits import RESULT_LIMIT_BYTES
+from visp.invoker.cores import Cores
 from visp.invoker.invoker import PING_S
 from visp.roles import invoker
 from visp.roles.assembly import assembled
@@ -219,6 +220,7 @@ def _stubbed() -> Iterator[None]:
         patch.object(invoker, "_connect", connect),
         patch.object(segments.Segment, "write", write),
         patch.object(SystemClock, "sleep", sleep),
+        patch.object(Cores, "are_busy", lambda _: False),
     ):
         yield
 
