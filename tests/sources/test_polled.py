@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import certificates
 from tests.sources.polled import Mailbox, News
 from tests.unit.feed.watching import Crashed, Loopback, Watching, free_port, running, system_watch, turns
 
@@ -214,3 +217,32 @@ async def test_who_is_not_let_in(mailbox: Mailbox) -> None:
     with pytest.raises(FeedRefused) as refused:
         await Inbox().check(inbox(mailbox, host="10.0.0.1"), Loopback())
     assert refused.value.status == 403
+
+
+async def test_a_certificate_is_trusted_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mailbox()
+    made.add("old")
+    made.tells = True
+    for name in ("its", "another"):
+        (tmp_path / name).mkdir()
+        certificates.write(tmp_path / name)
+    secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secured.load_cert_chain(tmp_path / "its" / "certificate.pem", tmp_path / "its" / "key.pem")
+    server = await asyncio.start_server(made.answer, "127.0.0.1", 0, ssl=secured)
+    made.port = server.sockets[0].getsockname()[1]
+    asks = inbox(made, host="localhost", tls=True)
+    async with server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "its" / "certificate.pem"))
+        watch = Watching(position=await Inbox().check(asks, Loopback()))
+        async with running(Inbox().open(asks, Loopback()), watch):
+            await until(lambda: bool(made.idle))
+            made.add("new")
+            await watch.until(lambda: watch.keys == ["7-2"])
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "another" / "certificate.pem"))
+        sentence = r"localhost could not be reached: its certificate is not trusted \(self-signed certificate\)"
+        with pytest.raises(FeedRefused, match=sentence):
+            await Inbox().check(asks, Loopback())
+        with pytest.raises(SourceLost, match=sentence):
+            await Inbox().open(asks, Loopback()).run(watch, watch.position)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*made.serving)

@@ -410,10 +410,11 @@ async def _connected(
 
 def _context(host: str) -> ssl.SSLContext:
     class Named(ssl.SSLContext):
-        """The certificate is the name's, whichever of its addresses is connected to."""
+        """The certificate is the name's, whichever of its addresses is connected to. A socket whose certificate is
+        refused is closed, which the library would leave open."""
 
         def wrap_socket(self, *given: Any, **more: Any) -> ssl.SSLSocket:
-            return super().wrap_socket(*given, **{**more, "server_hostname": host})
+            return super().wrap_socket(*given, **{**more, "server_hostname": host, "do_handshake_on_connect": True})
 
     context = Named(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PORT = 4222
 WAIT_S = 5.0
+CLOSE_S = 2.0
 PENDING_MOST = 65536
 PENDING_BYTES = 4 * BATCH_BYTES
 FETCH_MOST = 256
@@ -314,8 +315,9 @@ async def connected(
                 )
             yield client
         finally:
-            with contextlib.suppress(Exception):
-                await client.close()
+            with contextlib.suppress(Exception):  # where TLS has failed it waits for what never comes
+                async with asyncio.timeout(CLOSE_S):
+                    await client.close()
 
 
 async def _heard(error: Exception) -> None:
