@@ -199,8 +199,12 @@ async def test_the_session_ends_with_the_feed(broker: int) -> None:
     made = parameters(broker, "ended/#", client_id="ended")
     found = await FEED.check(made, Loopback())
     assert isinstance(found, Made)
-    async with running(FEED.open(made, Loopback()), system_watch(), found):
+    watch = system_watch()
+    async with running(FEED.open(made, Loopback()), watch, found) as task:
+        await watch.until(lambda: bool(watch.lived))
         await FEED.deleted(made, Loopback())
+        with pytest.raises(SourceLost):
+            await asyncio.wait_for(task, 20)
     await publish(broker, ("ended/1", "1"))
     async with _connected(made, Loopback()) as connection:
         assert not connection.session_present
