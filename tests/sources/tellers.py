@@ -468,5 +468,8 @@ class NatsDurable(NatsStream):
         await self.disconnect()
 
 
-EVERYWHERE: list[type[Teller]] = [Couch, Broker, Site, Mails, Folder]
-WITH_ALL: list[type[Teller]] = [Bucket, KafkaTopic, Outbox, Logical, RedisStream, RedisGroup, NatsStream, NatsDurable]
+EVERYWHERE: list[type[Teller]] = [Couch, Broker]
+WITH_ALL: list[type[Teller]] = [
+    *(Site, Mails, Folder, Bucket, KafkaTopic),
+    *(Outbox, Logical, RedisStream, RedisGroup, NatsStream, NatsDurable),
+]
