@@ -598,6 +598,23 @@ def test_code_that_is_too_large_is_held_once(abused: Api, bare: Server, start: s
     assert peak.mib < BODY_MIB + 1
 
 
+OBJECTS = [b'{"unknown":[%b]}', b'{"parameters":[%b]}', b'{"exec":{"code":[%b]}}', b"[%b"]
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [("actions/abuser", document) for document in OBJECTS]
+    + [(f"{collection}/abuser", OBJECTS[0]) for collection in ("triggers", "packages", "rules")],
+)
+def test_objects_without_number_are_not_made(abused: Api, bare: Server, path: str, document: bytes) -> None:
+    """Of three bytes each would become an object of many."""
+    body = document.replace(b"%b", b",".join([b"{}"] * (8 * MIB)))
+    peak = Peak(bare.pid)
+    answer = abused.request("PUT", path, body)
+    assert answer.status == 413
+    assert peak.mib < len(body) / MIB + 8
+
+
 def test_base64_that_lies_is_text(abused: Api) -> None:
     """The server finds out, as OpenWhisk's does: what a caller says of it does not count."""
     exec = {"kind": PYTHON, "binary": True, "code": "UEsDBAoAAAAAAA=A=!"}

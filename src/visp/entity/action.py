@@ -64,8 +64,8 @@ def raw_fields(body: bytes) -> tuple[Parameters | None, Parameters | None]:
 
 
 def parse_put(body: bytes, manifest: Manifest, namespace: str) -> ActionPut:
-    """Raises `Malformed` with OpenWhisk's reason."""
-    fields = parse_document(body, "exec")
+    """Raises `Malformed` with OpenWhisk's reason, `TooLarge`."""
+    fields = parse_document(body, "exec", execs.code_bytes(body))
     parameters, annotations = raw_fields(body)
     exec = execs.parse_exec(fields.get("exec"), manifest, namespace)
     return ActionPut(

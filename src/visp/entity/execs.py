@@ -12,7 +12,7 @@ import msgspec
 
 from visp import wording
 from visp.entity.names import FullyQualifiedName, parse_qualified
-from visp.entity.payload import encode, text_bytes
+from visp.entity.payload import DOCUMENT_BYTES, encode, text_bytes
 from visp.errors import Malformed, TooLarge
 
 if TYPE_CHECKING:
@@ -207,6 +207,18 @@ class _Sent(msgspec.Struct):
 
 
 _decode_sent = msgspec.json.Decoder(_Sent).decode
+
+
+def code_bytes(body: bytes) -> int:
+    """How much of a PUT's body is code, as it was sent: asked of a long one, of which nothing else may be long."""
+    if len(body) <= DOCUMENT_BYTES:
+        return 0
+    try:
+        sent = _decode_sent(body).exec
+    except (msgspec.DecodeError, RecursionError):
+        return 0
+    fields = [memoryview(field).cast("B") for field in (sent.code, sent.jar)]
+    return sum(len(field) for field in fields if bytes(field[:1]) == b'"')
 
 
 def check_sent_size(body: bytes, limit: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from visp import wording
-from visp.errors import Malformed
+from visp.errors import Malformed, TooLarge
 
 JsonObject = dict[str, msgspec.Raw]
 
@@ -24,6 +24,11 @@ PIECE_BYTES = 64 * 1024
 """Of a text that is decoded to be measured."""
 CHARACTER_BYTES = len(rb"\ud83d\ude00")
 """The longest way to write one."""
+
+DOCUMENT_BYTES = 4 * 1024 * 1024
+"""What a PUT body may hold beside code: parameters and annotations at their limits, however they are written. It is
+decoded whole, and three bytes of JSON may become an object of Python.
+"""
 
 DEPTH_MARGIN = 50
 """Frames of Python that a PUT body is decoded below the place that asks for it.
@@ -61,12 +66,14 @@ def parse_object(body: bytes) -> JsonObject:
     return fields
 
 
-def parse_document(body: bytes, field: str) -> dict[str, Any]:
+def parse_document(body: bytes, field: str, code_bytes: int = 0) -> dict[str, Any]:
     """A PUT body, decoded whole; `field` is what OpenWhisk names when it is JSON but no object.
 
     Numbers keep their digits where they are users' values: those fields are decoded again by `parse_object`. Raises
-    `Malformed`.
+    `Malformed`, and `TooLarge` for one that holds too much beside its `code_bytes`.
     """
+    if len(body) - code_bytes > DOCUMENT_BYTES:
+        raise TooLarge(wording.too_large("all but the code", len(body) - code_bytes, DOCUMENT_BYTES))
     if not body.strip():
         raise Malformed(wording.END_OF_INPUT)
     value = _below(DEPTH_MARGIN, body)

@@ -123,7 +123,7 @@ def parse_entity(
     Links of a trigger have no `follow` yet: their rules say that. `now_ms` is for what does not say when it was
     updated. Raises `RequestError`.
     """
-    fields = parse_document(body, collection)
+    fields = parse_document(body, collection, execs.code_bytes(body) if collection == "actions" else 0)
     entity: Entity
     if collection == "actions":
         entity = _parse_action(body, fields, manifest, stored)
