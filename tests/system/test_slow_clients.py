@@ -84,14 +84,22 @@ def drip(connections: list[socket.socket], drop: bytes, within_s: float) -> list
     return list(answers.values())
 
 
+def sockets_of(server: Server) -> list[list[str]]:
+    """Lines of `/proc/net/tcp`, in words, for each connection to the server."""
+    port = urlsplit(server.url).port
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [line for line in lines if int(line[1].partition(":")[2], 16) == port and line[3] != LISTENS]
+
+
+def unread_bytes(server: Server) -> int:
+    """What was sent to the server, and is on its way still."""
+    return sum(int(line[4].partition(":")[2], 16) for line in sockets_of(server))
+
+
 def connections_of(server: Server) -> int:
     """How many of its own the server has open: none but those of tests, and perhaps one that is about to end."""
-    port, folder = urlsplit(server.url).port, f"/proc/{server.pid}/fd"
-    of_port = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if int(line.split()[1].partition(":")[2], 16) == port and line.split()[3] != LISTENS
-    }
+    folder = f"/proc/{server.pid}/fd"
+    of_port = {line[9] for line in sockets_of(server)}
     found = 0
     for name in os.listdir(folder):
         with contextlib.suppress(OSError):
@@ -133,6 +141,7 @@ def test_bodies_that_are_being_received_are_bounded_together(server: Server) -> 
         with many(server, 1, head) as (held,):
             held.setblocking(True)
             held.sendall(body[:-1])
+            until(lambda: unread_bytes(server) == 0)
             until(lambda: api.request("POST", path, body).status == 503)
             held.sendall(body[-1:])
             assert held.recv(12) == b"HTTP/1.1 200"

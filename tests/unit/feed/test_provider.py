@@ -250,9 +250,9 @@ async def test_a_feed_is_starting_until_it_is_connected_again(place: Place) -> N
     await place.put(progress=Progress(state="live", lag=0))
     place.fires.looks = [503] * 1000
     async with place.running() as provider, asyncio.timeout(10):
-        while (standing := provider.standing("guest", "t")) is None:  # noqa: ASYNC110 - nobody tells of it
+        while not (measured := provider.measured()):  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
-    assert standing.state == "starting"
+    assert measured == {"starting": 1}
 
 
 async def test_a_trigger_that_is_gone_at_the_start_disables(place: Place) -> None:

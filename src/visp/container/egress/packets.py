@@ -361,9 +361,11 @@ class Packets:
 
     async def _refresh(self) -> None:
         while True:
+            counts = bool(self._links)
             await asyncio.sleep(REFRESH_S)
             try:
-                self._counters = await nft.counters(self._number)
+                if counts or self._links:  # else nobody sends anything
+                    self._counters = await nft.counters(self._number)
                 near = await asyncio.to_thread(surroundings.networks)
                 if set(near) != set(self._near):
                     await nft.run(nft.renewed(self._number, near))
