@@ -29,6 +29,7 @@ http {{
   scgi_temp_path {folder}/scgi;
   large_client_header_buffers 4 128k;
   client_max_body_size 0;
+  client_header_timeout 10s;
   upstream visp {{ server {backend}; keepalive 1; }}
   server {{
     listen 127.0.0.1:{port};
