@@ -970,10 +970,15 @@ def feed_text(limit: int) -> str:
 
 
 FEED_FLAG = "true or false"
+FEED_LINE = "a text of one line"
 
 
 def feed_texts(limit: int) -> str:
     return f"a list of 1 to {limit} texts, or a text with commas"
+
+
+def feed_listed(limit: int) -> str:
+    return f"a text, or a list of at most {limit} texts"
 
 
 def feed_whole(low: int, high: int) -> str:
@@ -1051,34 +1056,6 @@ def shortened(value: object, limit: int = 200) -> str:
     """What a user gave, in a sentence of ours."""
     text = str(value)
     return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def feed_lacks(name: str) -> str:
-    return f"The parameter {name} is required."
-
-
-def feed_needs_text(name: str) -> str:
-    return f"The parameter {name} is no text, or a very long one."
-
-
-def feed_needs_flag(name: str) -> str:
-    return f"The parameter {name} is neither true nor false."
-
-
-def feed_needs_integer(name: str, low: int, high: int) -> str:
-    return f"The parameter {name} is no whole number from {low} to {high}."
-
-
-def feed_needs_one_of(name: str, known: Iterable[str]) -> str:
-    return f"The parameter {name} is none of {', '.join(known)}."
-
-
-def feed_needs_texts(name: str, limit: int) -> str:
-    return f"The parameter {name} is no text, and no list of at most {limit} texts."
-
-
-def feed_needs_url(name: str, schemes: Iterable[str]) -> str:
-    return f"The parameter {name} is no URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}."
 
 
 # ── alarms, as OpenWhisk's package of them says it ──────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, FeedRefused, Json, SourceEnded
 from visp.feed.cron import cron_of
+from visp.feed.parameters import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -305,13 +306,13 @@ class Interval(_AlarmFeed):
         value = given.get("minutes")
         if value is None or value == "":
             raise FeedRefused(wording.INTERVAL_NO_MINUTES)
-        minutes = asked.whole(value)
+        minutes = number(value)
         if minutes is None:
             raise FeedRefused(wording.MINUTES_NOT_INTEGER)
         if minutes <= 0:
             raise FeedRefused(wording.MINUTES_NOT_POSITIVE)
         if minutes > MINUTES_MOST:
-            raise FeedRefused(wording.feed_needs_integer("minutes", 1, MINUTES_MOST))
+            raise FeedRefused(wording.feed_parameter_bad("minutes", wording.feed_whole(1, MINUTES_MOST)))
         kept = {
             "minutes": minutes,
             "startDate": given.get("startDate", now_ms + FIRST_INTERVAL_MS),

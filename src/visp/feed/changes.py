@@ -18,6 +18,7 @@ from visp.feed import given as asked
 from visp.feed import web
 from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, SourceEnded, SourceLost
 from visp.feed.gathering import Gathering, key_of
+from visp.feed.parameters import TEXT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,8 +92,8 @@ class Changes:
             raise FeedRefused(wording.cloudant_bad_host(wording.shortened(kept["host"])))
         since = given.get("since")
         if since not in (None, "", "now"):
-            if not isinstance(since, str | int | float) or len(str(since)) > asked.TEXT_LENGTH:
-                raise FeedRefused(wording.feed_needs_text("since"))
+            if not isinstance(since, str | int | float) or len(str(since)) > TEXT_LIMIT:
+                raise FeedRefused(wording.feed_parameter_bad("since", wording.feed_text(TEXT_LIMIT)))
             kept["since"] = since
         return kept | _filter(given)
 

@@ -73,7 +73,7 @@ class Inbox:
         kept["interval_s"] = asked.integer(given, "interval_s", INTERVAL_S, INTERVAL_LEAST_S, INTERVAL_MOST_S)
         for name in ("host", "username", "password", "folder"):
             if any(character < " " for character in kept[name]) or not kept[name].isprintable():
-                raise FeedRefused(wording.feed_needs_text(name))
+                raise FeedRefused(wording.feed_parameter_bad(name, wording.FEED_LINE))
         return kept | parse_filter(given)
 
     def changed(self, kept: Mapping[str, Json], given: Mapping[str, Json], now_ms: int) -> dict[str, Json]:

@@ -64,7 +64,7 @@ class Mqtt:
             "payload_format": asked.one_of(given, "payload_format", FORMATS, FORMATS[0]),
         }
         if len(kept["client_id"]) > CLIENT_ID_LENGTH:
-            raise FeedRefused(wording.feed_needs_text("client_id"))
+            raise FeedRefused(wording.feed_parameter_bad("client_id", wording.feed_text(CLIENT_ID_LENGTH)))
         kept |= {name: asked.text(given, name) for name in ("username", "password") if asked.text(given, name)}
         return kept | parse_filter(given)
 
@@ -188,7 +188,7 @@ def body_of(payload: bytes, form: str) -> Json:
 def _topics(given: Mapping[str, Json]) -> str | list[str]:
     topics = asked.texts(given, "topic")
     if not topics:
-        raise FeedRefused(wording.feed_lacks("topic"))
+        raise FeedRefused(wording.feed_parameter_missing("topic"))
     for topic in topics:
         levels = topic.split("/")
         is_whole = all(level in ("+", "#") or not {"+", "#"} & set(level) for level in levels)

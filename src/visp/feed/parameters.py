@@ -13,8 +13,9 @@ from visp.feed.base import FeedRefused, Json, Reach, Source
 from visp.feed.conditions import parse_filter
 from visp.feed.sifting import sifted
 
-TEXT_LIMIT = 4096
+TEXT_LIMIT = 8_000
 TEXTS_LIMIT = 100
+NUMBER_LENGTH = 20
 MASK = "***"
 
 Read = Callable[[Json], Json]
@@ -89,6 +90,9 @@ def read(fields: tuple[Field, ...], given: Mapping[str, Json]) -> dict[str, Json
 
 
 def text(value: Json) -> str:
+    """Also of a number, as which clients read a text of digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str) or len(value) > TEXT_LIMIT or "\0" in value:
         raise ValueError(wording.feed_text(TEXT_LIMIT))
     return value
@@ -105,24 +109,43 @@ def flag(value: Json) -> bool:
 
 def texts(value: Json) -> list[str]:
     """A list of texts, or one with commas in it."""
-    listed = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not 0 < len(listed) <= TEXTS_LIMIT:
+    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(parts, list) or not 0 < len(parts) <= TEXTS_LIMIT:
         raise ValueError(wording.feed_texts(TEXTS_LIMIT))
-    return [text(entry) for entry in listed]
+    return [text(part) for part in parts]
 
 
-def whole(low: int, high: int) -> Read:
-    def read_whole(value: Json) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+def listed(value: Json) -> list[str]:
+    """A list of texts, or one."""
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list) or len(parts) > TEXTS_LIMIT or not all(isinstance(p, str) and p for p in parts):
+        raise ValueError(wording.feed_listed(TEXTS_LIMIT))
+    return [text(part) for part in parts]
+
+
+def number(value: Json) -> int | None:
+    """The whole number that a value or its text is; None for anything else."""
+    if isinstance(value, str) and len(value) <= NUMBER_LENGTH:
+        try:
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def whole(low: int, high: int) -> Callable[[Json], int]:
+    def read_whole(value: Json) -> int:
+        found = number(value)
+        if found is None or not low <= found <= high:
             raise ValueError(wording.feed_whole(low, high))
-        return value
+        return found
 
     return read_whole
 
 
-def choice(*values: str) -> Read:
+def choice(*values: str) -> Callable[[Json], str]:
     def read_choice(value: Json) -> str:
         if value not in values:
             raise ValueError(wording.feed_choice(values))

@@ -28,7 +28,7 @@ def test_what_is_not_a_field_is_left_out_and_defaults_are_kept() -> None:
         ({"url": "http://h", "stream": "s"}, "begins with redis:// or rediss://"),
         ({"url": "redis://a,b", "stream": "s"}, "one host"),
         ({"url": "redis://h:99999", "stream": "s"}, "one host"),
-        ({"url": "redis://h", "stream": 1}, "a text"),
+        ({"url": "redis://h", "stream": [1]}, "a text"),
         ({"url": "redis://h", "stream": "s", "from": "x"}, "the id of an entry"),
     ],
 )
