@@ -17,7 +17,7 @@ from visp import wording
 from visp.feed import given as asked
 from visp.feed import web
 from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, SourceEnded, SourceLost
-from visp.feed.gathering import Gathering, key_of
+from visp.feed.batching import Gathering, key_of
 from visp.feed.parameters import TEXT_LIMIT
 
 if TYPE_CHECKING:

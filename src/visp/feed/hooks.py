@@ -27,8 +27,8 @@ import msgspec
 from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, Received
+from visp.feed.batching import key_of
 from visp.feed.conditions import filter_of, parse_filter
-from visp.feed.gathering import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

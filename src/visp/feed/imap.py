@@ -27,9 +27,9 @@ import msgspec
 from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import Event, FeedRefused, Json, SourceLost
+from visp.feed.batching import Gathering
 from visp.feed.conditions import filter_of, parse_filter
 from visp.feed.connecting import untrusted
-from visp.feed.gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping

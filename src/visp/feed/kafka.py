@@ -20,7 +20,7 @@ import msgspec
 from visp import wording
 from visp.entity.limits import PAYLOAD_LIMIT_BYTES
 from visp.feed.base import BATCH_BYTES, Batch, Event, FeedRefused, Json, Reach, Watch
-from visp.feed.batching import batches, json, short
+from visp.feed.batching import batches, json, key_of
 from visp.feed.connecting import ANSWER_S, CONNECT_S, library, reached, tls
 from visp.feed.parameters import flag
 from visp.telemetry import log
@@ -223,7 +223,7 @@ def _event(held: Sequence[Message], parts: Sequence[bytes]) -> Event:
     for message in held:
         ranges.setdefault(message.partition, [message.offset, message.offset])[1] = message.offset
     key = ",".join(f"{partition}:{low}-{high}" for partition, (low, high) in ranges.items())
-    return Event(short(key), b'{"messages":[' + b",".join(parts) + b"]}")
+    return Event(key_of(key), b'{"messages":[' + b",".join(parts) + b"]}")
 
 
 def rendered(parameters: Mapping[str, Json], topic: str, message: Message) -> bytes:

@@ -24,9 +24,9 @@ import msgspec
 from visp import wording
 from visp.feed import given as asked
 from visp.feed.base import EVENTS_MOST, Event, FeedRefused, Json, Made, SourceLost
+from visp.feed.batching import Gathering, key_of
 from visp.feed.conditions import filter_of, parse_filter
 from visp.feed.connecting import untrusted
-from visp.feed.gathering import Gathering, key_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -17,8 +17,8 @@ from visp import wording
 from visp.feed import given as asked
 from visp.feed import web
 from visp.feed.base import Event, FeedRefused, Json, SourceLost
+from visp.feed.batching import Gathering, key_of
 from visp.feed.conditions import filter_of, parse_filter
-from visp.feed.gathering import Gathering, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
+from tests.unit.feed.watching import Watching
 
 from visp.entity.limits import PAYLOAD_LIMIT_BYTES
 from visp.feed.base import BATCH_BYTES, EVENTS_MOST, Batch, Event, Json, Watch
-from visp.feed.batching import batches, event, told
+from visp.feed.batching import Gathering, batches, event, key_of, told
 from visp.feed.sifting import sifted
 
 
@@ -60,3 +62,39 @@ async def test_a_filter_leaves_out_events_and_keeps_positions() -> None:
     assert watch.batches == [Batch([Event("b", b'{"n":2}')], 7)]
     two = Two()
     assert sifted(two, {}) is two
+
+
+async def test_batches_of_a_thousand_each_with_the_position_behind_it() -> None:
+    watch = Watching()
+    gathering = Gathering(watch, 0)
+    for number in range(1, 2502):
+        await gathering.add(Event(str(number), b"{}"), number)
+    await gathering.flush(2600)
+    assert [(len(batch.events), batch.position) for batch in watch.batches] == [(1000, 1000), (1000, 2000), (501, 2600)]
+
+
+async def test_batches_of_eight_megabytes() -> None:
+    watch = Watching()
+    gathering = Gathering(watch, 0)
+    body = json.dumps({"a": "x" * 3_000_000}).encode()
+    for number in range(1, 6):
+        await gathering.add(Event(str(number), body), number)
+    await gathering.flush(5)
+    assert [len(batch.events) for batch in watch.batches] == [2, 2, 1]
+
+
+async def test_a_position_alone_is_kept_if_it_is_another() -> None:
+    watch = Watching()
+    await Gathering(watch, 3).flush(3)
+    assert watch.batches == []
+    await Gathering(watch, 3).flush(4)
+    assert [(batch.events, batch.position) for batch in watch.batches] == [((), 4)]
+
+
+def test_keys() -> None:
+    assert key_of("plain-1") == "plain-1"
+    long = key_of("x" * 201)
+    assert len(long) == 64
+    assert (
+        len({long, key_of("x" * 202), key_of("a", "b"), key_of("ab"), key_of("ä"), key_of(""), key_of("a b", "")}) == 7
+    )
