@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 from tests import certificates
-from tests.servers.fetched import nats_server
 from tests.servers.programs import Program
 from tests.servers.test_nats import Nats
-from tests.servers.test_postgres import BINARIES, Postgres
+from tests.servers.test_postgres import Postgres
 from tests.servers.test_redis import Redis
 from tests.servers.watched import Near, Watched
 from tests.sources.servers import MOSQUITTO, why_no_mosquitto
@@ -59,20 +58,6 @@ class SecuredMosquitto(Program):
         return [MOSQUITTO or "", "-c", str(self.folder / "mosquitto.conf")]
 
 
-def redis() -> Program:
-    return SecuredRedis()
-
-
-def nats() -> Program:
-    return SecuredNats(nats_server())
-
-
-def postgres() -> Program:
-    if not BINARIES:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    return SecuredPostgres()
-
-
 def mosquitto() -> Program:
     if (missing := why_no_mosquitto()) is not None:
         pytest.skip(missing)
@@ -81,13 +66,21 @@ def mosquitto() -> Program:
 
 KINDS: list[Any] = [
     pytest.param(
-        redis, Stream(), {"url": "rediss://:s3cret@localhost:{}", "stream": "s"}, id="redis", marks=pytest.mark.all
+        SecuredRedis,
+        Stream(),
+        {"url": "rediss://:s3cret@localhost:{}", "stream": "s"},
+        id="redis",
+        marks=pytest.mark.all,
     ),
     pytest.param(
-        nats, Subject(), {"url": "tls://visp:s3cret@localhost:{}", "subject": "s"}, id="nats", marks=pytest.mark.all
+        SecuredNats,
+        Subject(),
+        {"url": "tls://visp:s3cret@localhost:{}", "subject": "s"},
+        id="nats",
+        marks=pytest.mark.all,
     ),
     pytest.param(
-        postgres,
+        SecuredPostgres,
         Notify(),
         {"url": "postgres://postgres:s3cret@localhost:{}/postgres?sslmode=verify-full", "channel": "c"},
         id="postgres",

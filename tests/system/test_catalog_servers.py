@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.servers.fetched import nats_server
 from tests.system.conftest import Api, has_sandbox
 from tests.system.traces import until
 from tests.unit.catalog.conftest import run as run
@@ -159,11 +160,7 @@ def test_postgres(run, place: Path, method: str) -> None:
 
 def test_nats(run, place: Path) -> None:
     port = free_port()
-    nats = program(
-        "nats-server",
-        f"{Path.home()}/go/bin/nats-server",
-        package="go install github.com/nats-io/nats-server/v2@latest",
-    )
+    nats = shutil.copy(nats_server(), place)  # a normal user's too
     with serving([nats, "-a", "127.0.0.1", "-p", str(port), "--user", "me", "--pass", "secret"], port, place):
         with socket.create_connection(("127.0.0.1", port), timeout=10) as reader:
             reader.sendall(b'CONNECT {"user":"me","pass":"secret","headers":true}\r\nSUB s.> 1\r\nPING\r\n')
