@@ -128,9 +128,10 @@ def test_redis_that_refuses(run) -> None:
 def test_nats(run) -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(b'INFO {"headers":true}\r\n')
-        said = until(connection, b"\r\n")
+        said = until(connection, b"PING\r\n")
         assert said.startswith(b"CONNECT {")
         assert b'"user": "me", "pass": "secret"' in said
+        connection.sendall(b"PONG\r\n")
         head = b"NATS/1.0\r\nA: b\r\n\r\n"
         asked = b"HPUB s %d %d\r\n" % (len(head), len(head) + 2) + head + b"hi\r\nPING\r\n"
         assert exactly(connection, len(asked)) == asked

@@ -51,7 +51,8 @@ def enter(connection, where, args):
         said["auth_token"] = args.get("token") or user
     elif user:
         said |= {"user": user, "pass": password}
-    connection.send(b"CONNECT " + json.dumps(said).encode() + b"\r\n")
+    connection.send(b"CONNECT " + json.dumps(said).encode() + b"\r\nPING\r\n")
+    await_pong(connection)  # who is not let in is told why before the connection ends
 
 
 def publish(connection, subject, content, headers):
