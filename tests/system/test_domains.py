@@ -75,6 +75,30 @@ def test_a_domain_is_its_namespaces_alone(clients: Clients) -> None:
     assert at(clients, "localhost", "/gw/guest/my%20club/books").status == 200
 
 
+ASKS = """
+import os, socket
+from urllib.parse import urlsplit
+def main(p):
+    at = urlsplit(os.environ["__OW_API_HOST"])
+    with socket.create_connection((at.hostname, at.port), 10) as wire:
+        wire.sendall(p["head"].encode())
+        return {"status": wire.recv(12).decode()}
+"""
+
+
+def test_a_head_from_inside_means_another_thing_outside(clients: Clients) -> None:
+    """And is not answered out of memory as the same bytes were there."""
+    head = "GET /gw/guest/my%20club/books HTTP/1.1\r\nHost: shop.example.com\r\n\r\n"
+    clients.api.action("asks", ASKS, "python:3.11")
+    at = urlsplit(clients.api.url)
+    for _ in range(2):
+        assert clients.api.run("asks", {"head": head}) == {"status": "HTTP/1.1 200"}
+    for _ in range(2):
+        with socket.create_connection((at.hostname, at.port), 10) as wire:
+            wire.sendall(head.encode())
+            assert wire.recv(12) == b"HTTP/1.1 404"
+
+
 def test_a_domain_that_a_document_takes_up(clients: Clients) -> None:
     told = {"GET /x": {"target": f"{WEB}/gw-plain.json"}}
     clients.load("/later", told, **{"x-visp-domains": ["free.example.com"]})

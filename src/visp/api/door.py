@@ -340,9 +340,7 @@ class Door(Answering):
             return None
         raw, self._raw_head = self._raw_head, b""
         domain = self._domain()
-        if (
-            domain and self.inside is not None
-        ):  # domains are for those outside, to whom the same head means another thing
+        if domain and self.inside is not None:  # it means another thing outside, and is not remembered
             domain, raw = "", b""
         method, wait_ms = self.parser.get_method(), self.gate.longest_wait_ms
         head = parse_head(method, self.url, self.headers, wait_ms, domain)
