@@ -49,7 +49,7 @@ NEW_MOUNTS, NEW_CGROUP, NEW_USER, NEW_PROCESSES, NEW_NETWORK = (
 AS_SIBLING, INTO_CGROUP = 0x00008000, 0x200000000
 DIE_WITH_PARENT, DUMPABLE, NAME, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT = 1, 4, 15, 22, 24, 38, 47
 FILTER, CLEAR_ALL = 2, 4
-UP_AND_RUNNING, SET_FLAGS, OWNER_OF = 0x41, 0x8914, 0xB701
+UP_AND_RUNNING, SET_FLAGS, OWNER_OF, FREE_BIND = 0x41, 0x8914, 0xB701, 15
 DOOR_BACKLOG = 16
 CLONE3, MOUNT_SETATTR = 435, 442
 """Numbers that all machines share."""
@@ -539,16 +539,26 @@ def open_network(ports):
     """Descriptors of the network that this process is in: what enters it, what counts in it, and its doors."""
     yield os.open("/proc/self/ns/net", os.O_RDONLY)
     yield os.open("/proc/self/net/dev", os.O_RDONLY)
+    raise_loopback()
     yield from open_doors(ports)
 
 
+def raise_loopback():
+    """The loopback device of a network that nobody else sets up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SET_FLAGS, struct.pack("16sh14x", b"lo", UP_AND_RUNNING))
+
+
 def open_doors(ports):
-    """Sockets that listen at the loopback address of the network that this process is in."""
+    """
+    Sockets that listen at the loopback address of the network that this process is in.
+
+    Also before there is one: bubblewrap ends where somebody else has raised the device that it comes to raise.
+    """
     doors = []
     for port in ports:
         door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        if not doors:
-            fcntl.ioctl(door, SET_FLAGS, struct.pack("16sh14x", b"lo", UP_AND_RUNNING))
+        door.setsockopt(socket.SOL_IP, FREE_BIND, 1)
         door.bind(("127.0.0.1", port))
         door.listen(DOOR_BACKLOG)
         doors.append(door.detach())

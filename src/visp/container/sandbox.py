@@ -39,8 +39,6 @@ HOSTS = f"127.0.0.1 localhost {DOOR_NAME}\n::1 localhost\n"
 STACK_BYTES = 8 * 1024 * 1024
 LOCKED_BYTES = 64 * 1024
 SHM_BYTES = 8 * 1024 * 1024
-TRIALS = 2
-"""On a busy machine bubblewrap now and then misreads what the kernel says of its loopback device."""
 TRIAL_S = 10.0
 SEARCHED = "/usr/local/bin:/usr/bin:/bin"
 
@@ -91,13 +89,7 @@ class SandboxDriver(LocalDriver):
             ) from None
         self._programs = find_programs(self.name, self.packages)
         await super().start()
-        for tries_left in reversed(range(TRIALS)):
-            try:
-                await self._try()
-                break
-            except StartFailed:
-                if not tries_left:
-                    raise
+        await self._try()
 
     def _compile_filter(self) -> bytes:
         return seccomp.program()
