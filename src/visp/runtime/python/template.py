@@ -2,8 +2,8 @@
 
 It is started like the launcher, under the launcher's own name, so that a child finds the interpreter in the very state
 that a fresh one would have: flags, `sys.argv`, `sys.path`, encodings. Modules that actions use most are loaded already;
-every one makes each fork a little dearer, so what few use, or what draws secrets when it is loaded (`multiprocessing`),
-is not among them. There are no threads here.
+every one makes each fork a little dearer, so what is large (`asyncio`, `ssl`) is left to templates for those who import
+it, and what draws secrets when it is loaded (`multiprocessing`) to nobody's. There are no threads here.
 """
 
 import gc
@@ -17,9 +17,8 @@ import enclosure
 
 WARM = """
 json io os types fcntl importlib.util traceback
-asyncio base64 collections contextlib copy csv dataclasses datetime decimal email.message enum functools hashlib hmac
-html http.client inspect itertools logging math operator pathlib queue random re shutil socket ssl string struct
-subprocess tempfile textwrap threading time typing unicodedata urllib.parse urllib.request uuid zlib
+base64 collections contextlib copy csv datetime enum functools itertools logging math operator random re socket string
+struct textwrap threading time zlib
 """
 """The first line is what the launcher itself loads."""
 
