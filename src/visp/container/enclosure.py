@@ -33,6 +33,8 @@ DESCRIPTORS_END = os.sysconf("SC_OPEN_MAX")
 FIRST_FREE = 200
 """Descriptors that must survive are above it while 0-3 take their places."""
 REPLIES = 3
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+"""By Python, and programs would go on with that."""
 CANNOT_ENTER = 125
 BASE, OLD, NEW = "/tmp", "/old", "/new"
 PROGRAMS = "/visp"
@@ -462,9 +464,9 @@ def admit(inside, outside, pid):
 def live(ready, rehearse, channel, join, makes_network):
     """The first process of the cell: its child makes the sandbox around both; this one ends as that one ends.
 
-    It does little, for it is a copy of the template too. Neither is made by `os.fork`, which lets each module look
-    after its locks and threads, of which there are none: nothing costs more pages. What else it would have done is for
-    the caller of `serve`.
+    Or as the program ends that the child has named as its heir. It does little, for it is a copy of the template too.
+    Neither is made by `os.fork`, which lets each module look after its locks and threads, of which there are none:
+    nothing costs more pages. What else it would have done is for the caller of `serve`.
     """
     try:
         follow(ready.enters)
@@ -472,24 +474,29 @@ def live(ready, rehearse, channel, join, makes_network):
             os.write(descriptor, b"0")
         follow(ready.late)
         bare, is_bare = os.pipe()
+        named, heir = os.pipe()
         pid = check(libc.fork())
         if pid == 0:
             os.close(is_bare)
-            return obey(ready, rehearse, channel, bare, makes_network)
+            os.close(named)
+            return obey(ready, rehearse, channel, bare, heir, makes_network)
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 0, 0, 0, 0))  # its memory, environment and files are not for those inside
     except OSError as error:
         tell(channel, f"no sandbox can be made: {error}")
         os._exit(CANNOT_ENTER)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.closerange(0, DESCRIPTORS_END)
+    os.closerange(0, named)
+    os.closerange(named + 1, DESCRIPTORS_END)
+    pid = int(os.read(named, MESSAGE_BYTES) or pid)
+    os.close(named)
     while True:
         ended, status = os.wait()
         if ended == pid:
             os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 
 
-def obey(ready, rehearse, channel, bare, makes_network):
+def obey(ready, rehearse, channel, bare, heir, makes_network):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
     An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
@@ -514,7 +521,8 @@ def obey(ready, rehearse, channel, bare, makes_network):
     moved = [os.dup2(descriptor, FIRST_FREE + number) for number, descriptor in enumerate(descriptors)]
     for number, descriptor in enumerate(moved):
         os.dup2(descriptor, number)
-    os.closerange(REPLIES + 1, DESCRIPTORS_END)
+    heir = os.dup2(heir, REPLIES + 1, inheritable=False)
+    os.closerange(heir + 1, DESCRIPTORS_END)
     try:
         call_myself(ready.name)
         show(order)
@@ -525,7 +533,8 @@ def obey(ready, rehearse, channel, bare, makes_network):
         check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
         command = None if order["argv"] is None else tuple(order["argv"])
         if command is not None and command not in ready.others:
-            os.execve(order["argv"][0], order["argv"], order["env"])
+            bequeath(heir, order)
+        os.close(heir)
     except OSError as error:
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
         os._exit(CANNOT_ENTER)
@@ -533,6 +542,16 @@ def obey(ready, rehearse, channel, bare, makes_network):
         if ready.env.get(name) != value:
             os.environ[name] = value
     return command
+
+
+def bequeath(heir, order):
+    """A program that no template has loaded goes on in this process's place, as a child that the first one adopts.
+
+    `execve` would first let go of all the memory that this process shares with the template.
+    """
+    pid = os.posix_spawn(order["argv"][0], order["argv"], order["env"], setsigdef=IGNORED)
+    os.write(heir, b"%d" % pid)
+    os._exit(0)
 
 
 def open_network(ports):

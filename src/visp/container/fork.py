@@ -163,11 +163,13 @@ class ForkDriver(BwrapDriver):
             if blank.group is not None:
                 blank.group.limit(self._usual)
             place = self._place(spec, blank.group, blank.uid)
-            own = [] if spec.mounts == template.mounts else spec.mounts
+            is_loaded = spec.mounts == template.mounts or spec.argv in self._templates[template][0].becomes
             wire = blank.obey(
                 Order(
                     code=self._in_cells(str(place.code)),
-                    mounts=tuple((self._in_cells(mount.host), mount.inside) for mount in own),
+                    mounts=tuple(
+                        (self._in_cells(mount.host), mount.inside) for mount in (() if is_loaded else spec.mounts)
+                    ),
                     argv=None if spec.argv == template.argv else spec.argv,
                     env=_environment(spec.env),
                     limits=limits_of(self.rlimits(place)),

@@ -120,6 +120,8 @@ class Template:
     """One template, running or not."""
 
     def __init__(self, python: str, enclosure: Path, plan: Plan) -> None:
+        self.becomes = frozenset(command for command, _, _ in plan.others)
+        """Commands whose launchers it has loaded besides its own: they need not be seen in a cell."""
         self._argv = [python, "-I", "-S", str(enclosure)]
         self._plan = msgspec.json.encode(plan)
         self._run: _Run | None = None

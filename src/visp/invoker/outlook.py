@@ -58,19 +58,26 @@ class Outlook:
         limits = job.action.limits
         now_s = self._clock.monotonic_s()
         usage = self._shelf.usage_of(key, now_s)
+        containers = self._shelf.engaged.get(key, 0) - self._shelf.draining.get(key, 0)
         return Demand(
             memory_mb=limits.memory_mb,
             waiting=len(queue),
             waited_s=now_s - queue[0].arrived_s,
-            containers=self._shelf.engaged.get(key, 0) - self._shelf.draining.get(key, 0),
+            containers=containers,
             starting=self._shelf.initializing.get(key, 0),
             arrivals=usage.arrivals(len(queue), now_s),
             service_s=usage.service_s,
             cold_s=usage.cold_s,
             concurrency=self._concurrency_of(job.action),
             instances=limits.instances or None,
-            useful=cores.count * BUSY_FACTOR if (cores := self._cores) is not None and cores.are_busy() else None,
+            useful=self._useful(containers),
         )
+
+    def _useful(self, containers: int) -> int | None:
+        """How many an action should have now, that has so many; the kernel is asked only where that matters."""
+        if self._cores is None or containers < (most := self._cores.count * BUSY_FACTOR):
+            return None
+        return most if self._cores.are_busy() else None
 
     def view(self, job: Job) -> View[Slot]:
         key, memory_mb = job.key, job.action.limits.memory_mb

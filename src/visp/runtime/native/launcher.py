@@ -205,6 +205,19 @@ def parsed(line):
         return None
 
 
+def rehearse():
+    message = json.loads('{"value":{"name":"a","main":"main","binary":true,"folder":"/","env":{"__OW_A":"b"}}}')
+    try:
+        prepare(message["value"])
+    except LookupError:
+        pass
+    environment(message["value"])
+    lines = Lines(0)
+    os.close(private(1))
+    lines.rest = b"".join([b"", b"{}"]).partition(b"\n")[2]
+    os.chdir("/tmp")
+
+
 def main():
     lines = Lines(0)
     replies = private(REPLIES)

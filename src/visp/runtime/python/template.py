@@ -32,7 +32,7 @@ def warm(names):
 
 
 def define(source, path, names):
-    """What a launcher defines; its last words would run it, if it were the program by now."""
+    """What a launcher defines, `main` and `rehearse` too; its last words would run it, if it were the program by now."""
     names["__name__"] = "launcher"
     exec(compile(source, path, "exec"), names)
     names["__name__"] = "__main__"
@@ -59,6 +59,8 @@ def begin():
         random.seed()  # this and the next are what of `os.fork` is missed
         threading.main_thread()._set_native_id()
         launcher["rehearse"]()
+        for _, names in others.values():
+            names["rehearse"]()
 
     gc.collect()
     gc.freeze()
