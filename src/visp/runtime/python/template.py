@@ -32,7 +32,7 @@ def warm(names):
 
 
 def define(source, path, names):
-    """What a launcher defines, `main` and `rehearse` too; its last words would run it, if it were the program by now."""
+    """What a launcher defines, also `rehearse`; its last words would run it, if it were the program by now."""
     names["__name__"] = "launcher"
     exec(compile(source, path, "exec"), names)
     names["__name__"] = "__main__"
