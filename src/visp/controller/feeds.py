@@ -100,7 +100,7 @@ class Feeds:
             raise FeedRefused(wording.too_many_feeds(FEEDS_LIMIT), 429)
         self._tell(entry)
         if before is not None:
-            await self._let_go(before[0])
+            await self.let_go(before[0])
         told = kind.created(entry.id, parameters)
         return told | {"url": self._url_of(entry.id)} if self.is_hook(entry) else told
 
@@ -123,7 +123,7 @@ class Feeds:
         found = await kind.check(parameters, self._reach(name.namespace))
         sealed = self._sealed(self._made(Opened(parameters, auth, isinstance(found, Made)), entry.feed, before))
         await self._replace(msgspec.structs.replace(entry, sealed=sealed, reason=None, changed_ms=now_ms))
-        await self._let_go(entry)
+        await self.let_go(entry)
         return {"status": "success"}
 
     async def delete(self, name: FullyQualifiedName) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Feeds:
         entry, _ = await self._of(name)
         if await self._store.drop_feed(name.namespace, name.name):
             self._tell(entry)
-            await self._let_go(entry)
+            await self.let_go(entry)
         return {"status": "success"}
 
     # ── beside it ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,7 +184,7 @@ class Feeds:
             return msgspec.structs.replace(opened, made=True)
         return opened
 
-    async def _let_go(self, entry: FeedEntry) -> None:
+    async def let_go(self, entry: FeedEntry) -> None:
         """What a feed that was deleted or changed has made is taken away, if no other of its namespace shares it."""
         try:
             kind, opened = self._kinds.find(entry.feed), self.opened(entry)

@@ -168,7 +168,8 @@ class Leaving(Feed, Protocol):
     async def deleted(self, parameters: Mapping[str, Json], reach: Reach) -> None:
         """Takes away what `check` has made, once, after the last feed that shares it is gone.
 
-        A source may still run for a moment. What goes wrong is logged, and keeps no feed.
+        It is called again once the source has ended, which may have made it anew. What goes wrong is logged, and keeps
+        no feed.
         """
         ...
 

@@ -46,6 +46,7 @@ class Provider:
         """Feeds that cannot be opened here, as they were tried."""
         self._changed: set[Key] = set()
         self._news = asyncio.Event()
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def nudge(self, namespace: str, trigger: str) -> None:
         """A feed was made, changed or dropped."""
@@ -69,6 +70,8 @@ class Provider:
                         await self._news.wait()
         finally:
             await self._stop(list(self._running))
+            for leaving in self._leaving:
+                leaving.cancel()
             try:
                 await self._around.store.release(self._around.holder)
             except ServiceError as error:
@@ -90,7 +93,8 @@ class Provider:
             raise
         wanted = {(entry.namespace, entry.trigger): (entry, progress) for entry, progress in held}
         seen = set(self._running) | set(self._unfit) if looked is None else looked
-        await self._stop([key for key in seen if not self._is_right(key, wanted)])
+        for entry in await self._stop([key for key in seen if not self._is_right(key, wanted)]):
+            await self._part(entry)
         for key in seen:
             if key not in wanted or self._unfit.get(key) != wanted[key][0]:
                 self._unfit.pop(key, None)
@@ -112,9 +116,19 @@ class Provider:
             return
         self._running[key] = Running(self._around, kind, opened, entry, progress)
 
-    async def _stop(self, keys: Sequence[Key]) -> None:
-        tasks = [running.stop() for key in keys if (running := self._running.pop(key, None)) is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def _stop(self, keys: Sequence[Key]) -> list[FeedEntry]:
+        """Those whose sources ran."""
+        stopped = [running for key in keys if (running := self._running.pop(key, None)) is not None]
+        await asyncio.gather(*(running.stop() for running in stopped), return_exceptions=True)
+        return [running.entry for running in stopped]
+
+    async def _part(self, entry: FeedEntry) -> None:
+        """Whoever deleted or changed a feed has taken away what it had made; its source may have made it once more."""
+        kept = await self._around.store.feed(entry.namespace, entry.trigger)
+        if kept is None or kept[0] != entry:
+            leaving = asyncio.ensure_future(self._around.let_go(entry))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     def measured(self) -> dict[str, int]:
         """How many sources are in each state here."""

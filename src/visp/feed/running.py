@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from visp import wording
 from visp.clock import Clock
-from visp.entity.feed import AUTO, ERROR_LENGTH, Reason
+from visp.entity.feed import AUTO, ERROR_LENGTH, FeedEntry, Reason
 from visp.errors import ServiceError, VispError
 from visp.feed.again import Waits
 from visp.feed.base import FeedRefused, Reach, SourceEnded, SourceLost
-from visp.feed.leaving import take_away
 from visp.store.base import FeedStore
 from visp.telemetry import log
 from visp.telemetry.metrics import Tally
@@ -27,7 +26,7 @@ from visp.telemetry.metrics import Tally
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from visp.entity.feed import FeedEntry, Opened, Progress
+    from visp.entity.feed import Opened, Progress
     from visp.feed.base import Batch, Event, Feed
 
 STEADY_S = 60.0
@@ -78,6 +77,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     fires: Fires
     reach: Callable[[str], Reach]
     """Of a namespace."""
+    let_go: Callable[[FeedEntry], Awaitable[None]]
+    """Takes away what a feed has made at its source, if none uses it; raises nothing."""
     clock: Clock
     holder: str
     shards: int = 1
@@ -154,8 +155,7 @@ class Running:
                     entry.namespace, entry.trigger, self._opened.auth, with_rules=with_rules
                 )
                 await self._around.store.drop_feed(entry.namespace, entry.trigger)
-                reach = self._around.reach(entry.namespace)
-                await take_away(self._kind, self._opened, reach, self._name)
+                await self._around.let_go(entry)
                 return
             except (SourceLost, ServiceError) as error:
                 log.warning("feed.trigger_not_deleted", trigger=self._name, reason=str(error))

@@ -52,7 +52,13 @@ class FeedRole:
         self._listener: socket.socket | None = None
         self._fires = ApiFires(self._url)
         around = Surroundings(
-            store=store, fires=self._fires, reach=reach, clock=clock, holder=f"{number}", shards=shards
+            store=store,
+            fires=self._fires,
+            reach=reach,
+            let_go=feeds.let_go,
+            clock=clock,
+            holder=f"{number}",
+            shards=shards,
         )
         self._events = around.events
         self._provider = Provider(around, kinds, feeds.opened)

@@ -104,6 +104,10 @@ class Place:
         self.store = store
         self.fires = Fired()
         self.clock = Hasty()
+        self.parted: list[str] = []
+
+    async def let_go(self, entry: FeedEntry) -> None:
+        self.parted.append(entry.trigger)
 
     async def put(self, trigger: str = "t", progress: Progress | None = None, **fields: Any) -> None:
         entry = FeedEntry(
@@ -117,6 +121,7 @@ class Place:
             store=self.store,
             fires=self.fires,
             reach=lambda _: None,  # type: ignore[arg-type,return-value]
+            let_go=self.let_go,
             clock=self.clock,
             holder=holder,
         )
@@ -312,6 +317,33 @@ async def test_a_paused_feed_stops_and_goes_on(place: Place) -> None:
         await place.until(lambda _, progress: progress.fired > paused.fired)
     keys = [int(key) for _, key in place.fires.events]
     assert sorted(set(keys)) == list(range(1, max(keys) + 1))
+
+
+async def test_what_a_source_has_made_is_taken_away_once_it_has_ended(place: Place) -> None:
+    """Whoever deletes the feed does it too, but the source may connect again in that moment."""
+    await place.put()
+    async with place.running() as provider:
+        await place.until(is_done)
+        assert await place.store.drop_feed("guest", "t")
+        provider.nudge("guest", "t")
+        async with asyncio.timeout(10):
+            while not place.parted:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+        assert provider.measured() == {}
+    assert place.parted == ["t"]
+
+
+async def test_a_source_that_goes_on_elsewhere_leaves_all_as_it_is(place: Place) -> None:
+    await place.put()
+    async with place.running() as provider:
+        await place.until(is_done)
+        now_ms = place.clock.now_ms() + 1_000_000
+        assert await place.store.lease("9", now_ms, now_ms + 10**9, 1)
+        provider.nudge("guest", "t")
+        async with asyncio.timeout(10):
+            while provider.measured():  # noqa: ASYNC110 - nobody tells of its end
+                await asyncio.sleep(0.01)
+    assert place.parted == []
 
 
 async def test_who_has_lost_the_lease_keeps_nothing_more(place: Place) -> None:
