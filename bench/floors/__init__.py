@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.images.engine import MODES, PROXY, PYTHON, Engine
+
 from bench import load
 from bench.load import Broken, Load
 
@@ -106,6 +108,24 @@ def fork_hello(python: str) -> Iterator[ForkHello]:
     """The prepared process, for the block."""
     with _spawned([python, "-s", str(HERE / "fork_hello.py")]) as process:
         yield ForkHello(process)
+
+
+class DockerRun:
+    """A hello by `docker run`, each time in a new container."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._argv = ["docker", "--host", engine.host, "run", "--rm", "--network", "none", f"{PROXY}:{MODES[0]}"]
+        self._argv += [PYTHON, "-c"]
+
+    def start_s(self, code: str, value: object, *, expected: object) -> float:
+        """Seconds from the command to its end."""
+        words = f"{code}\nimport json\nprint(json.dumps(main(json.loads({json.dumps(value)!r}))))"
+        began_s = time.perf_counter()
+        ended = subprocess.run([*self._argv, words], capture_output=True, check=False)
+        took_s = time.perf_counter() - began_s
+        if ended.returncode != 0 or json.loads(ended.stdout) != expected:
+            raise Broken(f"docker run: {ended.stderr.decode()[-500:]}")
+        return took_s
 
 
 def node_start_s(node: str) -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.clients.conftest import can_run, checks, node, outcomes, passed
+from tests.ports import free_port
 from tests.system.conftest import GUEST, Api
 from tests.system.places import Place, opened
 
@@ -87,8 +86,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a store for what is forked."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     argv = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         yield port

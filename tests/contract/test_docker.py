@@ -43,7 +43,7 @@ def main(args):
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with engines.running() as engine:
+    with engines.needed() as engine:
         yield engine
 
 

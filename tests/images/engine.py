@@ -1,4 +1,4 @@
-"""A container engine for tests, and images made of this machine's own files."""
+"""A container engine for tests and benchmarks, and images made of this machine's own files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,10 @@ NAMES = {"bin/sh": "/usr/bin/dash", "usr/bin/python3": PYTHON}
 UP_WITHIN_S = 30.0
 ENGINE = "VISP_DOCKER_HOST"
 """A variable that names an engine to use in place of one of the tests' own."""
+
+
+class NoEngine(Exception):
+    """Why there is none."""
 
 
 class Engine:
@@ -59,12 +63,23 @@ class Engine:
 
 
 @contextmanager
+def needed() -> Iterator[Engine]:
+    """For a test, which is skipped where there is none."""
+    with ExitStack() as stack:
+        try:
+            engine = stack.enter_context(running())
+        except NoEngine as none:
+            pytest.skip(str(none))
+        yield engine
+
+
+@contextmanager
 def running() -> Iterator[Engine]:
-    """The engine that the variable names, or one of its own, with the images of `MODES`; skips where there is none."""
+    """The engine that the variable names, or one of its own, with the images of `MODES`. Raises `NoEngine`."""
     if shutil.which("docker") is None:
-        pytest.skip("docker is not installed: apt-get install docker.io")
+        raise NoEngine("docker is not installed: apt-get install docker.io")
     if not Path(PYTHON).exists():
-        pytest.skip("images are made of a system Python: apt-get install python3.11")
+        raise NoEngine("images are made of a system Python: apt-get install python3.11")
     with tempfile.TemporaryDirectory(prefix="visp-engine-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         given = os.environ.get(ENGINE)
@@ -74,7 +89,7 @@ def running() -> Iterator[Engine]:
             yield engine
             return
         if os.geteuid() != 0 or shutil.which("dockerd") is None:
-            pytest.skip(f"no container engine can be started: that needs root and docker.io, or {ENGINE}")
+            raise NoEngine(f"no container engine can be started: that needs root and docker.io, or {ENGINE}")
         with _daemon(folder) as engine:
             _make_images(engine, folder)
             yield engine
@@ -98,7 +113,7 @@ def _daemon(folder: Path) -> Iterator[Engine]:
                 break
             except AssertionError:
                 if daemon.poll() is not None or time.monotonic() > deadline:
-                    pytest.skip(f"dockerd does not start here: {said.read_text()[-500:]}")
+                    raise NoEngine(f"dockerd does not start here: {said.read_text()[-500:]}") from None
                 time.sleep(0.05)
         yield engine
         for container in engine.containers():

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests import certificates
+from tests.ports import free_port
 from tests.servers.fetched import kafka_classes, nats_server
-from tests.servers.watched import free_port
 
 START_S = 120.0
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 from tests.servers.buckets import ACCESS, SECRET, Buckets
-from tests.servers.watched import Crash, Near, Watched, free_port
+from tests.servers.watched import Crash, Near, Watched
 
 from visp import wording
 from visp.feed.base import FeedRefused, SourceEnded, SourceLost

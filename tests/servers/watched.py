@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -98,9 +97,3 @@ class Near:
 
     def check_path(self, path: str) -> str:
         raise FeedRefused(path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, TypeVar
 from urllib.request import Request, urlopen
 
 import pytest
+from tests.ports import free_port
 from tests.servers.buckets import ACCESS, SECRET, Buckets
 from tests.servers.programs import Kafka, Nats, Postgres, Program, Redis
 from tests.sources.polled import Mailbox, News
 from tests.sources.servers import MOSQUITTO, POUCHDB, Wire, program, why_no_couch, why_no_mosquitto
-from tests.unit.feed.watching import free_port
 
 T = TypeVar("T")
 

@@ -10,8 +10,9 @@ from urllib.request import Request, urlopen
 
 import aiohttp
 import pytest
+from tests.ports import free_port
 from tests.sources.servers import POUCHDB, program, why_no_couch, wire
-from tests.unit.feed.watching import Crashed, Loopback, free_port, running, system_watch
+from tests.unit.feed.watching import Crashed, Loopback, running, system_watch
 
 from visp.feed.base import FeedRefused, SourceEnded, SourceLost
 from visp.feed.changes import Changes

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 from tests.sources.servers import MOSQUITTO, Wire, program, why_no_mosquitto, wire
-from tests.unit.feed.watching import Crashed, Loopback, Watching, free_port, running, system_watch
+from tests.unit.feed.watching import Crashed, Loopback, Watching, running, system_watch
 
 from visp.feed.base import FeedRefused, Made, SourceLost
 from visp.feed.mqtt import Mqtt, _connected

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from tests import certificates
+from tests.ports import free_port
 from tests.sources.polled import Mailbox, News
-from tests.unit.feed.watching import Crashed, Loopback, Watching, free_port, running, system_watch, turns
+from tests.unit.feed.watching import Crashed, Loopback, Watching, running, system_watch, turns
 
 from visp.clock import ManualClock
 from visp.feed.base import FeedRefused, SourceLost

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tests.ports import free_port
 from tests.system.traces import until
 
 CONFIGURATION = """\
@@ -64,9 +65,7 @@ def path() -> str:
 def before(url: str, more: str = "", connections: int = 512) -> Iterator[str]:
     """The base URL of an nginx that passes everything on to `url` over one connection, for the block."""
     program = path()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="visp-nginx-") as folder:
         file = Path(folder) / "nginx.conf"
         backend = urlsplit(url).netloc

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.servers.fetched import nats_server
 from tests.system.conftest import Api, has_sandbox
 from tests.system.traces import until
@@ -22,12 +23,6 @@ from visp.client import running
 pytestmark = pytest.mark.all
 
 NOBODY = 65534
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def program(*names: str, package: str) -> str:

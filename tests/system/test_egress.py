@@ -350,7 +350,7 @@ def test_bytes_and_connections_are_counted(world: World) -> None:
 
 @pytest.mark.all
 def test_images_reach_what_others_reach_and_no_more(island: None) -> None:
-    with engines.running() as engine:
+    with engines.needed() as engine:
         settings = {"docker.mode": "on", "docker.host": engine.host, "docker.bypass_pull_for_local_images": True}
         with world_of(None, driver="auto", **settings, **{"docker.local_image_prefix": PROXY.split("/")[0]}) as world:
             for name, policy in (("image", "internet"), ("shut", "none")):

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not has_sandbox(), reason="bubblewrap is not ins
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with engines.running() as engine:
+    with engines.needed() as engine:
         yield engine
 
 

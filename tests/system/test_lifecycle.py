@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.system.conftest import Api, has_sandbox
 from tests.system.traces import Seen, annotation, below, traces_of, until
 
@@ -244,11 +244,9 @@ class Held(ProcessDriver):
 
 
 def test_server_answers_while_its_driver_is_still_being_checked() -> None:
-    with tempfile.TemporaryDirectory(prefix="visp-") as place, socket.create_server(("127.0.0.1", 0)) as free:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="visp-") as place:
+        folder, port = Path(place), free_port()
         (folder / "held.py").write_text(HELD_DRIVER)
-        port = free.getsockname()[1]
-        free.close()
         argv = [sys.executable, "-m", "visp", "start", "--port", str(port), "--data-dir", str(folder / "data")]
         argv += ["--driver", "held:Held", "--set", f"container.cells_dir={folder / 'cells'}"]
         env = os.environ | {"PYTHONPATH": place, "HELD_UNTIL": str(folder / "go")}

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests import certificates
+from tests.ports import free_port
 from tests.system import places
 from tests.system.conftest import GUEST
 from tests.system.places import TRUSTING, Place
@@ -180,9 +181,7 @@ def test_a_new_server_takes_over_and_encrypted_connections_end_with_an_answer(wo
 
 
 def test_plain_http_is_sent_to_https(place: Place) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = start(place, tls__redirect_port=port)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/ping?a=b")

@@ -65,7 +65,7 @@ def walled(driver: str, *, namespaces: Sequence[str] = (), **settings: Any) -> I
         pytest.skip("bubblewrap is not installed: apt-get install bubblewrap")
     given = {"pool.stem_cells": 0, "container.blanks": 0, "driver": driver}
     with ExitStack() as stack:
-        engine = stack.enter_context(engines.running()) if driver == "docker" else None
+        engine = stack.enter_context(engines.needed()) if driver == "docker" else None
         if engine is not None:
             engine.call("tag", f"{PROXY}:serve", f"{NOWHERE}/openwhisk/action-python-v3.11:nightly")
             given |= {"docker.mode": "on", "docker.host": engine.host, "docker.runtimes_registry": NOWHERE}

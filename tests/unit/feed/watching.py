@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,12 +113,6 @@ async def turns(number: int = 5) -> None:
     """Lets whoever is ready run."""
     for _ in range(number):
         await asyncio.sleep(0)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def system_watch(position: Any = None, crash_at: int | None = None) -> Watching:

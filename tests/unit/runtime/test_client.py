@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from tests.ports import free_port
 
 from visp.runtime.base import STDERR, STDOUT, Gone, Reply
 from visp.runtime.client import PIPE_BYTES, HttpClient, PipeClient
@@ -319,13 +320,6 @@ async def serving(handler: Handler) -> AsyncIterator[tuple[Image, HttpClient, An
         await turns()
         await image.stop()
         await turns()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_init_and_runs_share_a_connection() -> None:
