@@ -119,7 +119,7 @@ def test_nothing_else_is_seen_and_nothing_can_be_changed(equipped: Api, modules:
     answer = equipped.run("looks")
     assert {"node_modules", "visp", "action"} < set(answer["root"])
     assert not {"root", "home", "var", "run"} & set(answer["root"])
-    assert answer["visp"] == ["nodejs-extras.js", "nodejs-launcher.js"]
+    assert answer["visp"] == ["nodejs-extras.cjs", "nodejs-launcher.cjs"]
     installed = (modules / "nodejs-modules" / "node_modules").iterdir()
     assert answer["modules"] == sorted(path.name for path in installed if not path.name.startswith("."))
     assert set(answer["attempts"]) <= REFUSED

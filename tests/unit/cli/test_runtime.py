@@ -75,7 +75,7 @@ def bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _kind(name: str, version: str, programs: tuple[str, ...] = ("node20",), **more: object) -> dict[str, object]:
     ask = more.pop("ask", ("--version",))
-    runs = {"launcher": "nodejs/launcher.js", "programs": programs, "version": version, "ask": ask}
+    runs = {"launcher": "nodejs/launcher.cjs", "programs": programs, "version": version, "ask": ask}
     return {"kind": name, "image": {"name": "i"}, "local": runs, **more}
 
 

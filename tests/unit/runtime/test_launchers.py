@@ -19,7 +19,7 @@ import pytest
 from visp.runtime.client import REST
 
 NODE = shutil.which("node")
-LAUNCHER = str(resources.files("visp.runtime").joinpath("nodejs/launcher.js"))
+LAUNCHER = str(resources.files("visp.runtime").joinpath("nodejs/launcher.cjs"))
 
 OK = b'{"ok":true,"stream":true}'
 

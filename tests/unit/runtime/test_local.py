@@ -20,7 +20,7 @@ def program(folder: Path, name: str, version: str) -> str:
 
 
 def runtime(*programs: str, version: str = "v20.") -> LocalRuntime:
-    return LocalRuntime(launcher="nodejs/launcher.js", programs=programs, version=version, arguments=("-x{heap_mb}",))
+    return LocalRuntime(launcher="nodejs/launcher.cjs", programs=programs, version=version, arguments=("-x{heap_mb}",))
 
 
 def kind(name: str, *, default: bool = False, runs: LocalRuntime | None = None) -> Kind:
@@ -66,12 +66,12 @@ def test_kinds_are_found_with_their_launcher_and_command(bin: Path) -> None:
 
     kinds = local.find(manifest, install, NOWHERE)
     assert list(kinds) == ["nodejs:20"]
-    assert installed["nodejs/launcher.js"]
+    assert installed["nodejs/launcher.cjs"]
     command = kinds["nodejs:20"].command(256)
-    assert command.argv == (path, "-x192", "/visp/nodejs-launcher.js")
+    assert command.argv == (path, "-x192", "/visp/nodejs-launcher.cjs")
     assert command.mounts == (
-        ("/cells/nodejs/launcher.js", "/visp/nodejs-launcher.js"),
-        ("/cells/nodejs/extras.js", "/visp/nodejs-extras.js"),
+        ("/cells/nodejs/launcher.cjs", "/visp/nodejs-launcher.cjs"),
+        ("/cells/nodejs/extras.cjs", "/visp/nodejs-extras.cjs"),
     )
     assert command.template is None
     assert command.env == {}
@@ -82,7 +82,7 @@ def test_what_visp_installed_is_called_as_containers_see_it(bin: Path, tmp_path:
     (home / "nodejs-20" / "bin").mkdir(parents=True)
     program(home / "nodejs-20" / "bin", "node", "v20.0.0")
     runs = LocalRuntime(
-        launcher="nodejs/launcher.js",
+        launcher="nodejs/launcher.cjs",
         programs=("node", "{runtimes}/nodejs-20/bin/node"),
         version="v20.",
         environment={"NODE_PATH": "{runtimes}/nodejs-modules/node_modules"},

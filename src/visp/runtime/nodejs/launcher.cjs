@@ -8,7 +8,7 @@
 // The line {"rest":true} says that nothing is under way and a pause is near; it has no answer. {"collect":<offset>} asks for what was
 // compiled, piece by piece: {"compiled":<base64>}, empty at the end.
 // Standard output and error are the logs, written before the reply. A result that comes in parts, and what several runs at
-// once need, are of extras.js.
+// once need, are of extras.cjs.
 'use strict'
 
 const fs = require('node:fs')
