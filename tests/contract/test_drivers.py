@@ -8,6 +8,7 @@ import ctypes
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -24,7 +25,7 @@ import msgspec
 import pytest
 
 from visp import premises, wording
-from visp.container import bwrap, fork, runsc, selftest, template, view, watch
+from visp.container import bwrap, fork, runsc, selftest, template, turns, view, watch
 from visp.container import sandbox as sandboxes
 from visp.container.base import Container, ContainerSpec, Driver, Mount, Pipes, Template
 from visp.container.bwrap import BwrapDriver
@@ -347,6 +348,29 @@ async def test_guarded_container_is_ended_once_and_then_deaf(driver: Driver) -> 
             await call()
     with pytest.raises(ContainerGone):
         await container.add_code("/tmp")
+
+
+@needs_python
+async def test_all_processes_of_a_container_take_short_turns(local: LocalDriver) -> None:
+    asleep = await asyncio.create_subprocess_exec("sleep", "9")
+    turns.shorten(asleep.pid)
+    is_heeded = turn_ns(asleep.pid) == turns.TURN_NS
+    asleep.kill()
+    await asleep.wait()
+    if not is_heeded:
+        pytest.skip("this kernel heeds no length of turns: Linux 6.12 does")
+    container = await local.create(spec())
+    os.write(container.wire.stdin, b"{}\n")
+    assert json.loads(await read_line(container)) == {"ok": True}
+    assert {turn_ns(pid) for pid in watch.tree(container.pid)} == {turns.TURN_NS}
+    await container.destroy()
+
+
+def turn_ns(pid: int) -> int:
+    """How long a turn of a process is: its `sched_runtime`."""
+    attributes = ctypes.create_string_buffer(struct.calcsize(turns.ATTRIBUTES))
+    ctypes.CDLL(None).syscall(turns.SET_ATTRIBUTES[platform.machine()] + 1, pid, attributes, len(attributes), 0)
+    return int(struct.unpack(turns.ATTRIBUTES, attributes.raw)[5])
 
 
 @needs_python

@@ -18,7 +18,7 @@ import aiodocker
 import aiohttp
 import msgspec
 
-from visp.container import seccomp
+from visp.container import seccomp, turns
 from visp.container.base import Address, Exit
 from visp.container.cells import instance_of
 from visp.container.engine import INSTANCE, NO_NETWORK, PORT, UNIX, creation, host_of, parse_extra
@@ -334,6 +334,7 @@ class DockerContainer:
                 raise StartFailed("the container's network cannot be entered")
             if self._resident is not None:
                 resident = self._resident
+                turns.shorten(resident.pid)
                 connect = lambda: resident.connect(PORT)  # noqa: E731
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     self.doors = await resident.listen(ports)

@@ -55,10 +55,6 @@ UP_AND_RUNNING, SET_FLAGS, OWNER_OF, FREE_BIND = 0x41, 0x8914, 0xB701, 15
 DOOR_BACKLOG = 16
 CLONE3, MOUNT_SETATTR = 435, 442
 """Numbers that all machines share."""
-SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-SCHED_ATTRIBUTES = "IIQiIQQQII"
-TURN_NS = 100_000
-"""As short as the kernel lets a turn be."""
 INODE_BYTES = 1024
 """As `view.py` has it: a folder that can be written holds one file for so many bytes of its size."""
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
@@ -258,24 +254,10 @@ def make_devices(target):
     os.mkdir(f"{target}/shm")
 
 
-def take_short_turns():
-    """What comes out of the template holds a processor for a short turn, as long as others wait for it.
-
-    So no number of busy containers is in the way of one that has a moment's work for longer than that. Linux 6.12 and
-    newer heed it.
-    """
-    number = SCHED_SETATTR.get(os.uname().machine)
-    if number is not None:
-        nice = os.getpriority(os.PRIO_PROCESS, 0)
-        wanted = struct.pack(SCHED_ATTRIBUTES, struct.calcsize(SCHED_ATTRIBUTES), 0, 0, nice, 0, TURN_NS, 0, 0, 0, 0)
-        libc.syscall(number, 0, wanted, 0)
-
-
 def main():
     """Becomes the template; what it is to load besides, `imports`, is its own affair."""
     plan = json.loads(read_plan())
     put_together(plan)
-    take_short_turns()
     die_with_parent()
     for descriptor in (CONTROL, PLAN):
         os.set_inheritable(descriptor, True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
-from visp.container import spawn, watch
+from visp.container import spawn, turns, watch
 from visp.container.base import Exit, Pipes
 from visp.container.cells import Cells, can_link, instance_of, link_tree
 from visp.container.cgroup import Cgroups, Limits
@@ -294,6 +294,7 @@ class LocalDriver:
         inside, wire = open_pipes()
         try:
             process = spawn.start(launch.argv, launch.env, inside | launch.descriptors)
+            turns.shorten(process.pid)
         except BaseException:
             close_pipes(wire)
             raise

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from visp.container import spawn
+from visp.container import spawn, turns
 from visp.container.local import close_pipes, open_pipes
 from visp.container.networks import CellNetwork
 from visp.container.spawn import Process
@@ -231,6 +231,7 @@ class _Run:
         inside = {0: nothing, 1: said_inside, 2: said_inside, CONTROL: theirs.fileno(), PLAN: plan_inside}
         try:
             self.process = spawn.start(argv, {}, inside)
+            turns.shorten(self.process.pid)
         except BaseException:
             self.let_go()
             raise
