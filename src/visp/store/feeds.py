@@ -35,6 +35,7 @@ FREE = "SELECT namespace, trigger FROM feeds WHERE holder = ? AND is_active = 1"
 TAKE = f"UPDATE feeds SET holder = ? WHERE {_OF}"
 HELD = f"SELECT {_ROW} FROM feeds WHERE holder = ? AND is_active = 1"
 HELD_ONE = f"{GET} AND holder = ? AND is_active = 1"
+ANY = "SELECT 1 FROM feeds LIMIT 1"
 RELEASE = "UPDATE feeds SET holder = '' WHERE holder = ?"
 LEAVE = "DELETE FROM feed_holders WHERE holder = ?"
 RELEASE_ALL = "UPDATE feeds SET holder = ''"
@@ -134,6 +135,8 @@ class SqliteFeeds:
         """`holder` is there until then; it takes one of `share` parts of what nobody has: namespaces and triggers."""
 
         def change(db: sqlite3.Connection) -> list[tuple[str, str]]:
+            if db.execute(ANY).fetchone() is None:
+                return []  # nothing is written for nothing: a server at rest leaves the disk alone
             db.execute(RENEW, (holder, until_ms))
             gone = [name for (name,) in db.execute(GONE, (now_ms,)).fetchall()]
             free = [key for name in ("", *gone) for key in db.execute(FREE, (name,)).fetchall()]

@@ -61,6 +61,15 @@ async def test_one_holder_at_a_time(store: SqliteFeeds) -> None:
     assert await store.lease("1", 202, 300, 1) == [("guest", "t")]
 
 
+async def test_nothing_is_written_while_there_is_no_feed(store: SqliteFeeds, tmp_path: Path) -> None:
+    log = tmp_path / "promises.db-wal"
+    before = log.read_bytes()
+    assert await store.lease("0", 0, 100, 1) == []
+    assert log.read_bytes() == before
+    await store.put_feed(entry(), Progress(), 10)
+    assert await store.lease("0", 0, 100, 1) == [("guest", "t")]
+
+
 async def test_several_share(store: SqliteFeeds) -> None:
     for number in range(5):
         await store.put_feed(entry(str(number)), Progress(), 10)
