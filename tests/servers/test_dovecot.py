@@ -63,13 +63,14 @@ class Dovecot(Program):
         super().__init__("dovecot")
         name = "dovecot" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
         owner = pwd.getpwnam(name)
+        group = grp.getgrgid(owner.pw_gid).gr_name
         self._count = 0
         for place in ("mail/tmp", "mail/new", "mail/cur"):
             (self.folder / place).mkdir(parents=True)
         for place in (self.folder, *self.folder.rglob("*")):
             os.chown(place, owner.pw_uid, owner.pw_gid)
         (self.folder / "dovecot.conf").write_text(
-            CONFIGURATION.format(folder=self.folder, port=self.port, user=name, group=grp.getgrgid(owner.pw_gid).gr_name)
+            CONFIGURATION.format(folder=self.folder, port=self.port, user=name, group=group)
         )
 
     def command(self) -> Sequence[str]:
@@ -145,7 +146,9 @@ async def test_a_server_that_goes_is_lost(dovecot: Dovecot) -> None:
     assert subjects(watch) == ["one", "two"]
 
 
-@pytest.mark.parametrize(("more", "why"), [({"password": "wrong"}, "not let the user in"), ({"folder": "Nowhere"}, "Nowhere")])
+@pytest.mark.parametrize(
+    ("more", "why"), [({"password": "wrong"}, "not let the user in"), ({"folder": "Nowhere"}, "Nowhere")]
+)
 async def test_who_is_not_let_in_and_what_is_not_there_is_said(
     dovecot: Dovecot, more: dict[str, object], why: str
 ) -> None:
