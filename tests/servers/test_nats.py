@@ -9,7 +9,7 @@ import pytest
 from tests.servers.programs import Nats
 from tests.servers.watched import Crash, Near, Watched
 
-from visp.feed.base import FeedRefused, Made, SourceLost
+from visp.feed.base import Batch, FeedRefused, Made, SourceLost
 from visp.feed.nats import Stream, Subject
 
 pytestmark = [pytest.mark.all]
@@ -123,6 +123,29 @@ async def test_what_was_about_to_be_fired_is_fired_first_after_a_crash(nats: Nat
     await watch.run(Stream().open(asks, Near()), lambda watch: len(watch.events) >= len(begun) + 1)
     assert list(watch.events)[: len(begun)] == begun
     assert watch.bodies[0]["headers"] == {}
+
+
+async def test_a_crash_between_the_batches_of_one_fetch(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first of them has fired is not told again, and the others come as they were cut."""
+    await make_stream(nats)
+    asks = asked(nats, durable="visp")
+    watch = Watched(await Stream().check(asks, Near()))
+    await add(nats, *range(1, 7))
+    monkeypatch.setattr("visp.feed.batching.EVENTS_MOST", 2)
+    batches: list[list[str]] = []
+    fire = watch.fire
+
+    async def counted(batch: Batch) -> None:
+        if batch.events:
+            batches.append([event.key for event in batch.events])
+            watch.crashes_between = len(batches) == 2
+        await fire(batch)
+
+    monkeypatch.setattr(watch, "fire", counted)
+    with pytest.raises(Crash):
+        await watch.run(Stream().open(asks, Near()), lambda watch: False)
+    await watch.run(Stream().open(asks, Near()), lambda watch: len(watch.events) == 6)
+    assert batches == [["1", "2"], ["3", "4"], ["3", "4"], ["5", "6"]]
 
 
 async def test_what_was_fired_but_not_acknowledged_is_not_told_again(nats: Nats) -> None:
