@@ -90,10 +90,20 @@ class Cells:
             (draft / path).chmod(0o555)
         for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
             folder.chmod(0o755)
-        try:
-            draft.rename(tree)
-        except OSError:  # another process has made it meanwhile
-            shutil.rmtree(draft, ignore_errors=True)
+        _settle(draft, tree)
+        return tree
+
+    def show(self, files: Mapping[str, str]) -> Path:
+        """A folder in which installed files have these names, to be seen as one. Raises `OSError`."""
+        words = "".join(f"{name}\0{path}\0" for name, path in sorted(files.items()))
+        tree = self.launchers / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}-shown"
+        if not tree.exists():
+            draft = tree.with_name(f".{tree.name}.{os.getpid()}")
+            draft.mkdir()
+            draft.chmod(0o755)
+            for name, path in files.items():
+                os.link(path, draft / name)
+            _settle(draft, tree)
         return tree
 
     def make(self, id: str) -> Path:
@@ -122,6 +132,13 @@ class Cells:
         for name in left:
             self.remove(name)
         return len(left)
+
+
+def _settle(draft: Path, tree: Path) -> None:
+    try:
+        draft.rename(tree)
+    except OSError:  # another process has made it meanwhile
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def instance_of(data_dir: Path) -> str:

@@ -481,8 +481,9 @@ def live(ready, rehearse, channel, join, makes_network):
 def obey(ready, rehearse, channel, bare, heir, makes_network):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
-    An order is `{code, mounts, argv, env, limits}` with the descriptors 0-3 are to be; `code` and the sources of
-    `mounts` lie below the folder of cells. `argv` is null for the launcher that the template is for.
+    An order is `{code, programs, argv, env, limits}` with the descriptors 0-3 are to be; `code` and `programs` are
+    folders below that of cells. `argv` is null for the launcher that the template is for, `programs` where what the
+    template has loaded is enough.
     """
     try:
         follow(ready.furnishes)
@@ -597,13 +598,9 @@ def open_elsewhere(pid, ports):
 
 def show(order):
     """The code at /action, in front of the folder of all; programs of its own in front of the launcher."""
-    if order["mounts"]:
-        mount("tmpfs", PROGRAMS, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
-        for source, inside in order["mounts"]:
-            make_point(inside, f"/action/{source}")
-            mount(f"/action/{source}", inside, None, BIND)
-        restrict(PROGRAMS, READ_ONLY)
-    mount(f"/action/{order['code']}", "/action", None, BIND)  # what it copies is read-only
+    if order["programs"] is not None:
+        mount(f"/action/{order['programs']}", PROGRAMS, None, BIND)  # what is copied is read-only
+    mount(f"/action/{order['code']}", "/action", None, BIND)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from visp.container import base
-    from visp.container.base import ContainerSpec
+    from visp.container.base import ContainerSpec, Mount
     from visp.container.cgroup import Group, Limits
     from visp.container.networks import CellNetwork
     from visp.container.template import Blank
@@ -77,6 +77,8 @@ class ForkDriver(BwrapDriver):
         """Of templates that were not started with the driver."""
         self._variants: dict[base.Template, float] = {}
         """Templates that load imports of their own, and when each was used; the one used last comes last."""
+        self._shown: dict[tuple[Mount, ...], str] = {}
+        """Folders of programs, by what lies there: as many as there are kinds."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
         self._usual: Limits | None = None
@@ -167,9 +169,7 @@ class ForkDriver(BwrapDriver):
             wire = blank.obey(
                 Order(
                     code=self._in_cells(str(place.code)),
-                    mounts=tuple(
-                        (self._in_cells(mount.host), mount.inside) for mount in (() if is_loaded else spec.mounts)
-                    ),
+                    programs=None if is_loaded else self._programs_of(spec.mounts),
                     argv=None if spec.argv == template.argv else spec.argv,
                     env=_environment(spec.env),
                     limits=limits_of(self.rlimits(place)),
@@ -210,6 +210,14 @@ class ForkDriver(BwrapDriver):
             and all(self._is_in_cells(host) for host in hosts)
             and all(os.path.dirname(inside) == PROGRAMS for inside in insides)
         )
+
+    def _programs_of(self, mounts: tuple[Mount, ...]) -> str:
+        """The folder that shows these below `PROGRAMS`."""
+        shown = self._shown.get(mounts)
+        if shown is None:
+            files = {os.path.basename(mount.inside): mount.host for mount in mounts}
+            shown = self._shown[mounts] = self._in_cells(str(self.cells.show(files)))
+        return shown
 
     def _is_in_cells(self, path: str) -> bool:
         return os.path.normpath(path) == path and path.startswith(f"{self.cells.folder}/")

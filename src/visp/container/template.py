@@ -67,7 +67,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a cell becomes: paths below the folder of cells, and the command, None for what the template is for."""
 
     code: str
-    mounts: tuple[tuple[str, str], ...]
+    programs: str | None
     argv: tuple[str, ...] | None
     env: dict[str, str]
     limits: tuple[tuple[int, int], ...]
