@@ -102,7 +102,7 @@ def _daemon(folder: Path) -> Iterator[Engine]:
     config.write_text("{}")  # not the host's own
     argv = ["dockerd", "--host", f"unix://{socket}", "--data-root", str(folder / "data")]
     argv += ["--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"), "--config-file", str(config)]
-    argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+    argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
     with said.open("wb") as log:
         daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -148,6 +148,10 @@ class Postgres(Program):
         return [str(BINARIES[-1] / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), "-h",
                 "127.0.0.1", "-k", "", "-c", "wal_level=logical"]  # fmt: skip
 
+    def is_up(self) -> bool:
+        asked = [str(BINARIES[-1] / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return super().is_up() and subprocess.run(asked, check=False).returncode == 0
+
 
 class Redis(Program):
     def __init__(self) -> None:

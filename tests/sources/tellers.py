@@ -215,7 +215,7 @@ class Mails(Wired):
 class Bucket(Wired):
     feed = "s3/objects"
     every_s = 0.1
-    lost = "S3"
+    lost = "localhost"
 
     async def begin(self) -> None:
         self._buckets = Buckets(free_port())

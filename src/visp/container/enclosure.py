@@ -507,7 +507,6 @@ def obey(ready, rehearse, channel, bare, heir, makes_network):
     heir = os.dup2(heir, REPLIES + 1, inheritable=False)
     os.closerange(heir + 1, DESCRIPTORS_END)
     try:
-        call_myself(ready.name)
         show(order)
         os.chdir("/tmp")
         for number, value in order["limits"]:
@@ -518,6 +517,7 @@ def obey(ready, rehearse, channel, bare, heir, makes_network):
         if command is not None and command not in ready.others:
             bequeath(heir, order)
         os.close(heir)
+        call_myself(ready.name)
     except OSError as error:
         os.write(2, f"the sandbox cannot be entered: {error}\n".encode())
         os._exit(CANNOT_ENTER)
