@@ -77,6 +77,7 @@ ARGUED: dict[str, tuple[str, str]] = {
     "SET_LAST_REVISION": (ONE_ROW, "SCAN revisions"),
     "SUBJECT_CHANGES": (ONE_ROW, "SCAN subject_changes"),
     "PROGRESS": (ONE_ROW, "SCAN progress"),
+    "ANY": ("its first row is enough", "SCAN feeds"),
     "OLDEST": (STEP, "SCAN activations"),
     "LIST_DOCUMENTS": (A_PAGE, "TEMP B-TREE FOR ORDER BY"),
     "LIST_ACTIVATIONS": (A_PAGE, "TEMP B-TREE FOR ORDER BY"),
