@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.test_drivers import turn_ns
 from tests.images import engine as engines
 from tests.images.engine import PROXY, Engine
 
-from visp.container import selftest
+from visp.container import selftest, turns
 from visp.container.base import Address, ContainerSpec
 from visp.container.docker import DockerContainer, DockerDriver
 from visp.container.engine import INSTANCE
@@ -130,6 +131,14 @@ async def test_doors_lead_out(driver: DockerDriver) -> None:
     assert await spoken.run(code) == {"said": "hello"}
     server.close()
     await spoken.close()
+
+
+async def test_its_processes_take_short_turns(driver: DockerDriver, engine: Engine) -> None:
+    container = await driver.create(spec())
+    (id,) = engine.containers(f"label={INSTANCE}")
+    pid = int(engine.call("inspect", "--format", "{{.State.Pid}}", id))
+    assert turn_ns(pid) in (turns.TURN_NS, 0), "0: this kernel heeds no length of turns"
+    await container.destroy()
 
 
 async def test_the_way_it_ended(driver: DockerDriver) -> None:

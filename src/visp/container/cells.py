@@ -99,6 +99,7 @@ class Cells:
         tree = self.launchers / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}-shown"
         if not tree.exists():
             draft = tree.with_name(f".{tree.name}.{os.getpid()}")
+            shutil.rmtree(draft, ignore_errors=True)  # a server that was killed may have had this number
             draft.mkdir()
             draft.chmod(0o755)
             for name, path in files.items():

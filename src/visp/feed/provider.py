@@ -94,7 +94,9 @@ class Provider:
         wanted = {(entry.namespace, entry.trigger): (entry, progress) for entry, progress in held}
         seen = set(self._running) | set(self._unfit) if looked is None else looked
         for entry in await self._stop([key for key in seen if not self._is_right(key, wanted)]):
-            await self._part(entry)
+            leaving = asyncio.ensure_future(self._part(entry))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         for key in seen:
             if key not in wanted or self._unfit.get(key) != wanted[key][0]:
                 self._unfit.pop(key, None)
@@ -124,11 +126,13 @@ class Provider:
 
     async def _part(self, entry: FeedEntry) -> None:
         """Whoever deleted or changed a feed has taken away what it had made; its source may have made it once more."""
-        kept = await self._around.store.feed(entry.namespace, entry.trigger)
+        try:
+            kept = await self._around.store.feed(entry.namespace, entry.trigger)
+        except ServiceError as error:
+            log.warning("feed.trace_left", feed=entry.feed, trigger=entry.trigger, reason=str(error))
+            return
         if kept is None or kept[0] != entry:
-            leaving = asyncio.ensure_future(self._around.let_go(entry))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            await self._around.let_go(entry)
 
     def measured(self) -> dict[str, int]:
         """How many sources are in each state here."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from visp.invoker.imports import Imports
     from visp.invoker.pool import Pool
     from visp.invoker.slot import Slot
-    from visp.runtime.base import ActionClient, Kind, OnOutput
+    from visp.runtime.base import ActionClient, Command, Kind, OnOutput
 
     Connect = Callable[[Container, str, OnOutput], ActionClient]
     OpenDoors = Callable[
@@ -64,8 +64,8 @@ class Containers:
         """Starts a container without code. Raises `StartFailed`."""
         await self.create(slot, None)
 
-    async def create(self, slot: Slot, code_folder: str | None, *, suffix: str = "") -> None:
-        """Over a folder with code, or without any. Raises `StartFailed`."""
+    async def create(self, slot: Slot, code_folder: str | None, *, text: str | None = None, suffix: str = "") -> None:
+        """Over a folder with code, or without any; `text` is code that comes later. Raises `StartFailed`."""
         command = self.kind(slot.kind).command(slot.memory_mb)
         mounts = tuple(Mount(host, inside) for host, inside in command.mounts)
         spec = ContainerSpec(
@@ -75,7 +75,7 @@ class Containers:
             memory_mb=slot.memory_mb,
             mounts=mounts,
             code_folder=code_folder,
-            template=None if command.template is None else self._template(slot, command.template, command.argv, mounts),
+            template=self._template(slot, command, mounts, text),
             root=command.root,
             image=command.image,
             reserve_mb=command.reserve_mb,
@@ -125,10 +125,16 @@ class Containers:
             raise StartFailed("no container engine", sentence, is_developer_error=True)
         raise StartFailed(f"kind {runtime} has no runtime on this machine (`visp doctor` says what is missing)")
 
-    def _template(self, slot: Slot, program: str, argv: tuple[str, ...], mounts: tuple[Mount, ...]) -> Template:
-        """With what the slot's action imports, if that is known."""
-        imports = () if slot.key is None else self._imports.of(slot.key.action)
-        return Template(program=program, argv=argv, mounts=mounts, imports=imports)
+    def _template(self, slot: Slot, command: Command, mounts: tuple[Mount, ...], text: str | None) -> Template | None:
+        """With what the slot's action imports, if that is known; None: the kind has none, and imports otherwise."""
+        if command.template is None:
+            return None
+        imports: tuple[str, ...] = ()
+        if slot.key is not None:
+            if text is not None:
+                self._imports.expect(slot.key.action, text)
+            imports = self._imports.of(slot.key.action)
+        return Template(program=command.template, argv=command.argv, mounts=mounts, imports=imports)
 
     def rest(self, slot: Slot) -> None:
         kind = self._kind_of(slot.kind)

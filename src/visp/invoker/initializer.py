@@ -92,9 +92,7 @@ class Initializer:
             code = PreparedCode(folder=self._compiled.of(code.folder, job.key))
         slot.folder = code.folder
         if slot.container is None:
-            if code.text is not None:
-                self._imports.expect(job.message.action, code.text)
-            await self._containers.create(slot, code.folder)
+            await self._containers.create(slot, code.folder, text=code.text)
             job.created_s = self._clock.monotonic_s()
         elif code.folder is not None and not await slot.container.add_code(code.folder):
             await self._containers.replace(slot, code.folder)

@@ -26,6 +26,7 @@ from visp.entity.locking import Locks
 from visp.entity.names import FullyQualifiedName
 from visp.entity.parameters import plain
 from visp.errors import Corrupt, StartFailed, StoreFull, StoreUnavailable
+from visp.invoker.imports import COMMON
 from visp.invoker.invoker import PING_S, Invoker
 from visp.invoker.job import Cold
 from visp.invoker.logs import SENTINEL
@@ -102,7 +103,14 @@ class Plane:
     """An invoker with everything around it."""
 
     def __init__(
-        self, driver: Any, clock: Clock, *, cells: int = 0, memory_mb: int = 1024, settings: Settings = SETTINGS
+        self,
+        driver: Any,
+        clock: Clock,
+        *,
+        cells: int = 0,
+        memory_mb: int = 1024,
+        settings: Settings = SETTINGS,
+        kind: Kind | None = None,
     ) -> None:
         self.driver = driver
         self.clock = clock
@@ -122,7 +130,7 @@ class Plane:
             entities=self.entities,
             driver=driver,
             connect=self._connect,
-            kind_of={KIND: Kind(), "nodejs:20": Kind(is_concurrent=True)}.get,
+            kind_of={KIND: kind or Kind(), "nodejs:20": Kind(is_concurrent=True)}.get,
             prepare_code=self._prepare,
             locks=Locks(),
             key_of=self._key_of,
@@ -281,6 +289,28 @@ async def test_a_cold_run_then_a_warm_one(plane: Plane, driver: FakeDriver, cloc
     (spec,) = driver.created
     assert (spec.id, spec.memory_mb, spec.code_folder) == ("c000001", 256, None)
     assert spec.env == {"A": "1", "__OW_API_HOST": "http://api"}
+
+
+class Templated(Kind):
+    """One whose containers come out of a template."""
+
+    def command(self, memory_mb: int) -> Command:
+        return msgspec.structs.replace(super().command(memory_mb), template="/host/template.py")
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Templated(), tuple(sorted(COMMON))), (Kind(), None)])
+async def test_imports_are_looked_for_where_a_template_can_load_them(
+    driver: FakeDriver, clock: ManualClock, kind: Kind, told: tuple[str, ...] | None
+) -> None:
+    """Text that reads the same in another language is not Python's, and keeps no stem cell from its action."""
+    async with plane_of(driver, clock, kind=kind) as plane:
+        plane.code = lambda _: PreparedCode(text="import http from 'node:http'")
+        await plane.add()
+        await plane.run()
+        imports = plane.invoker._imports.of("guest/hello")
+    template = driver.created[-1].template
+    assert (None if template is None else template.imports) == told
+    assert imports == (told or ())
 
 
 async def test_times_are_the_clocks(plane: Plane, driver: FakeDriver, clock: ManualClock) -> None:

@@ -206,16 +206,14 @@ def parsed(line):
 
 
 def rehearse():
-    message = json.loads('{"value":{"name":"a","main":"main","binary":true,"folder":"/","env":{"__OW_A":"b"}}}')
+    """What every start does, once before it counts: a forked process pays for each page of memory that it touches."""
+    value = json.loads('{"value":{"name":"a","main":"main","binary":true,"folder":"/","env":{"__OW_A":"b"}}}')["value"]
     try:
-        prepare(message["value"])
+        prepare(value)
     except LookupError:
-        pass
-    environment(message["value"])
-    lines = Lines(0)
+        pass  # there is no program
+    environment(value)
     os.close(private(1))
-    lines.rest = b"".join([b"", b"{}"]).partition(b"\n")[2]
-    os.chdir("/tmp")
 
 
 def main():
