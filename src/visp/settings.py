@@ -116,6 +116,9 @@ class Container(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     import_templates: Annotated[
         Count, Meta(description="templates that have loaded what single actions import, besides the common ones")
     ] = 4
+    zygotes: Annotated[
+        Count, Meta(description="programs that stand still so that containers are copies of them, at once; 0: none")
+    ] = 4
     cells_dir: Annotated[
         str, Meta(description="folder for launchers, code and run folders; empty: chosen by uid (docs/operations.md)")
     ] = ""

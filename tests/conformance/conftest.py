@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,4 +105,23 @@ def place(request: pytest.FixtureRequest, servers: Servers) -> Place:
     reason = driver.missing() or kind.missing(servers.home)
     if reason is not None:
         pytest.skip(reason)
-    return Place(driver, kind, Api(servers.of(driver)))
+    place = Place(driver, kind, Api(servers.of(driver)))
+    if driver.name == "fork":
+        await_standing(place)
+    return place
+
+
+def await_standing(place: Place) -> None:
+    """Until containers of the kind come from a template, or are copies of a program that waits."""
+    end_s = time.monotonic() + BUILT_S
+    while (before := made(place.api)) == made(place.api, after=lambda: place.ask({"do": "hello", "name": "you"})):
+        assert time.monotonic() < end_s, f"all containers are started: {before}"
+
+
+def made(api: Api, after: Callable[[], object] = lambda: None) -> float:
+    """How many containers were not started."""
+    after()
+    text = api.request("GET", "/metrics").body.decode()
+    return sum(
+        float(value) for value in re.findall(r'visp_containers_made_total{.*way="(?:forked|copied)".*} (.*)', text)
+    )

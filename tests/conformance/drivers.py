@@ -22,6 +22,8 @@ from visp.container import runsc
 from visp.errors import StartFailed
 from visp.settings import load
 
+FORKED = ("python:", "nodejs:", "php:", "ruby:", "java:", "bun:")
+"""Kinds whose containers are children of templates, or copies of programs that wait."""
 IMAGES = ("python:3.11", "blackbox")
 REGISTRY = "visp-test"
 
@@ -87,7 +89,7 @@ def _engine() -> Iterator[dict[str, Any]]:
 
 
 DRIVERS = (
-    Driver("fork", _needs("bwrap", "bubblewrap"), lambda kind: kind.startswith("python:"), is_common=True),
+    Driver("fork", _needs("bwrap", "bubblewrap"), lambda kind: kind.startswith(FORKED), is_common=True),
     Driver("bwrap", _needs("bwrap", "bubblewrap"), is_common=True),
     # Swift is built in a root file system of its own
     Driver("process", lambda: None, lambda kind: not kind.startswith("swift:"), settings={"trust_all_code": "true"}),

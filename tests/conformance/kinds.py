@@ -12,6 +12,7 @@ compiled once for all tests:
 - `logs`: the lines `out 1`, `err 1`, `out 2`, `err 2`, each to its stream, → `{}`
 - `long` bytes → `{"text": "xxx…"}`; `length` text, of ASCII → `{"length": …}`
 - `count` → `{"count": how often it has run in this container}`
+- `chance`, of `CHANCE`: numbers by chance, of the usual kind and of the kind for keys → `{"chance": [TEXT, TEXT]}`
 - `die`: is killed; `sleep`: for a minute; `eat`: takes memory until it may not
 
 An array as argument → the same, backwards (typed languages: another program). With `main` as `other` says →
@@ -51,6 +52,8 @@ NOT_A_DICTIONARY = "The action did not return a dictionary or array."
 EXITED = "command exited"
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
 NO_BINARY = "The action failed to generate or locate a binary. See logs for details."
+CHANCE = frozenset({"nodejs", "bun", "python", "php", "ruby", "java"})
+"""Families whose containers may be children or copies of one process."""
 MISSING = "Missing main/no code to execute."
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.conftest import Place
-from tests.conformance.kinds import APPLICATION, DEVELOPER, SUCCESS, Ending, tree, zipped
+from tests.conformance.kinds import APPLICATION, CHANCE, DEVELOPER, SUCCESS, Ending, tree, zipped
 
 VALUES = [
     None,
@@ -69,6 +69,14 @@ def test_a_container_that_is_warm_goes_on(place: Place) -> None:
     if place.kind.counts:
         counted = place.run({"do": "count"})["count"]
         assert place.run({"do": "count"})["count"] == counted + 1
+
+
+def test_what_is_by_chance_is_each_containers_own(place: Place) -> None:
+    if place.kind.name.partition(":")[0] not in CHANCE or place.kind.is_by_image:
+        pytest.skip("its containers are started one by one")
+    found = [place.ask({"do": "chance"})["response"]["result"] for _ in range(4)]
+    for number in range(2):
+        assert len({result["chance"][number] for result in found}) == len(found), found
 
 
 def test_unicode_in_argument_result_and_logs(place: Place) -> None:

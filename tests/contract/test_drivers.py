@@ -1308,6 +1308,11 @@ async def test_server_that_chose_by_itself_does_without_templates(
     ],
 )
 def test_all_of_this_as_a_normal_user(folder: Path, which: str) -> None:
+    run_as_a_normal_user(__file__, which, folder)
+
+
+def run_as_a_normal_user(file: str, which: str, folder: Path) -> None:
+    """Tests of a file once more; `which` chooses among them, `folder` can be passed through by all."""
     packages = Path(pytest.__file__).parent.parent
     source = Path(selftest.__file__).parents[2]
     home = folder / "home"
@@ -1329,7 +1334,7 @@ def test_all_of_this_as_a_normal_user(folder: Path, which: str) -> None:
         pytest.skip(f"the system's Python cannot be used for it: {tried.stderr.strip().rpartition(chr(10))[2]}")
     ini = str(Path(__file__).parents[2] / "pyproject.toml")
     ended = subprocess.run(
-        [*user, SYSTEM_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ini, "-k", which, __file__],
+        [*user, SYSTEM_PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", ini, "-k", which, file],
         env=env, cwd=home, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-6000:]

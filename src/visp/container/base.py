@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -55,7 +56,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     what a container engine runs: then `argv` is empty, for the image has its own. `scratch_bytes` is how much it may
     write below `/tmp`, and the size of a file, where that is not the driver's usual. `reserve_mb` is memory that it
     asks for besides and does not use: a limit on what is asked for leaves it out. `is_led_out` is for what may be given
-    a network later, once it is known for whom it runs; anything else never has one.
+    a network later, once it is known for whom it runs; anything else never has one. `stands`: the program waits for its
+    first line in such a way that a driver may start copies of one that waits; `is_spare`: nobody needs it yet.
     """
 
     id: str
@@ -70,6 +72,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     scratch_bytes: int | None = None
     reserve_mb: int = 0
     is_led_out: bool = False
+    stands: bool = False
+    is_spare: bool = False
 
 
 class Pipes(msgspec.Struct, frozen=True):
@@ -97,6 +101,14 @@ class Address(msgspec.Struct, frozen=True):
     follow: Callable[[Callable[[int, bytes], None]], None] | None = None
 
 
+class Way(Enum):
+    """How a container comes to its program: started there, a template's child, or a copy of one that waits."""
+
+    STARTED = "started"
+    FORKED = "forked"
+    COPIED = "copied"
+
+
 class Exit(msgspec.Struct, frozen=True):
     """How a container ended: exit status (negative: the signal), and whether the kernel killed it for its memory."""
 
@@ -115,6 +127,11 @@ class Container(Protocol):
     @property
     def wire(self) -> Pipes | Address:
         """How it is spoken to."""
+        ...
+
+    @property
+    def way(self) -> Way:
+        """How it was made."""
         ...
 
     @property

@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 
 from visp.container import seccomp, turns
-from visp.container.base import Address, Exit
+from visp.container.base import Address, Exit, Way
 from visp.container.cells import instance_of
 from visp.container.engine import INSTANCE, NO_NETWORK, PORT, UNIX, creation, host_of, parse_extra
 from visp.container.resident import Resident
@@ -304,6 +304,7 @@ class DockerContainer:
     code_at = "/action"
 
     def __init__(self, driver: DockerDriver, id: str, handle: Handle) -> None:
+        self.way = Way.STARTED
         self.id = id
         self.doors: Sequence[socket.socket] = ()
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()

@@ -3,7 +3,8 @@
 Runs under the interpreter of the template's kind. Standard library only, Python 3.8 and newer. Started as a program it
 puts the root together that all its cells share and becomes the template; that one imports it and calls `serve`.
 
-The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, argv, env, first, imports, others, mounts, doors}`.
+The plan is JSON: `{words, namespaces, uid, hostname, filter, cells, shows, argv, env, first, imports, others, mounts,
+doors}`.
 `words` are options of bubblewrap that say what is seen inside; `namespaces` are flags of clone; `filter` is
 hexadecimal; `first` is the template's program, which the interpreter finds once under the name that its launcher has
 later; `others` are commands `[argv, number of the launcher's word, its file]` that the interpreter can be used for too;
@@ -27,7 +28,8 @@ CONTROL, PLAN = 3, 4
 MESSAGE_BYTES = 64 * 1024
 SPACE = socket.CMSG_SPACE(16 * 4)
 """For as many descriptors."""
-REQUEST = "=IBB"
+REQUEST = "=IBBB"
+HEIR = "=q"
 CLONE_ARGUMENTS = "11Q"
 DESCRIPTORS_END = os.sysconf("SC_OPEN_MAX")
 FIRST_FREE = 200
@@ -38,6 +40,8 @@ IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 CANNOT_ENTER = 125
 BASE, OLD, NEW = "/tmp", "/old", "/new"
 PROGRAMS = "/visp"
+ALL = "/action"
+"""Here lies what single cells see: `cells` and `shows`, until the code of one comes before it."""
 
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXEC, BIND, RECURSIVE, PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
 DETACH = 2
@@ -53,8 +57,12 @@ DIE_WITH_PARENT, DUMPABLE, NAME, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT
 FILTER, CLEAR_ALL = 2, 4
 UP_AND_RUNNING, SET_FLAGS, OWNER_OF, FREE_BIND = 0x41, 0x8914, 0xB701, 15
 DOOR_BACKLOG = 16
-CLONE3, MOUNT_SETATTR = 435, 442
+RINGS_SETUP, CLONE3, MOUNT_SETATTR = 425, 435, 442
 """Numbers that all machines share."""
+NO_RINGS = struct.pack(
+    "HBBI" * 4, *(0x20, 0, 0, 0), *(0x15, 0, 1, RINGS_SETUP), *(0x06, 0, 0, 0x00050026), *(0x06, 0, 0, 0x7FFF0000)
+)
+"""A filter under which a program has none (38), as in cells: no copy could have rings of its own."""
 INODE_BYTES = 1024
 """As `view.py` has it: a folder that can be written holds one file for so many bytes of its size."""
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
@@ -174,7 +182,9 @@ def put_together(plan):
         flags |= NEW_USER
     uid, gid = os.geteuid(), os.getegid()
     options = [resolved(option, operands) for option, operands, _ in parse(plan["words"])]
-    cells, first, own = (os.path.realpath(path) for path in (plan["cells"], plan["first"], sys.argv[0]))
+    first, own = (os.path.realpath(path) for path in (plan["first"], sys.argv[0]))
+    parts = {"cells": os.path.realpath(plan["cells"])}
+    parts.update((f"shows/{number}", os.path.realpath(path)) for number, path in enumerate(plan["shows"]))
     others = {argv[at]: os.path.realpath(host) for argv, at, host in plan["others"]}.items()
     mounts = [(os.path.realpath(host), inside) for host, inside in plan["mounts"]]
     check(libc.unshare(flags))
@@ -191,8 +201,11 @@ def put_together(plan):
     mount("tmpfs", NEW, "tmpfs", NO_SUID | NO_DEVICES, "mode=0755")
     for option, operands in options:
         place(option, operands)
-    make_point(NEW + "/action", "/")
-    bind(OLD + cells, NEW + "/action")
+    for name, host in parts.items():
+        make_point(f"{NEW}{ALL}/{name}", OLD + host)
+        bind(OLD + host, f"{NEW}{ALL}/{name}")
+    for path in plan["shows"]:
+        make_point(NEW + path, "/")
     make_point(NEW + PROGRAMS, "/")
     for host, inside in mounts:
         make_point(NEW + inside, OLD + host)
@@ -342,10 +355,14 @@ def furnishes(plan):
 def drops(program):
     """No capability, and the filter of system calls: nothing of this can be undone."""
     yield libc.capset, struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *[0] * 6)
+    yield filtering(program)
+
+
+def filtering(program):
     code = ctypes.create_string_buffer(program, len(program))
     rules = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
     rules.code = code  # lives as long
-    yield prctl(SECCOMP, FILTER, rules)
+    return prctl(SECCOMP, FILTER, rules)
 
 
 def serve(ready, rehearse):
@@ -354,27 +371,30 @@ def serve(ready, rehearse):
     Then None for what the template is for, or the command of the other launcher. `rehearse` is called in a cell before
     it counts as furnished.
 
-    A request is three numbers: a uid of the host (0 where there is one only), whether a descriptor is the folder of a
-    group to be born in, and whether one is a network to be born in, whose doors are open. The first descriptor is the
-    cell's channel, then come these, and those that are left are files by which groups are joined. On the channel come
-    `{pid}`, the host's number of the cell's first process, and when the cell is furnished and its first process has
-    nothing left to give away `{}`, with a network's descriptors where it was made for this cell; or `{error}`.
+    A request is four numbers: a uid of the host (0 where there is one only), whether a descriptor is the folder of a
+    group to be born in, whether one is a network to be born in, whose doors are open, and whether what is asked for is
+    no cell but a program beside the template (`stand`). The first descriptor is the cell's channel, then come these,
+    and those that are left are files by which groups are joined. On the channel come `{pid}`, the host's number of the
+    cell's first process, and when the cell is furnished and its first process has nothing left to give away `{}`, with
+    the descriptor on which it is told its heir, and a network's where it was made for this cell; or `{error}`.
     """
     control = socket.socket(fileno=CONTROL)
     while True:
         request, descriptors = receive(control)
         if not request:
             os._exit(0)
-        uid, *has = struct.unpack(REQUEST, request)
+        uid, *has, stands = struct.unpack(REQUEST, request)
         channel, *left = descriptors
         group, network = [left.pop(0) if each else None for each in has]
         try:
-            is_cell = clone(ready, uid, group, network, channel)
+            is_cell = clone(ready, uid, group, network, channel, stands)
         except OSError as error:
             tell(channel, f"no cell can be made: {error.strerror}")
             is_cell = False
         if is_cell:
             control.close()
+            if stands:
+                stand(channel)
             return live(ready, rehearse, channel, left, network is None)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -403,12 +423,13 @@ def say(channel, message):
     return True
 
 
-def clone(ready, uid, group, network, channel):
+def clone(ready, uid, group, network, channel, stands):
     """True in the cell, whose parent is the template's own: it ends as a child of the server.
 
-    A network is entered before, for none but its maker may do so once the cell has users of its own.
+    A network is entered before, for none but its maker may do so once the cell has users of its own. What `stands` has
+    mounts of its own, and nothing else.
     """
-    flags = ready.flags | AS_SIBLING | (0 if group is None else INTO_CGROUP)
+    flags = AS_SIBLING | (NEW_MOUNTS if stands else ready.flags) | (0 if group is None else INTO_CGROUP)
     if network is not None:
         check(libc.setns(network, NEW_NETWORK))
         flags &= ~NEW_NETWORK
@@ -427,7 +448,8 @@ def clone(ready, uid, group, network, channel):
         check(libc.setns(ready.network, NEW_NETWORK))
     try:
         check(pid)
-        admit(ready.uid, uid, pid)
+        if not stands:
+            admit(ready.uid, uid, pid)
         if say(channel, b'{"pid":%d}' % pid):
             os.write(writer, b"1")
     finally:
@@ -443,10 +465,37 @@ def admit(inside, outside, pid):
     write(f"/proc/{pid}/gid_map", f"{inside} {outside} 1")
 
 
+def stand(channel):
+    """Becomes a program whose copies cells will be: it has the template's rights, and runs nobody's code.
+
+    An order as in `obey`; 4 is the descriptor on which it will be asked.
+    """
+    message, descriptors = receive(socket.socket(fileno=channel))
+    if not message:
+        os._exit(0)
+    order = json.loads(message)
+    take_places(descriptors)
+    die_with_parent()
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)
+    show(order["binds"])
+    limit(order)
+    follow([filtering(NO_RINGS)])
+    os.execve(order["argv"][0], order["argv"], order["env"])
+
+
+def take_places(descriptors):
+    """From 0 on, and nothing else is open."""
+    moved = [os.dup2(descriptor, FIRST_FREE + number) for number, descriptor in enumerate(descriptors)]
+    for number, descriptor in enumerate(moved):
+        os.dup2(descriptor, number)
+    os.closerange(len(moved), DESCRIPTORS_END)
+
+
 def live(ready, rehearse, channel, join, makes_network):
     """The first process of the cell: its child makes the sandbox around both; this one ends as that one ends.
 
-    Or as the program ends that the child has named as its heir. It does little, for it is a copy of the template too.
+    Or as the program ends that was named to it as its heir. It does little, for it is a copy of the template too.
     Neither is made by `os.fork`, which lets each module look after its locks and threads, of which there are none:
     nothing costs more pages. What else it would have done is for the caller of `serve`.
     """
@@ -470,7 +519,8 @@ def live(ready, rehearse, channel, join, makes_network):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.closerange(0, named)
     os.closerange(named + 1, DESCRIPTORS_END)
-    pid = int(os.read(named, MESSAGE_BYTES) or pid)
+    told = os.read(named, struct.calcsize(HEIR))
+    pid = (struct.unpack(HEIR, told)[0] if told else 0) or pid
     os.close(named)
     while True:
         ended, status = os.wait()
@@ -481,9 +531,8 @@ def live(ready, rehearse, channel, join, makes_network):
 def obey(ready, rehearse, channel, bare, heir, makes_network):
     """The second process furnishes the cell, waits for its order, and is ready for the code when this returns.
 
-    An order is `{code, programs, argv, env, limits}` with the descriptors 0-3 are to be; `code` and `programs` are
-    folders below that of cells. `argv` is null for the launcher that the template is for, `programs` where what the
-    template has loaded is enough.
+    An order is `{binds, argv, env, limits}` with the descriptors 0-3 are to be; `binds` are pairs of a path below `ALL`
+    and where it is to be seen. `argv` is null for the launcher that the template is for.
     """
     try:
         follow(ready.furnishes)
@@ -493,7 +542,7 @@ def obey(ready, rehearse, channel, bare, heir, makes_network):
         os._exit(CANNOT_ENTER)
     rehearse()
     os.read(bare, 1)  # until the first process has closed its end
-    if not give(channel, network):
+    if not give(channel, [heir, *network]):
         os._exit(CANNOT_ENTER)
     for descriptor in network:
         os.close(descriptor)
@@ -501,16 +550,13 @@ def obey(ready, rehearse, channel, bare, heir, makes_network):
     if not message:
         os._exit(0)
     order = json.loads(message)
-    moved = [os.dup2(descriptor, FIRST_FREE + number) for number, descriptor in enumerate(descriptors)]
-    for number, descriptor in enumerate(moved):
-        os.dup2(descriptor, number)
-    heir = os.dup2(heir, REPLIES + 1, inheritable=False)
-    os.closerange(heir + 1, DESCRIPTORS_END)
+    take_places([*descriptors, heir])
+    heir = REPLIES + 1
+    os.set_inheritable(heir, False)
     try:
-        show(order)
+        show(order["binds"])
         os.chdir("/tmp")
-        for number, value in order["limits"]:
-            resource.setrlimit(number, (value, value))
+        limit(order)
         follow(ready.drops)
         check(libc.prctl(DUMPABLE, 1, 0, 0, 0))
         command = None if order["argv"] is None else tuple(order["argv"])
@@ -533,8 +579,13 @@ def bequeath(heir, order):
     `execve` would first let go of all the memory that this process shares with the template.
     """
     pid = os.posix_spawn(order["argv"][0], order["argv"], order["env"], setsigdef=IGNORED)
-    os.write(heir, b"%d" % pid)
+    os.write(heir, struct.pack(HEIR, pid))
     os._exit(0)
+
+
+def limit(order):
+    for number, value in order["limits"]:
+        resource.setrlimit(number, (value, value))
 
 
 def open_network(ports):
@@ -569,8 +620,6 @@ def open_doors(ports):
 
 def give(channel, descriptors):
     """Hands them over; false when whoever asked is gone, or has given up."""
-    if not descriptors:
-        return say(channel, b"{}")
     rights = array.array("i", descriptors)
     try:
         with socket.socket(fileno=os.dup(channel)) as sock:
@@ -596,11 +645,10 @@ def open_elsewhere(pid, ports):
     sys.exit()
 
 
-def show(order):
-    """The code at /action, in front of the folder of all; programs of its own in front of the launcher."""
-    if order["programs"] is not None:
-        mount(f"/action/{order['programs']}", PROGRAMS, None, BIND)  # what is copied is read-only
-    mount(f"/action/{order['code']}", "/action", None, BIND)
+def show(binds):
+    """What lies below the folder of all where it is to be seen; the last, the code, comes in front of that folder."""
+    for source, target in binds:
+        mount(f"{ALL}/{source}", target, None, BIND)  # what is copied is read-only
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.clock import SystemClock
-from visp.container.base import Exit, Pipes
+from visp.container.base import Exit, Pipes, Way
 from visp.errors import ContainerGone
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class FakeContainer:
     doors = ()
 
     def __init__(self, driver: FakeDriver, spec: ContainerSpec) -> None:
+        self.way = Way.STARTED
         self.id = spec.id
         self.memory_mb = spec.memory_mb
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()

@@ -9,29 +9,34 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from visp.container import bwrap
+from visp.container.base import Way
 from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
 from visp.container.local import LocalContainer
 from visp.container.networks import Networks
 from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
 from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
+from visp.container.zygote import Cell
+from visp.container.zygotes import Program, Zygotes
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Iterator, Sequence
-    from pathlib import Path
 
     from visp.container import base
     from visp.container.base import ContainerSpec, Mount
     from visp.container.cgroup import Group, Limits
     from visp.container.networks import CellNetwork
     from visp.container.template import Blank
+    from visp.container.zygote import Binds, RLimits
+    from visp.container.zygotes import Zygote
     from visp.settings import Settings
 
     Prove = Callable[[base.Template], Awaitable[bool]]
@@ -48,8 +53,9 @@ MOUNTS = 0x00020000
 """bubblewrap makes this one unasked."""
 VARIANT_S = 60.0
 """A template with imports of its own stays for so long after it was used."""
-PROGRAMS = "/visp"
-"""Only below it can a cell show programs of its own."""
+LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
+PROGRAMS, CODE = "/visp", "/action"
+"""Below the first a cell can show programs of its own."""
 
 
 class OnTrial:
@@ -77,14 +83,17 @@ class ForkDriver(BwrapDriver):
         """Of templates that were not started with the driver."""
         self._variants: dict[base.Template, float] = {}
         """Templates that load imports of their own, and when each was used; the one used last comes last."""
-        self._shown: dict[tuple[Mount, ...], str] = {}
-        """Folders of programs, by what lies there: as many as there are kinds."""
+        self._binds: dict[tuple[Mount, ...], Binds] = {}
+        """As many as there are kinds."""
+        self._shows: tuple[str, ...] = ()
+        """Folders of the host's that some kinds see."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count()
         self._usual: Limits | None = None
         """As the last container was bounded: so are cells that stand ready, for the next is likely to be the same."""
         self._forks = True
         self.networks = Networks(settings.container.blanks_limit)
+        self.zygotes = Zygotes(settings.container.zygotes, self._common_template, self._cell_of)
         self._is_first = "--unshare-pid" in bwrap.NAMESPACES
         self._in_networks: dict[str, CellNetwork] = {}
         """By the container that is in it."""
@@ -105,8 +114,13 @@ class ForkDriver(BwrapDriver):
         await self._end_templates()
 
     def offer(self, commands: Sequence[base.Template]) -> None:
-        """What templates started from now on can become too: `program` is then the launcher's file itself."""
+        """What templates started from now on can become too: `program` is then the launcher's file itself.
+
+        Folders of the host's that these see are kept for cells of theirs.
+        """
         self._others = commands
+        mounts = {mount for command in commands for mount in command.mounts if not _is_program(mount)}
+        self._shows = tuple(sorted(mount.host for mount in mounts if mount.host == mount.inside))
 
     def warm(
         self,
@@ -126,7 +140,8 @@ class ForkDriver(BwrapDriver):
 
     def template_pids(self) -> list[int]:
         """Those that run."""
-        return [template.pid for template, _ in self._templates.values() if template.pid is not None]
+        own = [template.pid for template, _ in self._templates.values() if template.pid is not None]
+        return own + self.zygotes.pids()
 
     async def create(self, spec: ContainerSpec) -> LocalContainer:
         template = spec.template or self._common
@@ -165,16 +180,13 @@ class ForkDriver(BwrapDriver):
             if blank.group is not None:
                 blank.group.limit(self._usual)
             place = self._place(spec, blank.group, blank.uid)
-            is_loaded = spec.mounts == template.mounts or spec.argv in self._templates[template][0].becomes
-            wire = blank.obey(
-                Order(
-                    code=self._in_cells(str(place.code)),
-                    programs=None if is_loaded else self._programs_of(spec.mounts),
-                    argv=None if spec.argv == template.argv else spec.argv,
-                    env=_environment(spec.env),
-                    limits=limits_of(self.rlimits(place)),
-                )
-            )
+            code, limits = self._in_cells(str(place.code)), limits_of(self.rlimits(place))
+            zygote = self._zygote(spec, limits)
+            if zygote is not None and zygote.maker is blank.maker:
+                wire, way = blank.be_entered(zygote, code), Way.COPIED
+            else:
+                order = self._order(spec, template, code, limits)
+                wire, way = blank.obey(order), Way.FORKED if order.argv is None else Way.STARTED
         except OSError as error:
             await self._drop(blank)
             await asyncio.to_thread(self.remove_folder, spec.id)
@@ -184,9 +196,38 @@ class ForkDriver(BwrapDriver):
             self._in_networks[spec.id], doors = blank.network, blank.network.doors
         return self._keep(
             LocalContainer(
-                self, spec, blank.process, wire, blank.group, blank.uid, "/action", doors, is_first=self._is_first
+                self, spec, blank.process, wire, blank.group, blank.uid, CODE, doors, is_first=self._is_first, way=way
             )
         )
+
+    def _order(self, spec: ContainerSpec, template: base.Template, code: str, limits: RLimits) -> Order:
+        is_loaded = spec.mounts == template.mounts or spec.argv in self._templates[template][0].becomes
+        return Order(
+            binds=(*(() if is_loaded else self._binds_of(spec.mounts)), (code, CODE)),
+            argv=None if spec.argv == template.argv else spec.argv,
+            env=_environment(spec.env),
+            limits=limits,
+        )
+
+    def _zygote(self, spec: ContainerSpec, limits: RLimits) -> Zygote | None:
+        if not spec.stands:
+            return None
+        env = _environment(spec.env).items()
+        program = Program(spec.argv, tuple(sorted(env)), self._binds_of(spec.mounts), limits)
+        return self.zygotes.at_hand(program, begins=not spec.is_spare)
+
+    def _cell_of(self, program: Program) -> Cell:
+        return Cell(
+            uid=int(bwrap.NAMESPACES[bwrap.NAMESPACES.index("--uid") + 1]),
+            capabilities=int(Path(LAST_CAPABILITY).read_text()) + 1,
+            filter=self._filter,
+            binds=program.binds,
+            limits=program.limits,
+        )
+
+    def _common_template(self) -> Template:
+        assert self._common is not None
+        return self._templates[self._common][0]
 
     def _close_doors(self, container: LocalContainer) -> None:
         network = self._in_networks.pop(container.id, None)
@@ -198,32 +239,35 @@ class ForkDriver(BwrapDriver):
             self.networks.drop(network)
 
     def _can_fork(self, spec: ContainerSpec) -> bool:
-        """A cell sees nothing of the host's but the folder of cells."""
-        hosts = [mount.host for mount in spec.mounts]
-        if spec.code_folder is not None:
-            hosts.append(spec.code_folder)
-        insides = [mount.inside for mount in spec.mounts]
+        """A cell sees nothing of the host's but the folder of cells, and folders that were offered."""
         return (
             self._forks
             and spec.root is None
             and spec.scratch_bytes is None
-            and all(self._is_in_cells(host) for host in hosts)
-            and all(os.path.dirname(inside) == PROGRAMS for inside in insides)
+            and (spec.code_folder is None or self._is_in_cells(spec.code_folder))
+            and all(
+                self._is_in_cells(mount.host) if _is_program(mount) else mount.host in self._shows
+                for mount in spec.mounts
+            )
         )
 
-    def _programs_of(self, mounts: tuple[Mount, ...]) -> str:
-        """The folder that shows these below `PROGRAMS`."""
-        shown = self._shown.get(mounts)
-        if shown is None:
-            files = {os.path.basename(mount.inside): mount.host for mount in mounts}
-            shown = self._shown[mounts] = self._in_cells(str(self.cells.show(files)))
-        return shown
+    def _binds_of(self, mounts: tuple[Mount, ...]) -> Binds:
+        """How these are seen in a cell: programs as one folder, and folders of the host's."""
+        found = self._binds.get(mounts)
+        if found is None:
+            files = {os.path.basename(mount.inside): mount.host for mount in mounts if _is_program(mount)}
+            shows = (
+                (f"shows/{self._shows.index(mount.host)}", mount.inside) for mount in mounts if not _is_program(mount)
+            )
+            found = self._binds[mounts] = ((self._in_cells(str(self.cells.show(files))), PROGRAMS), *shows)
+        return found
 
     def _is_in_cells(self, path: str) -> bool:
         return os.path.normpath(path) == path and path.startswith(f"{self.cells.folder}/")
 
     def _in_cells(self, path: str) -> str:
-        return path.removeprefix(f"{self.cells.folder}/")
+        """Where cells find it before their code comes before it."""
+        return f"cells/{path.removeprefix(f'{self.cells.folder}/')}"
 
     # ── templates and blank cells ───────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +322,7 @@ class ForkDriver(BwrapDriver):
             hostname=words[words.index("--hostname") + 1],
             filter=self._filter.hex(),
             cells=str(self.cells.folder),
+            shows=self._shows,
             argv=wanted.argv,
             env=_environment({}),
             first=wanted.program,
@@ -327,6 +372,7 @@ class ForkDriver(BwrapDriver):
         self._uids.give(uid)
 
     async def _end_templates(self) -> None:
+        await self.zygotes.close()
         for template, blanks in self._templates.values():
             await self._end(template, blanks)
         self._templates.clear()
@@ -345,6 +391,10 @@ class ForkDriver(BwrapDriver):
         await self._end_templates()
         await super().close()
         self.networks.close()
+
+
+def _is_program(mount: Mount) -> bool:
+    return os.path.dirname(mount.inside) == PROGRAMS
 
 
 def _others(template: base.Template, commands: Sequence[base.Template]) -> Iterator[tuple[tuple[str, ...], int, str]]:

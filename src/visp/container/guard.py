@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Sequence
 
-    from visp.container.base import Address, Container, Exit, Pipes
+    from visp.container.base import Address, Container, Exit, Pipes, Way
 
 T = TypeVar("T")
 
@@ -37,6 +37,10 @@ class Guarded:
     @property
     def wire(self) -> Pipes | Address:
         return self._container.wire
+
+    @property
+    def way(self) -> Way:
+        return self._container.way
 
     @property
     def doors(self) -> Sequence[socket.socket]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import msgspec
 
 from visp.container import spawn, turns, watch
-from visp.container.base import Exit, Pipes
+from visp.container.base import Exit, Pipes, Way
 from visp.container.cells import Cells, can_link, instance_of, link_tree
 from visp.container.cgroup import Cgroups, Limits
 from visp.container.janitor import Janitor
@@ -82,11 +82,13 @@ class LocalContainer:
         code_at: str,
         doors: Sequence[socket.socket] = (),
         is_first: bool = False,
+        way: Way = Way.STARTED,
     ) -> None:
         """`is_first`: the process is the first of its own namespace, so that its end is the end of all there."""
         self.id = spec.id
         self.doors = doors
         self.wire = wire
+        self.way = way
         self.code_at = code_at
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.pid = process.pid

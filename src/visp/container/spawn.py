@@ -30,19 +30,20 @@ _starting = threading.Lock()
 class Process:
     """A child of this process; `exited` is done once it has ended. Raises `ProcessLookupError` for none."""
 
-    __slots__ = ("_descriptor", "exited", "pid")
+    __slots__ = ("exited", "handle", "pid")
 
     def __init__(self, pid: int) -> None:
-        self._descriptor = os.pidfd_open(pid)
+        self.handle = os.pidfd_open(pid)
+        """A descriptor of it; -1 once it has ended."""
         _started.add(pid)
         self.pid = pid
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
+        asyncio.get_running_loop().add_reader(self.handle, self._ended)
 
     def _ended(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        asyncio.get_running_loop().remove_reader(self.handle)
+        os.close(self.handle)
+        self.handle = -1
         _, status = os.waitpid(self.pid, 0)
         _started.discard(self.pid)
         if not self.exited.done():
@@ -50,9 +51,9 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL, if it still runs."""
-        if self._descriptor >= 0:
+        if self.handle >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
 
 def start(argv: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int, int]) -> Process:

@@ -14,6 +14,7 @@ import resource
 import socket
 import struct
 from importlib import resources
+from io import FileIO
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,15 +23,17 @@ from visp.container import spawn, turns
 from visp.container.local import close_pipes, open_pipes
 from visp.container.networks import CellNetwork
 from visp.container.spawn import Process
+from visp.container.zygote import Binds, RLimits, Shape
 from visp.errors import StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from visp.container.base import Pipes
     from visp.container.cgroup import Group
-    from visp.container.networks import Networks
+    from visp.container.networks import Maker, Networks
+    from visp.container.zygotes import Zygote
 
 CONTROL, PLAN = 3, 4
 """Its descriptors, beside 0-2."""
@@ -38,8 +41,8 @@ ENCLOSURE = resources.files("visp.container").joinpath("enclosure.py")
 MESSAGE_BYTES = 64 * 1024
 RIGHTS_BYTES = socket.CMSG_SPACE(64 * 4)
 """For as many descriptors."""
-REQUEST = struct.Struct("=IBB")
-"""A uid, and whether descriptors are of a group and of a network to be born in."""
+REQUEST = struct.Struct("=IBBB")
+"""A uid, whether descriptors are of a group and of a network to be born in, and whether no cell is meant."""
 READY_S = 10.0
 RENEWED_AFTER = 1000
 SAID_BYTES = 2048
@@ -54,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     filter: str
     cells: str
+    shows: tuple[str, ...]
     argv: tuple[str, ...]
     env: dict[str, str]
     first: str
@@ -64,17 +68,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cell becomes: paths below the folder of cells, and the command, None for what the template is for."""
+    """What a cell becomes: what is seen there and where, and the command, None for what the template is for."""
 
-    code: str
-    programs: str | None
+    binds: Binds
     argv: tuple[str, ...] | None
     env: dict[str, str]
-    limits: tuple[tuple[int, int], ...]
+    limits: RLimits
 
 
-def limits_of(rlimits: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
-    """By the numbers of this machine."""
+def limits_of(rlimits: Mapping[str, int]) -> RLimits:
     return tuple((getattr(resource, f"RLIMIT_{name.upper()}"), value) for name, value in rlimits.items())
 
 
@@ -85,22 +87,44 @@ class Blank:
         self,
         process: Process,
         channel: socket.socket,
+        heir: FileIO,
         uid: int | None,
         group: Group | None,
         network: CellNetwork | None,
+        maker: Maker | None,
     ) -> None:
         self.process = process
+        self.maker = maker
+        """None but what this one has begun may enter it; None: whatever any has."""
         self.network = network
         """Known once it is furnished; it outlives the cell, and is not ended with it."""
         self.uid = uid
         self.group = group
         self._channel = channel
+        self._heir = heir
 
     def obey(self, order: Order) -> Pipes:
         """Gives the order and returns how the container is spoken to. Raises `OSError` when the cell is gone."""
+        self._heir.close()  # the cell names it, or ends
+        return self._give(lambda inside: socket.send_fds(self._channel, [msgspec.json.encode(order)], inside))
+
+    def be_entered(self, zygote: Zygote, code: str) -> Pipes:
+        """A copy of `zygote` goes on in it, over a folder below that of cells; else as `obey`."""
+        files = [] if self.group is None else open_group(self.group)
+        is_born = self.group is not None and self.group.born_in is not None
+        shape = Shape(is_born, len(files) - is_born)
+        try:
+            entered = (self._heir.fileno(), self.process.handle, *files)
+            return self._give(lambda inside: zygote.ask(code, shape, [*inside, *entered]))
+        finally:
+            self._heir.close()
+            for descriptor in files:
+                os.close(descriptor)
+
+    def _give(self, send: Callable[[list[int]], object]) -> Pipes:
         inside, wire = open_pipes()
         try:
-            socket.send_fds(self._channel, [msgspec.json.encode(order)], [inside[number] for number in sorted(inside)])
+            send([inside[number] for number in sorted(inside)])
         except BaseException:
             close_pipes(wire)
             raise
@@ -113,7 +137,14 @@ class Blank:
     def end(self) -> None:
         """It was not needed; whoever made it waits for its process."""
         self._channel.close()
+        self._heir.close()
         self.process.kill()
+
+
+def open_group(group: Group) -> list[int]:
+    """Descriptors of what a process of the group is born in, if anything, and of what it joins by."""
+    born_in = () if group.born_in is None else (os.open(group.born_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),)
+    return [*born_in, *(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in group.joined_by)]
 
 
 class Template:
@@ -131,6 +162,11 @@ class Template:
     def pid(self) -> int | None:
         """None while it does not run."""
         return self._run.process.pid if self._run is not None and self._run.lives else None
+
+    @property
+    def maker(self) -> Maker | None:
+        """As that of the cells that it makes now."""
+        return None if os.geteuid() == 0 else self._run
 
     async def make(self, uid: int | None, group: Group | None, networks: Networks | None = None) -> Blank:
         """A blank cell with this uid, in this group. Raises `StartFailed`; what was made by then is ended.
@@ -158,24 +194,23 @@ class Template:
     async def _make_in(self, run: _Run, uid: int | None, group: Group | None, network: CellNetwork | None) -> Blank:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        blank: Blank | None = None
+        process: Process | None = None
         try:
             async with asyncio.timeout(READY_S):
                 run.ask(theirs, uid, group, network)
                 theirs.close()  # so that the end of the last who holds it is seen
-                pid = (await answer(ours))[0].get("pid")
-                assert isinstance(pid, int)
-                blank = Blank(Process(pid), ours, uid, group, network)
-                _, made = await answer(ours)
+                process = await _first_of(ours)
+                _, (heir, *made) = await answer(ours)
+                maker = self.maker
+                blank = Blank(process, ours, FileIO(heir, "wb"), uid, group, network, maker)
                 if made:
                     handle, counts, *doors = made
-                    maker = None if os.geteuid() == 0 else run
                     blank.network = CellNetwork(handle, counts, door_sockets(doors), maker)
         except BaseException as error:
             ours.close()
-            if blank is not None:
-                blank.end()
-                await asyncio.shield(blank.process.exited)
+            if process is not None:
+                process.kill()
+                await asyncio.shield(process.exited)
             if isinstance(error, TimeoutError):
                 run.end()
                 raise StartFailed(f"the template gave no cell within {READY_S} s") from None
@@ -186,6 +221,22 @@ class Template:
         finally:
             theirs.close()
         return blank
+
+    async def begin(self, order: Order, descriptors: Sequence[int]) -> tuple[Process, Maker | None]:
+        """Starts a program beside it, with its own rights and in its own surroundings; it has these from 0 on.
+
+        Also whose cells it may enter, None for all. Raises `StartFailed` and `OSError`.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            run = self._running()
+            async with asyncio.timeout(READY_S):
+                run.ask(theirs, None, None, None, stands=True)
+                theirs.close()
+                process = await _first_of(ours)
+            socket.send_fds(ours, [msgspec.json.encode(order)], [*descriptors])
+        return process, self.maker
 
     def _running(self) -> _Run:
         """The one to ask; it is started where none runs.
@@ -248,20 +299,24 @@ class _Run:
         self._is_ended = True
         self.process.kill()
 
-    def ask(self, channel: socket.socket, uid: int | None, group: Group | None, network: CellNetwork | None) -> None:
-        """For a cell that speaks on `channel`; raises `OSError`."""
-        born_in = group.born_in if group is not None else None
-        files: list[int] = []
+    def ask(
+        self,
+        channel: socket.socket,
+        uid: int | None,
+        group: Group | None,
+        network: CellNetwork | None,
+        *,
+        stands: bool = False,
+    ) -> None:
+        """For a cell that speaks on `channel`, or a program beside the template; raises `OSError`."""
         self.asked += 1
+        files = [] if group is None else open_group(group)
+        is_born_in = group is not None and group.born_in is not None
+        places = [] if network is None else [network.handle]
         try:
-            if born_in is not None:
-                files.append(os.open(born_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            if network is not None:
-                files.append(os.dup(network.handle))
-            joined_by = group.joined_by if group is not None else ()
-            files.extend(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in joined_by)
-            request = REQUEST.pack(uid or 0, born_in is not None, network is not None)
-            socket.send_fds(self._control, [request], [channel.fileno(), *files])
+            request = REQUEST.pack(uid or 0, is_born_in, network is not None, stands)
+            descriptors = [channel.fileno(), *files[:is_born_in], *places, *files[is_born_in:]]
+            socket.send_fds(self._control, [request], descriptors)
         finally:
             for descriptor in files:
                 os.close(descriptor)
@@ -278,6 +333,13 @@ class _Run:
         if self._said >= 0:
             os.close(self._said)
         self._said = -1
+
+
+async def _first_of(channel: socket.socket) -> Process:
+    """The process of which the next message tells."""
+    pid = (await answer(channel))[0].get("pid")
+    assert isinstance(pid, int)
+    return Process(pid)
 
 
 async def answer(channel: socket.socket) -> tuple[dict[str, object], tuple[int, ...]]:

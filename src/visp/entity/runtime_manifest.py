@@ -96,6 +96,7 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     rests: bool = False
     keeps_compiled: bool = False
     reserve_mb: int = 0
+    stands: bool = False
     build: Build | None = None
 
 

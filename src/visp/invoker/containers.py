@@ -80,6 +80,8 @@ class Containers:
             image=command.image,
             reserve_mb=command.reserve_mb,
             is_led_out=True,
+            stands=command.stands,
+            is_spare=slot.key is None,
         )
         limit_s: float | None = self._start_timeout_s
         if command.image is not None:  # it may have to be pulled: its driver bounds that, and how many at once
@@ -91,6 +93,7 @@ class Containers:
         except TimeoutError:
             raise StartFailed(f"no container within {limit_s} s") from None
         slot.container = container
+        self.pool.shelf.made[container.way] += 1
         if slot.state in (State.REMOVING, State.GONE):
             await container.destroy()
             raise StartFailed("the invoker is closing")

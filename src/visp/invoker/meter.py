@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from visp.container.base import Way
 from visp.entity.activation import STATUS_WORDS
 from visp.invoker.slot import State
 from visp.telemetry.metrics import Distribution, Family, Histogram, Tally
@@ -19,6 +20,7 @@ OUTCOMES = "visp_activations_total"
 MEMORY_USED = "visp_pool_memory_used_bytes"
 MEMORY_LIMIT = "visp_pool_memory_limit_bytes"
 CONTAINERS = "visp_containers"
+MADE = "visp_containers_made_total"
 REMOVED = "visp_containers_removed_total"
 WAITING = "visp_queue_length"
 
@@ -88,6 +90,13 @@ class Meter:
             Family(MEMORY_USED, "Memory of containers, by their actions' limits.", "gauge", {(): pool.used_mb * _MIB}),
             Family(MEMORY_LIMIT, "Memory that containers may use together.", "gauge", {(): pool.memory_mb * _MIB}),
             Family(CONTAINERS, "Containers by state.", "gauge", _by_state(pool), ("state",)),
+            Family(
+                MADE,
+                "Containers that were made: started, forked from a template, or copied from a program that waited.",
+                "counter",
+                {(way.value,): pool.shelf.made[way] for way in Way},
+                ("way",),
+            ),
             Family(
                 REMOVED,
                 "Idle containers that gave way to another action (evicted), or were idle for too long (expired).",

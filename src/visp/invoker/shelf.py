@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from visp.invoker.job import Cold
@@ -13,6 +14,7 @@ from visp.invoker.slot import IDLE, Key, Slot, SlotEvent, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from visp.container.base import Way
     from visp.invoker.job import Job
 
 LAUNCH_S = 1.0
@@ -47,6 +49,7 @@ class Shelf:
         self.leaving_mb = 0
         """Of it, what slots that are being removed, or will be after their last run, give back to all."""
         self.evicted = self.expired = 0
+        self.made: Counter[Way] = Counter()
         self.age = 0.0
         """The priority of the container that was evicted last."""
         self._starting: dict[str, float] = {}

@@ -154,7 +154,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     read-only. `template` is the host's path of a program whose children can become it, where the kind has one.
 
     `image`: what a container engine runs instead; it has its own arguments. `root`: a host folder that is the root file
-    system in place of the host's programs. `reserve_mb`: memory that it asks for and does not use.
+    system in place of the host's programs. `reserve_mb`: memory that it asks for and does not use. `stands`: copies of
+    it can be made while it waits for its first line.
     """
 
     argv: tuple[str, ...] = ()
@@ -164,6 +165,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     image: Wanted | None = None
     root: str | None = None
     reserve_mb: int = 0
+    stands: bool = False
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,6 +93,7 @@ class LocalKind(msgspec.Struct, frozen=True):
             ),
             template=self.template,
             reserve_mb=self.runtime.reserve_mb,
+            stands=self.runtime.stands,
         )
 
 

@@ -23,8 +23,13 @@ const EXIT_OF_TERMINATED = 0
 const NEWLINE = 10
 const CHUNK_BYTES = 65536
 const STEM_CELL_MS = 20
+const LARGEST_SEED = 0x7ffffffe
 const TWICE = 'Cannot initialize the action more than once.'
 const IDENTIFIERS = /^[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*$/
+
+// Where copies of this process go on, each in a container of its own: what they would have in common is seen to.
+const isCopied = 'VISP_COPIED' in process.env
+delete process.env.VISP_COPIED
 
 let action = null // the user's function, once init has found it
 let several = null // what runs that are under way at once need; null where they come one after the other
@@ -414,6 +419,7 @@ function take (line) {
   const message = JSON.parse(line)
   if (!hasInit) {
     hasInit = true
+    if (isCopied) differ()
     init(message.value)
   } else if (message.collect !== undefined) {
     write(JSON.stringify({ compiled: compiled === null ? '' : extras().collect(compiled, message.collect) }))
@@ -425,6 +431,19 @@ function take (line) {
   } else {
     run(message)
   }
+}
+
+// A copy has its own number, and its own numbers by chance: those that begin with the same seed are taken at another place.
+function differ () {
+  const chance = Buffer.alloc(8)
+  const source = fs.openSync('/dev/urandom', 'r')
+  fs.readSync(source, chance, 0, chance.length, null)
+  fs.closeSync(source)
+  const seed = chance.readUInt32LE(0) % LARGEST_SEED + 1
+  if (IS_BUN) require('bun:jsc').setRandomSeed(seed)
+  else require('node:v8').setFlagsFromString(`--random-seed=${seed}`)
+  for (let left = chance.readUInt16LE(4) % 1024; left > 0; left--) Math.random()
+  Object.defineProperty(process, 'pid', { value: Number(fs.readlinkSync('/proc/self')), configurable: true, enumerable: true })
 }
 
 // What the last runs left behind is given back before the container stands still.
@@ -478,4 +497,6 @@ const readAll = () => readFirst(readAll) // Bun has no socket over a descriptor
 
 readFirst(IS_BUN ? readAll : () => several !== null ? listen() : readFirst(() => readFirst(listen)))
 // What waits for its code for longer than a start takes is a stem cell, and has the time.
-setTimeout(() => { if (!hasInit) process.stdout && process.stderr }, STEM_CELL_MS).unref()
+setTimeout(() => {
+  if (!hasInit) process.stdout && process.stderr && isCopied && require(IS_BUN ? 'bun:jsc' : 'node:v8')
+}, STEM_CELL_MS).unref()

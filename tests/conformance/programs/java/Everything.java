@@ -60,6 +60,12 @@ public class Everything {
             case "length":
                 out.addProperty("length", text.length());
                 return out;
+            case "chance":
+                JsonArray chance = new JsonArray();
+                chance.add(Math.random() + " " + java.util.concurrent.ThreadLocalRandom.current().nextLong());
+                chance.add(java.util.UUID.randomUUID().toString());
+                out.add("chance", chance);
+                return out;
             case "count":
                 out.addProperty("count", count);
                 return out;

@@ -24,6 +24,7 @@ function main (args) {
     case 'long': return { text: 'x'.repeat(args.bytes) }
     case 'length': return { length: text.length }
     case 'count': return { count }
+    case 'chance': return { chance: [String(Math.random()), require('crypto').randomUUID()] }
     case 'die': return process.kill(process.pid, 'SIGKILL')
     case 'sleep': return new Promise((resolve) => setTimeout(resolve, 60000))
     case 'eat': for (const eaten = []; ;) eaten.push(Buffer.alloc(8 << 20, 'x'))

@@ -38,6 +38,8 @@ function main(array $args)
             return ['text' => str_repeat('x', $args['bytes'])];
         case 'length':
             return ['length' => strlen($text)];
+        case 'chance':
+            return ['chance' => [mt_rand() . lcg_value(), bin2hex(random_bytes(8))]];
         case 'count':
             return ['count' => $count];
         case 'die':

@@ -36,6 +36,11 @@ def main(args):
         return {"text": "x" * args["bytes"]}
     if do == "length":
         return {"length": len(text)}
+    if do == "chance":
+        import random
+        import uuid
+
+        return {"chance": [str(random.random()), uuid.uuid4().hex]}
     if do == "count":
         return {"count": count}
     if do == "die":

@@ -1,5 +1,7 @@
 # What every kind's program does, by the word `do`: `tests/conformance/kinds.py` lists it.
 
+require "securerandom"
+
 $count = 0
 
 def main(args)
@@ -24,6 +26,7 @@ def main(args)
     {}
   when "long" then { text: "x" * args["bytes"] }
   when "length" then { length: text.length }
+  when "chance" then { chance: [rand.to_s, SecureRandom.hex(8)] }
   when "count" then { count: $count }
   when "die" then Process.kill("KILL", Process.pid)
   when "sleep" then sleep(60)

@@ -1,0 +1,446 @@
+"""Started programs that stand still, and whose copies go on in cells: templates of what cannot make copies of itself.
+
+A launcher that waits for its first line waits in all its threads. It is held there once, and what each thread has in
+its registers is noted; then all its threads follow lists of ours (`machine.py`) and nothing of its own program moves
+any more. For a container the first one makes a copy of the process inside a cell, under the cell's limits and filter,
+gives it descriptors of its own for those that copies would share, starts its threads anew, and has each take up what it
+was doing. The copy reads its first line, and never learns that it was another's program that was started.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import stat
+import struct
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from visp.container import machine
+from visp.container.machine import Steps
+from visp.container.tracing import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+# Calls of the kernel, by the numbers that `machine.ARCHITECTURE` has for them.
+READ, WRITE, OPEN, CLOSE, SEEK, MMAP, MPROTECT, SIGNAL_MASK, MADVISE, DUP2, PAUSE = 0, 1, 2, 3, 8, 9, 10, 14, 28, 33, 34
+RECVFROM, RECVMSG, CLONE, EXIT, WAIT, CHDIR, SETSID, SETRESUID, SETRESGID = 45, 47, 56, 60, 61, 80, 112, 117, 119
+CAPSET, PRCTL, MOUNT, EXIT_ALL, EPOLL_WATCH, EVENTFD, EPOLL, DUP3, PIPE = 126, 157, 165, 231, 233, 290, 291, 292, 293
+TIMER, PRLIMIT, SETNS, CLONE3, CLOSE_RANGE = 222, 302, 308, 435, 436
+
+VM, VFORK, SET_NUMBER, CLEAR_NUMBER, INTO_CGROUP = 0x100, 0x4000, 0x1000000, 0x200000, 0x200000000
+NEW_THREAD = VM | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x80000 | SET_NUMBER | CLEAR_NUMBER
+"""With the memory, folder, files and handlers of the others, and a place of its own that its base says."""
+NEW_PROCESSES = 0x20000000
+JOINED = 0x10000000 | 0x00020000 | 0x08000000 | 0x04000000 | 0x02000000 | 0x40000000
+"""What else a cell has of its own: users, mounts, messages, names, groups and network."""
+PEEK, CLOSE_ON_EXEC, NO_WAIT, WAIT_FOR_ALL, SIGCHLD, SET_MASK, WATCH, BIND = (
+    2,
+    0o2000000,
+    0o4000,
+    0x40000000,
+    17,
+    2,
+    1,
+    0x1000,
+)
+DUMPABLE, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT, FILTER, CLEAR_ALL = 4, 22, 24, 38, 47, 2, 4
+READ_WRITE, READ_RUN, PRIVATE, DO_FORK = 3, 5, 0x22, 11
+OWN_NUMBER = 0x2D0
+"""Where glibc keeps a thread's number, behind its base."""
+MASK_BYTES = 8
+MONOTONIC = 1
+
+REPLIES = 3
+ALL = "/action"
+"""As `enclosure.py` has it."""
+REFUSED = b"the sandbox cannot be entered\n"
+PAGE = 4096
+HOME_BYTES, HOME_DATA_BYTES = 16 * 1024, 8 * 1024
+ORDER_BYTES, ORDER_DATA_BYTES = 64 * 1024, 16 * 1024
+REGION_BYTES = PAGE + HOME_BYTES + ORDER_BYTES
+RIGHTS_BYTES = 1024
+PATH_BYTES = 512
+PIPE_BYTES = 4096
+WRITES = 3
+"""Of a descriptor's flags: those that say whether it can be written to."""
+
+
+Binds: TypeAlias = tuple[tuple[str, str], ...]
+"""Paths below what all cells share, and where they are to be seen; `enclosure.show` says how."""
+RLimits: TypeAlias = tuple[tuple[int, int], ...]
+"""By the numbers of this machine."""
+
+
+class Unfit(Exception):
+    """A program that cannot be copied as it stands; why."""
+
+
+# ── what is in the process ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """What an epoll descriptor looks at."""
+
+    target: int
+    events: int
+    data: int
+
+
+class Descriptors(msgspec.Struct, frozen=True):
+    """Those of a process, by their numbers; what copies can share is in `flags` alone."""
+
+    flags: dict[int, int]
+    channels: dict[int, int]
+    """Which of 0-3, as they were given, each is."""
+    counters: dict[int, int]
+    pipes: dict[tuple[int, int], bytes]
+    """What is in each, by where it is read and where it is written; both are inside."""
+    epolls: dict[int, tuple[Watch, ...]]
+    files: dict[int, tuple[str, int]]
+    """Path and place."""
+
+
+def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
+    """What is open in a process but for `control`; its 0-3 once led to what is `given`.
+
+    Raises `Unfit` for what no copy can have of its own.
+    """
+    told = Descriptors({}, {}, {}, {}, {}, {})
+    ends: dict[str, list[int]] = {}
+    for number in sorted({int(name) for name in os.listdir(f"/proc/{pid}/fd")} - {control}):
+        path = f"/proc/{pid}/fd/{number}"
+        kind, mode = os.readlink(path), os.stat(path).st_mode
+        with open(f"/proc/{pid}/fdinfo/{number}") as file:
+            info = file.read()
+        flags = told.flags[number] = int(_told(info, r"flags:\s*(\d+)"), 8)
+        if kind in given:
+            told.channels[number] = given.index(kind)
+        elif kind == "anon_inode:[eventfd]":
+            told.counters[number] = int(_told(info, r"eventfd-count:\s*([0-9a-f]+)"), 16)
+        elif kind == "anon_inode:[eventpoll]":
+            found = re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+) data:\s*([0-9a-f]+)", info)
+            told.epolls[number] = tuple(Watch(int(at), int(events, 16), int(data, 16)) for at, events, data in found)
+        elif stat.S_ISFIFO(mode):
+            ends.setdefault(kind, []).append(number)
+        elif stat.S_ISREG(mode) and flags & WRITES == 0:
+            told.files[number] = kind, int(_told(info, r"pos:\s*(\d+)"))
+        elif not stat.S_ISCHR(mode):
+            raise Unfit(f"descriptor {number} is {kind}")
+    for kind, pair in ends.items():
+        if sorted(told.flags[number] & WRITES for number in pair) != [0, 1]:
+            raise Unfit(f"descriptors {pair} are ends of {kind}")
+        reader, writer = sorted(pair, key=lambda number: told.flags[number] & WRITES)
+        told.pipes[reader, writer] = _content_of(f"/proc/{pid}/fd/{reader}")
+    return told
+
+
+def timers_of(pid: int) -> tuple[tuple[int, int], ...]:
+    """Of a process: none is under way while it waits. Raises `Unfit` for other ones than copies can have."""
+    with open(f"/proc/{pid}/timers") as file:
+        told = file.read()
+    timers = re.findall(r"^ID: (\d+)\nsignal: (\d+)/([0-9a-f]+)\nnotify: (\w+)/pid.*\nClockID: (\d+)$", told, re.M)
+    expected = [(str(number), "signal", str(MONOTONIC)) for number in range(len(re.findall("^ID:", told, re.M)))]
+    if [(number, notify, clock) for number, _, _, notify, clock in timers] != expected:
+        raise Unfit(f"its timers {told!r}")
+    return tuple((int(value, 16), int(signal)) for _, signal, value, _, _ in timers)
+
+
+def _content_of(pipe: str) -> bytes:
+    """What is in a pipe, and stays there."""
+    descriptor = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        content = os.read(descriptor, PIPE_BYTES)
+        os.write(descriptor, content)
+    except BlockingIOError:
+        return b""
+    finally:
+        os.close(descriptor)
+    return content
+
+
+def _told(text: str, pattern: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise Unfit(f"the kernel says nothing like {pattern} of a descriptor")
+    return found[1]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A process that follows our lists, and what its copies need to be told."""
+
+    region: int
+    control: int
+    frames: tuple[int, ...]
+    """Of each thread, the first one's first."""
+    masks: tuple[bytes, ...]
+    bases: tuple[int, ...]
+    """What each thread finds its own memory by."""
+    descriptors: Descriptors
+    timers: tuple[tuple[int, int], ...]
+    """What each sends, and by which signal."""
+
+    @property
+    def order_at(self) -> int:
+        return self.region + PAGE + HOME_BYTES
+
+
+def petrify(pid: int, control: int, given: Sequence[str]) -> Standing:
+    """Makes a process that waits a zygote: it listens on its descriptor `control`. Blocks for some milliseconds.
+
+    Below `control` are descriptors that copies are given. Raises `Unfit` for what does not wait or cannot be
+    copied, which goes on as it was, and `OSError` where nobody may do this.
+    """
+    with Held(pid) as held:
+        for thread in held.threads:
+            if not thread.waits:
+                raise Unfit("not all its threads wait")
+            if struct.unpack("i", held.read(thread.registers["fs_base"] + OWN_NUMBER, 4)) != (thread.number,):
+                raise Unfit("its threads are not kept as glibc keeps them")
+        _check_memory(pid)
+        descriptors = descriptors_of(pid, control, given)
+        region = held.call(MMAP, 0, REGION_BYTES, READ_WRITE, PRIVATE, -1, 0)
+        for address, size in _not_copied(pid):
+            held.call(MADVISE, address, size, DO_FORK)
+        frames = []
+        home = Steps(region + PAGE, HOME_DATA_BYTES)
+        for thread in held.threads:
+            again = thread.to_call_again()
+            landing = again["rsp"] - machine.RED_ZONE - 8
+            held.write(landing, struct.pack("Q", again["rip"]))
+            frames.append(home.data(struct.pack("16Q", *[(again | {"rsp": landing})[name] for name in machine.FRAME])))
+        serve = home.next
+        _serve(home, control, region + PAGE + HOME_BYTES)
+        held.write(region, machine.CODE)
+        held.write(region + PAGE, home.assemble())
+        held.call(MPROTECT, region, PAGE, READ_RUN)
+        rests = home.labels["rest"]
+        for thread in held.threads:
+            first = thread is held.threads[0]
+            thread.set(
+                thread.registers
+                | {"rip": region, "rbx": serve if first else rests, "rax": 0, "orig_rax": 0xFFFF_FFFF_FFFF_FFFF}
+            )
+        return Standing(
+            region,
+            control,
+            tuple(frames),
+            tuple(thread.mask for thread in held.threads),
+            tuple(thread.registers["fs_base"] for thread in held.threads),
+            descriptors,
+            timers_of(pid),
+        )
+
+
+def _check_memory(pid: int) -> None:
+    for address, _, flags in _mappings(pid):
+        if "sh" in flags and "wr" in flags:
+            raise Unfit(f"it shares the memory at {address:x}")
+
+
+def _not_copied(pid: int) -> Iterator[tuple[int, int]]:
+    """What its program does not want to be copied, for the sake of children that only start programs."""
+    return ((address, size) for address, size, flags in _mappings(pid) if "dc" in flags and "io" not in flags)
+
+
+def _mappings(pid: int) -> Iterator[tuple[int, int, list[str]]]:
+    with open(f"/proc/{pid}/smaps") as file:
+        for line in file:
+            if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+                begin, end = (int(word, 16) for word in found.groups())
+            elif line.startswith("VmFlags:"):
+                yield begin, end - begin, line.split()[1:]
+
+
+def _serve(steps: Steps, control: int, order: int) -> None:
+    """What the first thread does for ever: for each message a process that shares its memory follows what it says."""
+    control_at = steps.data(bytes(RIGHTS_BYTES))
+    parts = steps.data(struct.pack("QQ", order, ORDER_BYTES))
+    message = steps.data(struct.pack("QIxxxxQQQQi4x", 0, 0, parts, 1, control_at, RIGHTS_BYTES, 0))
+    steps.mark("wait")
+    steps.call(RECVFROM, control, steps.scratch, 1, PEEK, zero="end", error="end")
+    steps.call(CLONE, VM | VFORK, keep=steps.argument_ahead(1), zero="maker", error="drop")
+    steps.call(WAIT, 0, 0, WAIT_FOR_ALL, more="wait", error="wait")
+    steps.mark("drop")
+    steps.call(RECVFROM, control, steps.scratch, 1, zero="end", more="wait", error="end")
+    steps.mark("maker")
+    steps.call(RECVMSG, control, message, 0, more=order + ORDER_DATA_BYTES, zero="failed")
+    steps.mark("end")
+    steps.call(EXIT_ALL, 0, error="end")
+    steps.mark("failed")
+    steps.call(EXIT, 1)
+    steps.mark("rest")
+    steps.call(PAUSE, zero="rest", more="rest", error="rest")
+
+
+# ── a copy ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """What is the same for all cells that copies of a program enter.
+
+    `binds` are what is seen there besides the code; `filter` is a BPF program.
+    """
+
+    uid: int
+    capabilities: int
+    filter: bytes
+    binds: Binds
+    limits: RLimits
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """Where cells can differ. `joins` is the number of files by which groups are joined."""
+
+    is_born_in_group: bool
+    joins: int
+
+
+class Entry:
+    """The list by which one copy after the other enters a cell; only the folder of its code differs.
+
+    With it go descriptors: 0-3 as they are to be, where its number is told, the cell's first process, then if it is
+    born in a group that, and those by which groups are joined.
+    """
+
+    def __init__(self, standing: Standing, cell: Cell, shape: Shape) -> None:
+        self._steps = Steps(standing.order_at, ORDER_DATA_BYTES)
+        self._standing = standing
+        self._place_of_code = self._steps.data(bytes(PATH_BYTES)) - self._steps.address
+        count = REPLIES + 3 + shape.is_born_in_group + shape.joins
+        taken = {*standing.descriptors.flags, standing.control}
+        free = (number for number in itertools.count() if number not in taken)
+        self._received = [*itertools.islice(free, count)]
+        self._threads: list[tuple[str, int]] = []
+        self._write(cell, shape)
+        self._content = self._steps.assemble()
+
+    def over(self, code: str) -> bytes:
+        """For a copy over this folder below that of cells. Raises `ValueError` where its name is too long."""
+        path = f"{ALL}/{code}\0".encode()
+        if len(path) > PATH_BYTES:
+            raise ValueError(f"a path of {len(path)} bytes")
+        at = self._place_of_code
+        return self._content[:at] + path + self._content[at + len(path) :]
+
+    def _write(self, cell: Cell, shape: Shape) -> None:
+        steps, heir, first = self._steps, self._received[REPLIES + 1], self._received[REPLIES + 2]
+        left = self._received[REPLIES + 3 :]
+        steps.call(SETNS, first, NEW_PROCESSES)
+        steps.call(
+            *self._birth(left.pop(0) if shape.is_born_in_group else None), keep=steps.argument_ahead(1), zero="inside"
+        )
+        steps.call(WAIT, 0, 0, WAIT_FOR_ALL)
+        copy = steps.data(bytes(8))
+        steps.call(WRITE, heir, copy, 8)  # whose parent is by now the cell's first process
+        steps.call(EXIT, 0)
+        steps.mark("inside")
+        nobody = steps.data(b"0")
+        for number in left:
+            steps.call(WRITE, number, nobody, 1)
+        self._enter(cell, first)
+        self._own_descriptors(heir)
+        self._drop(cell)
+        own = self._standing.bases[0] + OWN_NUMBER
+        steps.call(CLONE, SIGCHLD | SET_NUMBER | CLEAR_NUMBER, 0, 0, own, keep=copy, zero="copy")
+        steps.call(EXIT, 0)
+        steps.mark("failed")
+        steps.call(WRITE, 2, steps.data(REFUSED), len(REFUSED), error=None)
+        steps.call(EXIT, 1)
+        steps.mark("copy")
+        self._go_on(heir)
+
+    def _birth(self, group: int | None) -> tuple[int, ...]:
+        flags = VM | VFORK | (0 if group is None else INTO_CGROUP)
+        arguments = struct.pack("11Q", flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, group or 0)
+        return CLONE3, self._steps.data(arguments), len(arguments)
+
+    def _enter(self, cell: Cell, first: int) -> None:
+        """The sandbox that stands around the cell's first process, and what is seen there of code and programs."""
+        steps = self._steps
+        steps.call(SETNS, first, JOINED)
+        steps.call(SETSID)
+        steps.call(SETRESGID, cell.uid, cell.uid, cell.uid)
+        steps.call(SETRESUID, cell.uid, cell.uid, cell.uid)
+        for source, target in cell.binds:
+            steps.call(MOUNT, steps.text(f"{ALL}/{source}"), steps.text(target), 0, BIND, 0)
+        steps.call(MOUNT, steps.address + self._place_of_code, steps.text(ALL), 0, BIND, 0)
+        steps.call(CHDIR, steps.text("/tmp"))
+        for number, value in cell.limits:
+            steps.call(PRLIMIT, 0, number, steps.data(struct.pack("QQ", value, value)), 0)
+
+    def _drop(self, cell: Cell) -> None:
+        """No capability, and the filter of system calls: nothing of this can be undone."""
+        steps = self._steps
+        steps.call(PRCTL, NO_NEW_PRIVILEGES, 1)
+        steps.call(PRCTL, AMBIENT, CLEAR_ALL)
+        for number in range(cell.capabilities):
+            steps.call(PRCTL, DROP_BOUND, number)
+        steps.call(CAPSET, steps.data(struct.pack("Ii", 0x20080522, 0)), steps.data(bytes(24)))
+        program = steps.data(cell.filter)
+        steps.call(PRCTL, SECCOMP, FILTER, steps.data(struct.pack("HxxxxxxQ", len(cell.filter) // 8, program)))
+
+    def _own_descriptors(self, heir: int) -> None:
+        """New ones in the place of those that all copies would share, and of those that lead out of the zygote.
+
+        The kernel gives the lowest number that is free: below the highest, all are taken first.
+        """
+        steps, told = self._steps, self._standing.descriptors
+        taken = {*told.flags, self._standing.control, *self._received}
+        top = max(taken)
+        gaps = {*range(top)} - taken
+        fresh = itertools.count(top + 1)
+        for number in gaps:
+            steps.call(DUP2, self._received[0], number)
+        for number, channel in told.channels.items():
+            self._put(self._received[channel], number)
+        for number, count in told.counters.items():
+            steps.call(EVENTFD, count, told.flags[number] & NO_WAIT)
+            self._put(next(fresh), number)
+        for (reader, writer), content in told.pipes.items():
+            steps.call(PIPE, steps.scratch, told.flags[reader] & NO_WAIT)
+            self._put(next(fresh), reader)
+            self._put(next(fresh), writer)
+            if content:
+                steps.call(WRITE, writer, steps.data(content), len(content))
+        for number, (path, place) in told.files.items():
+            steps.call(OPEN, steps.text(path), 0)
+            self._put(next(fresh), number)
+            steps.call(SEEK, number, place, 0)
+        for number, watches in told.epolls.items():
+            epoll = next(fresh)
+            steps.call(EPOLL, 0)
+            for watch in watches:
+                event = steps.data(struct.pack("=IQ", watch.events, watch.data))
+                steps.call(EPOLL_WATCH, epoll, WATCH, watch.target, event)
+            self._put(epoll, number)
+        for number in sorted(gaps | {*self._received, self._standing.control} - {heir}):
+            steps.call(CLOSE, number)
+        steps.call(CLOSE_RANGE, top + 1, 0xFFFF_FFFF)
+
+    def _put(self, fresh: int, number: int) -> None:
+        """A new descriptor in the place of an old one, with its flags."""
+        self._steps.call(DUP3, fresh, number, self._standing.descriptors.flags[number] & CLOSE_ON_EXEC)
+
+    def _go_on(self, heir: int) -> None:
+        """In the copy: its threads are started anew, and each takes up what it was doing."""
+        steps, standing = self._steps, self._standing
+        steps.call(CLOSE, heir)
+        steps.call(PRCTL, DUMPABLE, 1)
+        for value, signal in standing.timers:
+            steps.call(TIMER, MONOTONIC, steps.data(struct.pack("Qi52x", value, signal)), steps.scratch)
+        for mask, base, frame in zip(standing.masks[1:], standing.bases[1:], standing.frames[1:], strict=True):
+            number = base + OWN_NUMBER
+            label = f"thread at {base}"
+            steps.call(SIGNAL_MASK, SET_MASK, steps.data(mask), 0, len(mask))
+            steps.call(CLONE, NEW_THREAD, 0, number, number, base, zero=label)
+            self._threads.append((label, frame))
+        steps.call(SIGNAL_MASK, SET_MASK, steps.data(standing.masks[0]), 0, 8)
+        steps.take_up(standing.frames[0])
+        for label, frame in self._threads:
+            steps.mark(label)
+            steps.take_up(frame)
