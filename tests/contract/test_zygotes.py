@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -130,6 +131,37 @@ async def test_what_cannot_be_copied_is_started_ever_after(driver: ForkDriver, i
     await until(lambda: driver.zygotes._unfit, "it is not refused")
     assert await ask(driver, echo(next(ids), OPEN)) == (Way.STARTED, {"pid": 3})
     assert driver.zygotes._beginning == {}
+
+
+async def test_a_program_whose_copies_cannot_enter_is_started_ever_after(
+    driver: ForkDriver, ids: Iterator[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cell_of(program: zygotes.Program) -> zygote.Cell:
+        return msgspec.structs.replace(ForkDriver._cell_of(driver, program), binds=(("cells/nothing", "/visp"),))
+
+    monkeypatch.setattr(driver.zygotes, "_cell_of", cell_of)
+    pid = await until_it_stands(driver, echo(next(ids)))
+    container = await driver.create(echo(next(ids)))
+    assert (container.way, (await container.exited).status) == (Way.COPIED, zygote.CANNOT_ENTER)
+    await container.destroy()
+    assert (await ask(driver, echo(next(ids))))[0] is Way.STARTED
+    assert (driver.zygotes.pids(), driver.zygotes._beginning) == ([], {})
+    await until(lambda: not Path(f"/proc/{pid}").exists(), "it stays")
+
+
+async def test_what_a_copy_exits_with_says_nothing_of_the_others(driver: ForkDriver, ids: Iterator[str]) -> None:
+    code = f"import sys\nsys.stdin.readline()\nraise SystemExit({zygote.CANNOT_ENTER})"
+    pid = await until_it_stands(driver, echo(next(ids), code))
+    assert await ask(driver, echo(next(ids), code)) == (Way.COPIED, None)
+    assert driver.zygotes.pids() == [pid]
+
+
+async def test_many_at_once_are_all_served(driver: ForkDriver, ids: Iterator[str]) -> None:
+    await until_it_stands(driver, echo(next(ids)))
+    found = await asyncio.gather(*(ask(driver, echo(next(ids))) for _ in range(40)))
+    assert {way for way, _ in found} <= {Way.COPIED, Way.STARTED}
+    assert sum(way is Way.COPIED for way, _ in found) > 30
+    assert all(reply["pid"] > 0 for _, reply in found)
 
 
 async def test_one_that_was_killed_is_begun_anew(driver: ForkDriver, ids: Iterator[str]) -> None:

@@ -66,8 +66,12 @@ def _look(pid: int) -> Seen | None:
     return None if fields[0] in "ZX" else Seen(pid, fields[19])
 
 
+TEMPLATES = ("visp-template", "visp-zygote")
+"""What stands by for starts to come."""
+
+
 def below(pid: int) -> list[Seen]:
-    """Every living process that descends from one; not the janitor, who works when all else is over, nor a template."""
+    """Every living process that descends from one; not the janitor, who works when all else is over, nor templates."""
     found: list[Seen] = []
     parents = [pid]
     for parent in parents:
@@ -76,7 +80,7 @@ def below(pid: int) -> list[Seen]:
                 children = Path(f"/proc/{parent}/task/{task}/children").read_text().split()
                 parents += map(int, children)
                 found += [seen for child in children if (seen := _look(int(child))) is not None]
-    return [seen for seen in found if "visp-janitor" not in seen.command and seen.name != "visp-template"]
+    return [seen for seen in found if "visp-janitor" not in seen.command and seen.name not in TEMPLATES]
 
 
 class Traces:

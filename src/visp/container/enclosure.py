@@ -29,7 +29,8 @@ MESSAGE_BYTES = 64 * 1024
 SPACE = socket.CMSG_SPACE(16 * 4)
 """For as many descriptors."""
 REQUEST = "=IBBB"
-HEIR = "=q"
+HEIR, LIVES = "=q", -1
+"""The number of a process that goes on in a cell, and what is said once it does."""
 CLONE_ARGUMENTS = "11Q"
 DESCRIPTORS_END = os.sysconf("SC_OPEN_MAX")
 FIRST_FREE = 200
@@ -519,13 +520,25 @@ def live(ready, rehearse, channel, join, makes_network):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.closerange(0, named)
     os.closerange(named + 1, DESCRIPTORS_END)
-    told = os.read(named, struct.calcsize(HEIR))
-    pid = (struct.unpack(HEIR, told)[0] if told else 0) or pid
+    told = b""
+    while part := os.read(named, MESSAGE_BYTES):
+        told += part
     os.close(named)
+    if told:
+        pid = heir_of(told)
     while True:
         ended, status = os.wait()
         if ended == pid:
-            os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
+            status = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+            os._exit(status if not told or status != CANNOT_ENTER else 1)
+
+
+def heir_of(told):
+    """The process that goes on; ends this one with `CANNOT_ENTER`, which no heir can, unless it was named and lives."""
+    numbers = sorted(number for (number,) in struct.iter_unpack(HEIR, told))
+    if len(numbers) != 2 or numbers[0] != LIVES or numbers[1] <= 0:
+        os._exit(CANNOT_ENTER)
+    return numbers[1]
 
 
 def obey(ready, rehearse, channel, bare, heir, makes_network):
@@ -579,7 +592,7 @@ def bequeath(heir, order):
     `execve` would first let go of all the memory that this process shares with the template.
     """
     pid = os.posix_spawn(order["argv"][0], order["argv"], order["env"], setsigdef=IGNORED)
-    os.write(heir, struct.pack(HEIR, pid))
+    os.write(heir, struct.pack(HEIR, pid) + struct.pack(HEIR, LIVES))
     os._exit(0)
 
 

@@ -7,6 +7,7 @@ What has no template of its own is executed in a cell of any other; code that li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ from visp.container.local import LocalContainer
 from visp.container.networks import Networks
 from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
 from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
-from visp.container.zygote import Cell
+from visp.container.zygote import CANNOT_ENTER, Cell
 from visp.container.zygotes import Program, Zygotes
 from visp.errors import StartFailed
 
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from visp.container import base
-    from visp.container.base import ContainerSpec, Mount
+    from visp.container.base import ContainerSpec, Exit, Mount, Pipes
     from visp.container.cgroup import Group, Limits
     from visp.container.networks import CellNetwork
     from visp.container.template import Blank
     from visp.container.zygote import Binds, RLimits
-    from visp.container.zygotes import Zygote
     from visp.settings import Settings
 
     Prove = Callable[[base.Template], Awaitable[bool]]
@@ -181,12 +181,7 @@ class ForkDriver(BwrapDriver):
                 blank.group.limit(self._usual)
             place = self._place(spec, blank.group, blank.uid)
             code, limits = self._in_cells(str(place.code)), limits_of(self.rlimits(place))
-            zygote = self._zygote(spec, limits)
-            if zygote is not None and zygote.maker is blank.maker:
-                wire, way = blank.be_entered(zygote, code), Way.COPIED
-            else:
-                order = self._order(spec, template, code, limits)
-                wire, way = blank.obey(order), Way.FORKED if order.argv is None else Way.STARTED
+            wire, way = self._enter(blank, spec, template, code, limits)
         except OSError as error:
             await self._drop(blank)
             await asyncio.to_thread(self.remove_folder, spec.id)
@@ -209,12 +204,25 @@ class ForkDriver(BwrapDriver):
             limits=limits,
         )
 
-    def _zygote(self, spec: ContainerSpec, limits: RLimits) -> Zygote | None:
-        if not spec.stands:
-            return None
-        env = _environment(spec.env).items()
-        program = Program(spec.argv, tuple(sorted(env)), self._binds_of(spec.mounts), limits)
-        return self.zygotes.at_hand(program, begins=not spec.is_spare)
+    def _enter(
+        self, blank: Blank, spec: ContainerSpec, template: base.Template, code: str, limits: RLimits
+    ) -> tuple[Pipes, Way]:
+        """The program comes into the cell, in the best way that there is. Raises `OSError`."""
+        if spec.stands:
+            env = _environment(spec.env).items()
+            program = Program(spec.argv, tuple(sorted(env)), self._binds_of(spec.mounts), limits)
+            zygote = self.zygotes.at_hand(program, begins=not spec.is_spare)
+            if zygote is not None and zygote.maker is blank.maker:
+                with contextlib.suppress(BlockingIOError):
+                    wire = blank.be_entered(zygote, code)
+                    blank.process.exited.add_done_callback(lambda ended: self._look_at(ended.result(), program))
+                    return wire, Way.COPIED
+        order = self._order(spec, template, code, limits)
+        return blank.obey(order), Way.FORKED if order.argv is None else Way.STARTED
+
+    def _look_at(self, ended: Exit, program: Program) -> None:
+        if ended.status == CANNOT_ENTER and self._forks:
+            self.zygotes.give_up(program)
 
     def _cell_of(self, program: Program) -> Cell:
         return Cell(

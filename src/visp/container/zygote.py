@@ -25,6 +25,7 @@ from visp.container.tracing import Held
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from visp.container.tracing import Thread
 
 # Calls of the kernel, by the numbers that `machine.ARCHITECTURE` has for them.
 READ, WRITE, OPEN, CLOSE, SEEK, MMAP, MPROTECT, SIGNAL_MASK, MADVISE, DUP2, PAUSE = 0, 1, 2, 3, 8, 9, 10, 14, 28, 33, 34
@@ -38,31 +39,25 @@ NEW_THREAD = VM | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x80000 | SET_NUMB
 NEW_PROCESSES = 0x20000000
 JOINED = 0x10000000 | 0x00020000 | 0x08000000 | 0x04000000 | 0x02000000 | 0x40000000
 """What else a cell has of its own: users, mounts, messages, names, groups and network."""
-PEEK, CLOSE_ON_EXEC, NO_WAIT, WAIT_FOR_ALL, SIGCHLD, SET_MASK, WATCH, BIND = (
-    2,
-    0o2000000,
-    0o4000,
-    0x40000000,
-    17,
-    2,
-    1,
-    0x1000,
-)
-DUMPABLE, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT, FILTER, CLEAR_ALL = 4, 22, 24, 38, 47, 2, 4
+PEEK, CLOSE_ON_EXEC, NO_WAIT, WAIT_FOR_ALL = 2, 0o2000000, 0o4000, 0x40000000
+SIGCHLD, SET_MASK, WATCH, BIND = 17, 2, 1, 0x1000
+DUMPABLE, NAME, SECCOMP, DROP_BOUND, NO_NEW_PRIVILEGES, AMBIENT, FILTER, CLEAR_ALL = 4, 15, 22, 24, 38, 47, 2, 4
 READ_WRITE, READ_RUN, PRIVATE, DO_FORK = 3, 5, 0x22, 11
 OWN_NUMBER = 0x2D0
 """Where glibc keeps a thread's number, behind its base."""
-MASK_BYTES = 8
 MONOTONIC = 1
 
 REPLIES = 3
 ALL = "/action"
-"""As `enclosure.py` has it."""
-REFUSED = b"the sandbox cannot be entered\n"
+LIVES = struct.pack("=q", -1)
+CANNOT_ENTER = 125
+"""Where everything lies, what is said of a copy that goes on, how one ends that cannot: as `enclosure.py` has it."""
 PAGE = 4096
 HOME_BYTES, HOME_DATA_BYTES = 16 * 1024, 8 * 1024
 ORDER_BYTES, ORDER_DATA_BYTES = 64 * 1024, 16 * 1024
 REGION_BYTES = PAGE + HOME_BYTES + ORDER_BYTES
+ORDER_OFFSET = 8
+"""Where a message lies, behind the results that nobody asks for."""
 RIGHTS_BYTES = 1024
 PATH_BYTES = 512
 PIPE_BYTES = 4096
@@ -132,11 +127,18 @@ def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
         elif not stat.S_ISCHR(mode):
             raise Unfit(f"descriptor {number} is {kind}")
     for kind, pair in ends.items():
-        if sorted(told.flags[number] & WRITES for number in pair) != [0, 1]:
+        if sorted(told.flags[number] & WRITES for number in pair) != [0, 1] or len({*_waits(told, pair)}) > 1:
             raise Unfit(f"descriptors {pair} are ends of {kind}")
         reader, writer = sorted(pair, key=lambda number: told.flags[number] & WRITES)
         told.pipes[reader, writer] = _content_of(f"/proc/{pid}/fd/{reader}")
+    for number, watches in told.epolls.items():
+        if {watch.target for watch in watches} - told.flags.keys():
+            raise Unfit(f"descriptor {number} watches one that is closed")
     return told
+
+
+def _waits(told: Descriptors, numbers: Sequence[int]) -> Iterator[bool]:
+    return (told.flags[number] & NO_WAIT == 0 for number in numbers)
 
 
 def timers_of(pid: int) -> tuple[tuple[int, int], ...]:
@@ -160,6 +162,8 @@ def _content_of(pipe: str) -> bytes:
         return b""
     finally:
         os.close(descriptor)
+    if len(content) == PIPE_BYTES:
+        raise Unfit(f"there is much in {pipe}")
     return content
 
 
@@ -170,16 +174,25 @@ def _told(text: str, pattern: str) -> str:
     return found[1]
 
 
+class Resting(msgspec.Struct, frozen=True):
+    """What a thread of a copy begins with: its name, the signals that it does not take, and where its registers are.
+
+    `base` is what it finds its own memory by.
+    """
+
+    name: bytes
+    mask: bytes
+    base: int
+    frame: int
+
+
 class Standing(msgspec.Struct, frozen=True):
     """A process that follows our lists, and what its copies need to be told."""
 
     region: int
     control: int
-    frames: tuple[int, ...]
-    """Of each thread, the first one's first."""
-    masks: tuple[bytes, ...]
-    bases: tuple[int, ...]
-    """What each thread finds its own memory by."""
+    threads: tuple[Resting, ...]
+    """The first one first."""
     descriptors: Descriptors
     timers: tuple[tuple[int, int], ...]
     """What each sends, and by which signal."""
@@ -192,8 +205,8 @@ class Standing(msgspec.Struct, frozen=True):
 def petrify(pid: int, control: int, given: Sequence[str]) -> Standing:
     """Makes a process that waits a zygote: it listens on its descriptor `control`. Blocks for some milliseconds.
 
-    Below `control` are descriptors that copies are given. Raises `Unfit` for what does not wait or cannot be
-    copied, which goes on as it was, and `OSError` where nobody may do this.
+    Its 0-3 once led to what is `given`. Raises `Unfit` for what does not wait or cannot be copied, which goes on as it
+    was, and `OSError` where nobody may do this.
     """
     with Held(pid) as held:
         for thread in held.threads:
@@ -206,13 +219,8 @@ def petrify(pid: int, control: int, given: Sequence[str]) -> Standing:
         region = held.call(MMAP, 0, REGION_BYTES, READ_WRITE, PRIVATE, -1, 0)
         for address, size in _not_copied(pid):
             held.call(MADVISE, address, size, DO_FORK)
-        frames = []
         home = Steps(region + PAGE, HOME_DATA_BYTES)
-        for thread in held.threads:
-            again = thread.to_call_again()
-            landing = again["rsp"] - machine.RED_ZONE - 8
-            held.write(landing, struct.pack("Q", again["rip"]))
-            frames.append(home.data(struct.pack("16Q", *[(again | {"rsp": landing})[name] for name in machine.FRAME])))
+        threads = tuple([_laid_down(held, home, thread) for thread in held.threads])
         serve = home.next
         _serve(home, control, region + PAGE + HOME_BYTES)
         held.write(region, machine.CODE)
@@ -220,20 +228,25 @@ def petrify(pid: int, control: int, given: Sequence[str]) -> Standing:
         held.call(MPROTECT, region, PAGE, READ_RUN)
         rests = home.labels["rest"]
         for thread in held.threads:
-            first = thread is held.threads[0]
-            thread.set(
-                thread.registers
-                | {"rip": region, "rbx": serve if first else rests, "rax": 0, "orig_rax": 0xFFFF_FFFF_FFFF_FFFF}
-            )
+            begins = serve if thread is held.threads[0] else rests
+            thread.set(thread.to_call_again() | {"rip": region, "rbx": begins})
         return Standing(
             region,
             control,
-            tuple(frames),
-            tuple(thread.mask for thread in held.threads),
-            tuple(thread.registers["fs_base"] for thread in held.threads),
+            threads,
             descriptors,
             timers_of(pid),
         )
+
+
+def _laid_down(held: Held, home: Steps, thread: Thread) -> Resting:
+    again = thread.to_call_again()
+    landing = again["rsp"] - machine.RED_ZONE - 8
+    held.write(landing, struct.pack("Q", again["rip"]))
+    frame = home.data(machine.FRAME_WORDS.pack(*[(again | {"rsp": landing})[name] for name in machine.FRAME]))
+    with open(f"/proc/{held.pid}/task/{thread.number}/comm", "rb") as file:
+        name = file.read().strip()
+    return Resting(name, thread.mask, again["fs_base"], frame)
 
 
 def _check_memory(pid: int) -> None:
@@ -259,8 +272,9 @@ def _mappings(pid: int) -> Iterator[tuple[int, int, list[str]]]:
 def _serve(steps: Steps, control: int, order: int) -> None:
     """What the first thread does for ever: for each message a process that shares its memory follows what it says."""
     control_at = steps.data(bytes(RIGHTS_BYTES))
-    parts = steps.data(struct.pack("QQ", order, ORDER_BYTES))
+    parts = steps.data(struct.pack("QQ", order + ORDER_OFFSET, ORDER_BYTES - ORDER_OFFSET))
     message = steps.data(struct.pack("QIxxxxQQQQi4x", 0, 0, parts, 1, control_at, RIGHTS_BYTES, 0))
+    steps.call(PRCTL, NAME, steps.text("visp-zygote"))
     steps.mark("wait")
     steps.call(RECVFROM, control, steps.scratch, 1, PEEK, zero="end", error="end")
     steps.call(CLONE, VM | VFORK, keep=steps.argument_ahead(1), zero="maker", error="drop")
@@ -303,39 +317,39 @@ class Shape(msgspec.Struct, frozen=True):
 class Entry:
     """The list by which one copy after the other enters a cell; only the folder of its code differs.
 
-    With it go descriptors: 0-3 as they are to be, where its number is told, the cell's first process, then if it is
-    born in a group that, and those by which groups are joined.
+    A message is that folder, and behind it the list where the zygote has another by now. With it go descriptors: 0-3 as
+    they are to be, where the copy's number is told, the cell's first process, then if it is born in a group that, and
+    those by which groups are joined.
     """
 
     def __init__(self, standing: Standing, cell: Cell, shape: Shape) -> None:
         self._steps = Steps(standing.order_at, ORDER_DATA_BYTES)
         self._standing = standing
-        self._place_of_code = self._steps.data(bytes(PATH_BYTES)) - self._steps.address
+        self._code = self._steps.data(bytes(PATH_BYTES))
+        assert self._code == self._steps.address + ORDER_OFFSET
         count = REPLIES + 3 + shape.is_born_in_group + shape.joins
         taken = {*standing.descriptors.flags, standing.control}
         free = (number for number in itertools.count() if number not in taken)
         self._received = [*itertools.islice(free, count)]
-        self._threads: list[tuple[str, int]] = []
         self._write(cell, shape)
-        self._content = self._steps.assemble()
+        self._list = self._steps.assemble()[ORDER_OFFSET + PATH_BYTES :]
 
-    def over(self, code: str) -> bytes:
-        """For a copy over this folder below that of cells. Raises `ValueError` where its name is too long."""
+    def over(self, code: str, *, is_known: bool) -> bytes:
+        """The message for a copy over a folder that all cells share. Raises `ValueError` where its name is too long."""
         path = f"{ALL}/{code}\0".encode()
         if len(path) > PATH_BYTES:
             raise ValueError(f"a path of {len(path)} bytes")
-        at = self._place_of_code
-        return self._content[:at] + path + self._content[at + len(path) :]
+        return path if is_known else path.ljust(PATH_BYTES, b"\0") + self._list
 
     def _write(self, cell: Cell, shape: Shape) -> None:
         steps, heir, first = self._steps, self._received[REPLIES + 1], self._received[REPLIES + 2]
         left = self._received[REPLIES + 3 :]
-        steps.call(SETNS, first, NEW_PROCESSES)
+        copy = steps.data(bytes(8))
+        steps.call(SETNS, first, NEW_PROCESSES, keep=copy)  # none as yet
         steps.call(
             *self._birth(left.pop(0) if shape.is_born_in_group else None), keep=steps.argument_ahead(1), zero="inside"
         )
         steps.call(WAIT, 0, 0, WAIT_FOR_ALL)
-        copy = steps.data(bytes(8))
         steps.call(WRITE, heir, copy, 8)  # whose parent is by now the cell's first process
         steps.call(EXIT, 0)
         steps.mark("inside")
@@ -345,12 +359,11 @@ class Entry:
         self._enter(cell, first)
         self._own_descriptors(heir)
         self._drop(cell)
-        own = self._standing.bases[0] + OWN_NUMBER
+        own = self._standing.threads[0].base + OWN_NUMBER
         steps.call(CLONE, SIGCHLD | SET_NUMBER | CLEAR_NUMBER, 0, 0, own, keep=copy, zero="copy")
         steps.call(EXIT, 0)
         steps.mark("failed")
-        steps.call(WRITE, 2, steps.data(REFUSED), len(REFUSED), error=None)
-        steps.call(EXIT, 1)
+        steps.call(EXIT, CANNOT_ENTER)
         steps.mark("copy")
         self._go_on(heir)
 
@@ -368,7 +381,7 @@ class Entry:
         steps.call(SETRESUID, cell.uid, cell.uid, cell.uid)
         for source, target in cell.binds:
             steps.call(MOUNT, steps.text(f"{ALL}/{source}"), steps.text(target), 0, BIND, 0)
-        steps.call(MOUNT, steps.address + self._place_of_code, steps.text(ALL), 0, BIND, 0)
+        steps.call(MOUNT, self._code, steps.text(ALL), 0, BIND, 0)
         steps.call(CHDIR, steps.text("/tmp"))
         for number, value in cell.limits:
             steps.call(PRLIMIT, 0, number, steps.data(struct.pack("QQ", value, value)), 0)
@@ -429,18 +442,22 @@ class Entry:
     def _go_on(self, heir: int) -> None:
         """In the copy: its threads are started anew, and each takes up what it was doing."""
         steps, standing = self._steps, self._standing
-        steps.call(CLOSE, heir)
         steps.call(PRCTL, DUMPABLE, 1)
         for value, signal in standing.timers:
             steps.call(TIMER, MONOTONIC, steps.data(struct.pack("Qi52x", value, signal)), steps.scratch)
-        for mask, base, frame in zip(standing.masks[1:], standing.bases[1:], standing.frames[1:], strict=True):
-            number = base + OWN_NUMBER
-            label = f"thread at {base}"
-            steps.call(SIGNAL_MASK, SET_MASK, steps.data(mask), 0, len(mask))
-            steps.call(CLONE, NEW_THREAD, 0, number, number, base, zero=label)
-            self._threads.append((label, frame))
-        steps.call(SIGNAL_MASK, SET_MASK, steps.data(standing.masks[0]), 0, 8)
-        steps.take_up(standing.frames[0])
-        for label, frame in self._threads:
-            steps.mark(label)
-            steps.take_up(frame)
+        first, *others = standing.threads
+        for thread in others:
+            number = thread.base + OWN_NUMBER
+            steps.call(SIGNAL_MASK, SET_MASK, steps.data(thread.mask), 0, len(thread.mask))
+            steps.call(CLONE, NEW_THREAD, 0, number, number, thread.base, zero=f"thread {number}")
+        steps.call(SIGNAL_MASK, SET_MASK, steps.data(first.mask), 0, len(first.mask))
+        steps.call(WRITE, heir, steps.data(LIVES), len(LIVES))
+        steps.call(CLOSE, heir)
+        self._take_up(first)
+        for thread in others:
+            steps.mark(f"thread {thread.base + OWN_NUMBER}")
+            self._take_up(thread)
+
+    def _take_up(self, thread: Resting) -> None:
+        self._steps.call(PRCTL, NAME, self._steps.data(thread.name + b"\0"))
+        self._steps.take_up(thread.frame)

@@ -66,6 +66,8 @@ class Zygote:
         self._wire = wire
         self._standing: Standing | None = None
         self._entries: dict[Shape, Entry] = {}
+        self._known: Shape | None = None
+        """Whose list it has."""
 
     @property
     def lives(self) -> bool:
@@ -84,7 +86,7 @@ class Zygote:
         self._standing = await asyncio.to_thread(petrify, self.process.pid, CONTROL, self._given)
 
     def ask(self, code: str, shape: Shape, descriptors: Sequence[int]) -> None:
-        """For a copy in the cell that the descriptors are of (`Entry`). Raises `OSError`."""
+        """For a copy in the cell that the descriptors are of (`Entry`). `BlockingIOError`: too many are asked for."""
         assert self._standing is not None
         self.asked += 1
         entry = self._entries.get(shape)
@@ -92,7 +94,8 @@ class Zygote:
             if len(self._entries) >= ENTRIES:
                 self._entries.clear()
             entry = self._entries[shape] = Entry(self._standing, self._cell, shape)
-        socket.send_fds(self._control, [entry.over(code)], [*descriptors])
+        socket.send_fds(self._control, [entry.over(code, is_known=shape == self._known)], [*descriptors])
+        self._known = shape
 
     async def end(self) -> None:
         """Its copies live on."""
@@ -128,6 +131,14 @@ class Zygotes:
             self._begin(program)
         return None
 
+    def give_up(self, program: Program) -> None:
+        """Its copies do not come to life."""
+        log.warning("zygote.unfit", program=program.argv[0], reason="a copy could not enter its cell")
+        self._unfit.add(program)
+        zygote = self._kept.pop(program, None)
+        if zygote is not None:
+            self._let_go(zygote)
+
     def pids(self) -> list[int]:
         """Of those that are up."""
         return [zygote.process.pid for zygote in self._kept.values() if zygote.lives]
@@ -159,6 +170,7 @@ class Zygotes:
             return
         finally:
             del self._beginning[program]
+        log.info("zygote.stands", program=program.argv[0], pid=zygote.process.pid)
         before = self._kept.get(program)
         self._kept[program] = zygote
         if before is not None:
