@@ -64,10 +64,12 @@ class Platform:
         code: str,
         kind: str = NODE_KIND,
         *,
+        main: str | None = None,
         memory_mb: int = 256,
         annotations: Mapping[str, Any] | None = None,
     ) -> None:
-        document: dict[str, Any] = {"exec": {"kind": kind, "code": code}, "limits": {"memory": memory_mb}}
+        exec = {"kind": kind, "code": code} | ({} if main is None else {"main": main})
+        document: dict[str, Any] = {"exec": exec, "limits": {"memory": memory_mb}}
         if annotations is not None:
             document["annotations"] = [{"key": key, "value": value} for key, value in annotations.items()]
         self.put("actions", name, document)

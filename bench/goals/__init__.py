@@ -25,6 +25,7 @@ NAMES = (
     "cold_python",
     "cold_node",
     "cold_native",
+    "cold_kinds",
     "cold_rate",
     "working_set",
     "resume",

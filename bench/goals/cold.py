@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 class ColdStarts:
     """Starts of one code, each under a name of its own."""
 
-    def __init__(self, visp: Platform, code: str, kind: str) -> None:
+    def __init__(self, visp: Platform, code: str, kind: str, main: str | None = None) -> None:
         self._visp = visp
         self._code = code
         self._kind = kind
+        self._main = main
         self._count = 0
 
     def start_s(self) -> float:
         """Seconds of a new action's first invocation: container, init, run. Its container is gone afterwards."""
         self._count += 1
         name = f"cold{self._count}"
-        self._visp.put_action(name, self._code, self._kind)
+        self._visp.put_action(name, self._code, self._kind, main=self._main)
         wait_until_quiet(self._visp.pid)
         began_s = time.perf_counter()
         result = self._visp.run(name, NAME)

@@ -16,7 +16,7 @@ from visp.bus import base as topics
 from visp.bus.memory import MemoryBus
 from visp.bus.messages import ActivationMessage, CompletionAck, Detached, EntityChanged, Message, Ping, ResultAck
 from visp.clock import Clock, ManualClock, SystemClock
-from visp.container.base import Address, Container, ContainerSpec, Exit, Pipes
+from visp.container.base import Address, Container, ContainerSpec, Exit, Pipes, Way
 from visp.container.fake import OK, OUT_OF_MEMORY, Act, FakeDriver
 from visp.entity.action import Action
 from visp.entity.activation import ActivationRecord, Phases, Status
@@ -853,6 +853,7 @@ class ImageContainer:
     doors = ()
 
     def __init__(self, images: "Images", spec: ContainerSpec) -> None:
+        self.way = Way.STARTED
         self.id = spec.id
         self.exited: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self.feed: Callable[[int, bytes], None] = lambda _, __: None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+from visp.container.base import Way
 from visp.entity.activation import Phases, Status
 from visp.invoker.meter import (
     COLD_STARTS,
     CONTAINERS,
+    MADE,
     MEMORY_LIMIT,
     MEMORY_USED,
     OUTCOMES,
@@ -21,7 +24,7 @@ from visp.invoker.slot import State
 from visp.telemetry.metrics import Distribution
 
 SLOTS = {str(n): SimpleNamespace(state=state) for n, state in enumerate((State.BUSY, State.BUSY, State.PAUSED))}
-SHELF = SimpleNamespace(slots=SLOTS, evicted=4, expired=5)
+SHELF = SimpleNamespace(slots=SLOTS, evicted=4, expired=5, made=Counter({Way.COPIED: 6}))
 POOL: Any = SimpleNamespace(used_mb=256, memory_mb=1024, waiting=3, shelf=SHELF)
 WARM = Phases(0, 5, None, None, 20, 420, 430, 440)
 COLD = Phases(0, 1000, 6000, 16_000, 16_010, 20_010, 20_020, 20_030, "first use")
@@ -75,6 +78,7 @@ def test_the_pool_as_it_is() -> None:
     assert samples[MEMORY_USED] == {(): 256 << 20}
     assert samples[MEMORY_LIMIT] == {(): 1024 << 20}
     assert samples[WAITING] == {(): 3}
+    assert samples[MADE] == {("started",): 0, ("forked",): 0, ("copied",): 6}
     assert samples[REMOVED] == {("evicted",): 4, ("expired",): 5}
     assert {state: count for state, count in samples[CONTAINERS].items() if count} == {("busy",): 2, ("paused",): 1}
     assert ("ready",) in samples[CONTAINERS]
