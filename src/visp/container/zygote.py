@@ -9,9 +9,12 @@ was doing. The copy reads its first line, and never learns that it was another's
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import re
+import select
+import socket
 import stat
 import struct
 from typing import TYPE_CHECKING, TypeAlias
@@ -30,8 +33,19 @@ if TYPE_CHECKING:
 # Calls of the kernel, by the numbers that `machine.ARCHITECTURE` has for them.
 READ, WRITE, OPEN, CLOSE, SEEK, MMAP, MPROTECT, SIGNAL_MASK, MADVISE, DUP2, PAUSE = 0, 1, 2, 3, 8, 9, 10, 14, 28, 33, 34
 RECVFROM, RECVMSG, CLONE, EXIT, WAIT, CHDIR, SETSID, SETRESUID, SETRESGID = 45, 47, 56, 60, 61, 80, 112, 117, 119
-CAPSET, PRCTL, MOUNT, EXIT_ALL, EPOLL_WATCH, EVENTFD, EPOLL, DUP3, PIPE = 126, 157, 165, 231, 233, 290, 291, 292, 293
-TIMER, PRLIMIT, SETNS, CLONE3, CLOSE_RANGE = 222, 302, 308, 435, 436
+SOCKET_PAIR, CAPSET, PRCTL, MOUNT, EXIT_ALL, EPOLL_WATCH, EVENTFD, EPOLL, DUP3, PIPE = (
+    53,
+    126,
+    157,
+    165,
+    231,
+    233,
+    290,
+    291,
+    292,
+    293,
+)
+TIMER, PRLIMIT, SETNS, CLONE3, CLOSE_RANGE, TAKE_DESCRIPTOR = 222, 302, 308, 435, 436, 438
 
 VM, VFORK, SET_NUMBER, CLEAR_NUMBER, INTO_CGROUP = 0x100, 0x4000, 0x1000000, 0x200000, 0x200000000
 NEW_THREAD = VM | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x80000 | SET_NUMBER | CLEAR_NUMBER
@@ -65,6 +79,8 @@ WRITES = 3
 """Of a descriptor's flags: those that say whether it can be written to."""
 
 
+_libc = ctypes.CDLL(None)
+
 Binds: TypeAlias = tuple[tuple[str, str], ...]
 """Paths below what all cells share, and where they are to be seen; `enclosure.show` says how."""
 RLimits: TypeAlias = tuple[tuple[int, int], ...]
@@ -73,6 +89,10 @@ RLimits: TypeAlias = tuple[tuple[int, int], ...]
 
 class Unfit(Exception):
     """A program that cannot be copied as it stands; why."""
+
+
+class Moving(Unfit):
+    """One whose threads do not all wait at this moment."""
 
 
 # ── what is in the process ──────────────────────────────────────────────────────────────────────────────────────────
@@ -87,7 +107,7 @@ class Watch(msgspec.Struct, frozen=True):
 
 
 class Descriptors(msgspec.Struct, frozen=True):
-    """Those of a process, by their numbers; what copies can share is in `flags` alone."""
+    """Those of a process, by their numbers, and what each is; copies share none of them."""
 
     flags: dict[int, int]
     channels: dict[int, int]
@@ -97,7 +117,9 @@ class Descriptors(msgspec.Struct, frozen=True):
     """What is in each, by where it is read and where it is written; both are inside."""
     epolls: dict[int, tuple[Watch, ...]]
     files: dict[int, tuple[str, int]]
-    """Path and place."""
+    """Path and place: of what is only read, and of devices."""
+    ended: tuple[int, ...]
+    """Sockets whose other end is closed."""
 
 
 def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
@@ -105,7 +127,7 @@ def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
 
     Raises `Unfit` for what no copy can have of its own.
     """
-    told = Descriptors({}, {}, {}, {}, {}, {})
+    told, ended = Descriptors({}, {}, {}, {}, {}, {}, ()), []
     ends: dict[str, list[int]] = {}
     for number in sorted({int(name) for name in os.listdir(f"/proc/{pid}/fd")} - {control}):
         path = f"/proc/{pid}/fd/{number}"
@@ -122,9 +144,11 @@ def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
             told.epolls[number] = tuple(Watch(int(at), int(events, 16), int(data, 16)) for at, events, data in found)
         elif stat.S_ISFIFO(mode):
             ends.setdefault(kind, []).append(number)
-        elif stat.S_ISREG(mode) and flags & WRITES == 0:
+        elif (stat.S_ISREG(mode) and flags & WRITES == 0) or stat.S_ISCHR(mode):
             told.files[number] = kind, int(_told(info, r"pos:\s*(\d+)"))
-        elif not stat.S_ISCHR(mode):
+        elif stat.S_ISSOCK(mode) and _is_ended(pid, number):
+            ended.append(number)
+        else:
             raise Unfit(f"descriptor {number} is {kind}")
     for kind, pair in ends.items():
         if sorted(told.flags[number] & WRITES for number in pair) != [0, 1] or len({*_waits(told, pair)}) > 1:
@@ -134,7 +158,23 @@ def descriptors_of(pid: int, control: int, given: Sequence[str]) -> Descriptors:
     for number, watches in told.epolls.items():
         if {watch.target for watch in watches} - told.flags.keys():
             raise Unfit(f"descriptor {number} watches one that is closed")
-    return told
+    return msgspec.structs.replace(told, ended=tuple(ended))
+
+
+def _is_ended(pid: int, number: int) -> bool:
+    """Whether a socket is one of a pair whose other end is closed: something to put in the place of what is closed."""
+    handle = os.pidfd_open(pid)
+    try:
+        taken = _libc.syscall(TAKE_DESCRIPTOR, handle, number, 0)
+    finally:
+        os.close(handle)
+    if taken < 0:
+        return False
+    with socket.socket(fileno=taken) as ours:
+        poll = select.poll()
+        poll.register(ours, 0)
+        is_pair = (ours.family, ours.type) == (socket.AF_UNIX, socket.SOCK_STREAM)
+        return is_pair and any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def _waits(told: Descriptors, numbers: Sequence[int]) -> Iterator[bool]:
@@ -211,7 +251,7 @@ def petrify(pid: int, control: int, given: Sequence[str]) -> Standing:
     with Held(pid) as held:
         for thread in held.threads:
             if not thread.waits:
-                raise Unfit("not all its threads wait")
+                raise Moving("not all its threads wait")
             if struct.unpack("i", held.read(thread.registers["fs_base"] + OWN_NUMBER, 4)) != (thread.number,):
                 raise Unfit("its threads are not kept as glibc keeps them")
         _check_memory(pid)
@@ -421,9 +461,14 @@ class Entry:
             if content:
                 steps.call(WRITE, writer, steps.data(content), len(content))
         for number, (path, place) in told.files.items():
-            steps.call(OPEN, steps.text(path), 0)
+            steps.call(OPEN, steps.text(path), told.flags[number] & (WRITES | NO_WAIT))
             self._put(next(fresh), number)
-            steps.call(SEEK, number, place, 0)
+            if place:
+                steps.call(SEEK, number, place, 0)
+        for number in told.ended:
+            steps.call(SOCKET_PAIR, socket.AF_UNIX, socket.SOCK_STREAM, 0, steps.scratch)
+            self._put(next(fresh), number)
+            next(fresh)  # which is closed with all that is new
         for number, watches in told.epolls.items():
             epoll = next(fresh)
             steps.call(EPOLL, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import resource
@@ -15,7 +16,7 @@ import msgspec
 from visp.container import machine, turns
 from visp.container.local import close_pipes, open_pipes
 from visp.container.template import READY_S, RENEWED_AFTER, Order
-from visp.container.zygote import Binds, Entry, RLimits, Unfit, petrify
+from visp.container.zygote import Binds, Entry, Moving, RLimits, Unfit, petrify
 from visp.errors import StartFailed
 from visp.telemetry import log
 
@@ -76,14 +77,19 @@ class Zygote:
     async def settle(self, cell: Cell) -> None:
         """Until it stands still. Raises `Unfit`, and `OSError` where it is gone or may not be held."""
         self._cell = cell
-        calm, before = 0, ""
         async with asyncio.timeout(READY_S):
-            while calm < CALM_LOOKS:
-                await asyncio.sleep(LOOKS_S)
-                now = _doing(self.process.pid)
-                calm = calm + 1 if now == before and now else 0
-                before = now
-        self._standing = await asyncio.to_thread(petrify, self.process.pid, CONTROL, self._given)
+            while self._standing is None:
+                await self._be_calm()
+                with contextlib.suppress(Moving):
+                    self._standing = await asyncio.to_thread(petrify, self.process.pid, CONTROL, self._given)
+
+    async def _be_calm(self) -> None:
+        calm, before = 0, ""
+        while calm < CALM_LOOKS:
+            await asyncio.sleep(LOOKS_S)
+            now = _doing(self.process.pid)
+            calm = calm + 1 if now == before and now else 0
+            before = now
 
     def ask(self, code: str, shape: Shape, descriptors: Sequence[int]) -> None:
         """For a copy in the cell that the descriptors are of (`Entry`). `BlockingIOError`: too many are asked for."""

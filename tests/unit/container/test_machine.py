@@ -139,20 +139,24 @@ def test_descriptors_are_told_apart(waiting: Callable[..., int], tmp_path: Path)
         os.lseek(file, 5, os.SEEK_SET)
         epoll = select.epoll()
         epoll.register(reader, select.EPOLLIN)
-        os.open("/dev/null", os.O_RDWR)
+        os.open("/dev/zero", os.O_RDWR)
+        ours, theirs = socket.socketpair()
+        theirs.close()
         os.dup2(writer, 50)
         os.close(writer)
-        return counter, file, epoll
+        return counter, file, epoll, ours
 
     pid = waiting(open)
     given = [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]
     told = descriptors_of(pid, control=0, given=given)
-    (counter,), ((reader, writer),), (file,), (epoll,) = told.counters, told.pipes, told.files, told.epolls
+    (counter,), ((reader, writer),), (file, zero), (epoll,) = told.counters, told.pipes, told.files, told.epolls
     assert (told.counters[counter], told.flags[counter] & os.O_NONBLOCK) == (7, os.O_NONBLOCK)
     assert (writer, told.pipes[reader, writer]) == (50, b"kept")
     assert told.files[file] == (str(tmp_path / "read"), 5)
     (watch,) = told.epolls[epoll]
     assert (watch.target, watch.events & select.EPOLLIN, watch.data & 0xFFFF_FFFF) == (reader, select.EPOLLIN, reader)
+    assert told.files[zero] == ("/dev/zero", 0)
+    assert os.readlink(f"/proc/{pid}/fd/{told.ended[0]}").startswith("socket:")
     assert 0 not in told.flags
     assert timers_of(pid) == ()
 
@@ -161,11 +165,12 @@ def test_descriptors_are_told_apart(waiting: Callable[..., int], tmp_path: Path)
     "open",
     [
         socket.socket,
+        socket.socketpair,
         lambda: os.open("/tmp", os.O_RDWR | os.O_TMPFILE),
         lambda: [os.pipe()[0]] and os.close(4),
         lambda: os.memfd_create("x"),
     ],
-    ids=["socket", "file that is written", "end of a pipe", "memory"],
+    ids=["socket", "pair", "file that is written", "end of a pipe", "memory"],
 )
 def test_what_no_copy_can_have_is_unfit(waiting: Callable[..., int], open: Callable[[], object]) -> None:
     pid = waiting(open)

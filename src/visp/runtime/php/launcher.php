@@ -197,6 +197,8 @@ function serve(Wire $wire): void
     }
 }
 
+\putenv('VISP_COPIED'); // copies of this process go on in containers of their own, and differ in nothing that it knows
+unset($_SERVER['VISP_COPIED'], $_ENV['VISP_COPIED']);
 $wire = new Wire();
 \register_shutdown_function(static function () use ($wire): void {
     $error = \error_get_last();

@@ -157,4 +157,5 @@ module VispLauncher
   end
 end
 
+ENV.delete("VISP_COPIED") # copies of this process go on in containers of their own, and differ in nothing that it knows
 VispLauncher.serve
