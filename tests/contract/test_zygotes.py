@@ -140,7 +140,20 @@ async def test_a_program_whose_copies_cannot_enter_is_started_ever_after(
         return msgspec.structs.replace(ForkDriver._cell_of(driver, program), binds=(("cells/nothing", "/visp"),))
 
     monkeypatch.setattr(driver.zygotes, "_cell_of", cell_of)
+    for _ in range(2):
+        assert (await ask(driver, echo(next(ids))))[0] is Way.STARTED
+        await until(lambda: driver.zygotes._unfit, "it is not refused")
+    assert (driver.zygotes.pids(), driver.zygotes._beginning) == ([], {})
+    assert not any("proof" in path.name for path in driver.cells.own.iterdir())
+
+
+async def test_a_copy_that_cannot_enter_is_the_last(driver: ForkDriver, ids: Iterator[str]) -> None:
+    """Where that was possible before."""
     pid = await until_it_stands(driver, echo(next(ids)))
+    (standing,) = driver.zygotes._kept.values()
+    standing._cell = msgspec.structs.replace(standing._cell, binds=(("cells/nothing", "/visp"),))
+    standing._entries.clear()
+    standing._known = None
     container = await driver.create(echo(next(ids)))
     assert (container.way, (await container.exited).status) == (Way.COPIED, zygote.CANNOT_ENTER)
     await container.destroy()
@@ -150,7 +163,7 @@ async def test_a_program_whose_copies_cannot_enter_is_started_ever_after(
 
 
 async def test_what_a_copy_exits_with_says_nothing_of_the_others(driver: ForkDriver, ids: Iterator[str]) -> None:
-    code = f"import sys\nsys.stdin.readline()\nraise SystemExit({zygote.CANNOT_ENTER})"
+    code = f"import sys\nraise SystemExit(bool(sys.stdin.readline()) * {zygote.CANNOT_ENTER})"
     pid = await until_it_stands(driver, echo(next(ids), code))
     assert await ask(driver, echo(next(ids), code)) == (Way.COPIED, None)
     assert driver.zygotes.pids() == [pid]
@@ -228,8 +241,8 @@ class Copied:
 
     async def create(self, spec: ContainerSpec) -> LocalContainer:
         (mount,) = spec.mounts
-        program = f"import sys\nsys.argv[1:] = [sys.stdin.readline()]\nexec(open({mount.inside!r}).read())"
-        argv = (SYSTEM_PYTHON, "-I", "-c", program)
+        waits = "import sys\nsys.argv[1:] = [sys.stdin.readline() or sys.exit()]\n"
+        argv = (SYSTEM_PYTHON, "-I", "-c", f"{waits}exec(open({mount.inside!r}).read())")
         container = await self._driver.create(msgspec.structs.replace(spec, argv=argv, stands=True))
         os.write(container.wire.stdin, spec.argv[-1].encode() + b"\n")
         self.ways.append(container.way)

@@ -20,7 +20,7 @@ import pytest
 from tests.system import places
 from tests.system.conftest import Answer, Api, has_sandbox
 from tests.system.places import TRUSTING
-from tests.system.traces import Traces, below, stored, texts, until
+from tests.system.traces import Traces, below, standing, stored, texts, until
 
 from visp.client.running import Server
 
@@ -200,6 +200,18 @@ def main(p):
     accept(api, "hangs")
     await_sleepers(server, 4)
     place.kill(server)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="programs are copied on x86-64 alone")
+def test_what_containers_are_copies_of_ends_with_the_server_that_is_killed(place: Place) -> None:
+    server = place.start(pool__stem_cells=0, driver="fork")
+    api = Api(server.url)
+    api.action("script", "function main () { return {} }", "nodejs:20")
+    api.run("script")
+    until(lambda: "visp-zygote" in [seen.name for seen in standing(server.pid)], what="none stands")
+    templates = standing(server.pid)
+    place.kill(server)
+    until(lambda: not [seen for seen in templates if seen.lives], GONE_S)
 
 
 # ── SIGTERM ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -72,6 +72,15 @@ TEMPLATES = ("visp-template", "visp-zygote")
 
 def below(pid: int) -> list[Seen]:
     """Every living process that descends from one; not the janitor, who works when all else is over, nor templates."""
+    return [seen for seen in _descendants(pid) if "visp-janitor" not in seen.command and seen.name not in TEMPLATES]
+
+
+def standing(pid: int) -> list[Seen]:
+    """Templates that descend from a process."""
+    return [seen for seen in _descendants(pid) if seen.name in TEMPLATES]
+
+
+def _descendants(pid: int) -> list[Seen]:
     found: list[Seen] = []
     parents = [pid]
     for parent in parents:
@@ -80,7 +89,7 @@ def below(pid: int) -> list[Seen]:
                 children = Path(f"/proc/{parent}/task/{task}/children").read_text().split()
                 parents += map(int, children)
                 found += [seen for child in children if (seen := _look(int(child))) is not None]
-    return [seen for seen in found if "visp-janitor" not in seen.command and seen.name not in TEMPLATES]
+    return found
 
 
 class Traces:

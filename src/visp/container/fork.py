@@ -19,11 +19,11 @@ from visp.container import bwrap
 from visp.container.base import Way
 from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
-from visp.container.local import LocalContainer
+from visp.container.local import LocalContainer, close_pipes
 from visp.container.networks import Networks
-from visp.container.template import ENCLOSURE, Order, Plan, Template, limits_of
+from visp.container.template import ENCLOSURE, READY_S, Order, Plan, Template, limits_of
 from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
-from visp.container.zygote import CANNOT_ENTER, Cell
+from visp.container.zygote import CANNOT_ENTER, Cell, Unfit
 from visp.container.zygotes import Program, Zygotes
 from visp.errors import StartFailed
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from visp.container.networks import CellNetwork
     from visp.container.template import Blank
     from visp.container.zygote import Binds, RLimits
+    from visp.container.zygotes import Zygote
     from visp.settings import Settings
 
     Prove = Callable[[base.Template], Awaitable[bool]]
@@ -93,7 +94,7 @@ class ForkDriver(BwrapDriver):
         """As the last container was bounded: so are cells that stand ready, for the next is likely to be the same."""
         self._forks = True
         self.networks = Networks(settings.container.blanks_limit)
-        self.zygotes = Zygotes(settings.container.zygotes, self._common_template, self._cell_of)
+        self.zygotes = Zygotes(settings.container.zygotes, self._common_template, self._cell_of, self._prove_zygote)
         self._is_first = "--unshare-pid" in bwrap.NAMESPACES
         self._in_networks: dict[str, CellNetwork] = {}
         """By the container that is in it."""
@@ -232,6 +233,22 @@ class ForkDriver(BwrapDriver):
             binds=program.binds,
             limits=program.limits,
         )
+
+    async def _prove_zygote(self, zygote: Zygote) -> None:
+        """One copy is made whose input is at its end: a launcher ends then. Raises `Unfit` for one that does not."""
+        assert self._common is not None
+        blank = await self._pool_of(self._common).take()
+        name = f"proof-{next(self._numbers)}"
+        try:
+            folder = await asyncio.to_thread(self.cells.make, name)
+            close_pipes(blank.be_entered(zygote, self._in_cells(str(folder))))
+            async with asyncio.timeout(READY_S):
+                ended = await asyncio.shield(blank.process.exited)
+        finally:
+            await asyncio.shield(self._drop(blank))
+            await asyncio.to_thread(self.cells.remove, name)
+        if ended.status != 0:
+            raise Unfit(f"a copy ended with {ended.status}")
 
     def _common_template(self) -> Template:
         assert self._common is not None

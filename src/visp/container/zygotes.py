@@ -21,7 +21,7 @@ from visp.errors import StartFailed
 from visp.telemetry import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from visp.container.base import Pipes
     from visp.container.networks import Maker
@@ -114,8 +114,16 @@ class Zygote:
 class Zygotes:
     """Those of one driver; they are begun beside a template, whose cells they enter."""
 
-    def __init__(self, most: int, template: Callable[[], Template], cell_of: Callable[[Program], Cell]) -> None:
+    def __init__(
+        self,
+        most: int,
+        template: Callable[[], Template],
+        cell_of: Callable[[Program], Cell],
+        prove: Callable[[Zygote], Awaitable[None]],
+    ) -> None:
+        """`prove` raises `Unfit` where no copy comes to life."""
         self._most = most
+        self._prove = prove
         self._template = template
         self._cell_of = cell_of
         self._kept: dict[Program, Zygote] = {}
@@ -202,6 +210,7 @@ class Zygotes:
             zygote.used_s = asyncio.get_running_loop().time()
             turns.shorten(process.pid)
             await zygote.settle(cell)
+            await self._prove(zygote)
         except BaseException:
             if zygote is not None:
                 await asyncio.shield(zygote.end())

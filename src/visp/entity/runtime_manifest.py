@@ -85,7 +85,8 @@ class LocalRuntime(Program, frozen=True, kw_only=True, rename="camel"):
     `concurrent` whether a launcher runs several activations at once, `rests` whether it gives memory back when it is
     told that a pause is near, `keeps_compiled` whether it gives away what it compiled, `build` how code becomes what
     runs. `reserveMb` is memory that the program asks for and does not use: it counts where a limit is on what was asked
-    for.
+    for. `stands`: it waits for its first line in such a way that copies of it can go on, and ends with 0 where none
+    comes; it takes `VISP_COPIED` out of its environment.
     """
 
     launcher: str
