@@ -301,7 +301,10 @@ async def test_copy_stands_behind_the_wall_that_a_started_program_has(driver: Fo
         code: fs.readdirSync('/action'),
         programs: fs.readdirSync('/visp').sort(),
         spaces: fs.readdirSync('/proc/self/ns').map((name) => fs.readlinkSync('/proc/self/ns/' + name)),
-        parent: process.ppid
+        parent: await (async () => {
+          while (process.ppid !== 1) await new Promise((resolve) => setTimeout(resolve, 1))
+          return process.ppid
+        })()
       }"""
     way, started = await run(driver, next(ids), body)
     await until_it_stands(driver, node(driver, next(ids)))

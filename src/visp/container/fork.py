@@ -238,7 +238,7 @@ class ForkDriver(BwrapDriver):
         """One copy is made whose input is at its end: a launcher ends then. Raises `Unfit` for one that does not."""
         assert self._common is not None
         blank = await self._pool_of(self._common).take()
-        name = f"proof-{next(self._numbers)}"
+        name = self.host_name(f"proof-{next(self._numbers)}")
         try:
             folder = await asyncio.to_thread(self.cells.make, name)
             close_pipes(blank.be_entered(zygote, self._in_cells(str(folder))))

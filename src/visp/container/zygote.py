@@ -315,6 +315,7 @@ def _serve(steps: Steps, control: int, order: int) -> None:
     parts = steps.data(struct.pack("QQ", order + ORDER_OFFSET, ORDER_BYTES - ORDER_OFFSET))
     message = steps.data(struct.pack("QIxxxxQQQQi4x", 0, 0, parts, 1, control_at, RIGHTS_BYTES, 0))
     steps.call(PRCTL, NAME, steps.text("visp-zygote"))
+    steps.call(PRCTL, DUMPABLE, 0)  # also for those that share its memory, one of which is seen in a cell for a moment
     steps.mark("wait")
     steps.call(RECVFROM, control, steps.scratch, 1, PEEK, zero="end", error="end")
     steps.call(CLONE, VM | VFORK, keep=steps.argument_ahead(1), zero="maker", error="drop")
@@ -399,13 +400,27 @@ class Entry:
         self._enter(cell, first)
         self._own_descriptors(heir)
         self._drop(cell)
+        reader, writer = self._until_alone(heir)
         own = self._standing.threads[0].base + OWN_NUMBER
         steps.call(CLONE, SIGCHLD | SET_NUMBER | CLEAR_NUMBER, 0, 0, own, keep=copy, zero="copy")
         steps.call(EXIT, 0)
         steps.mark("failed")
         steps.call(EXIT, CANNOT_ENTER)
         steps.mark("copy")
+        steps.call(CLOSE, writer)
+        steps.call(READ, reader, steps.scratch, 1, more="failed")
+        steps.call(CLOSE, reader)
         self._go_on(heir)
+
+    def _until_alone(self, heir: int) -> tuple[int, int]:
+        """A pipe whose end comes when the one who made the copy is on its way out, and can no longer be stopped.
+
+        It shares the zygote's memory, and the zygote waits for it: the copy's program must not find it.
+        """
+        self._steps.call(PIPE, self._steps.scratch, 0)
+        taken = {*self._standing.descriptors.flags, heir}
+        reader, writer = itertools.islice((number for number in itertools.count() if number not in taken), 2)
+        return reader, writer
 
     def _birth(self, group: int | None) -> tuple[int, ...]:
         flags = VM | VFORK | (0 if group is None else INTO_CGROUP)
