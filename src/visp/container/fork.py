@@ -17,13 +17,14 @@ import msgspec
 
 from visp.container import bwrap
 from visp.container.base import Way
+from visp.container.belongings import Unfit
 from visp.container.blanks import Blanks
 from visp.container.bwrap import BwrapDriver
 from visp.container.local import LocalContainer, close_pipes
 from visp.container.networks import Networks
 from visp.container.template import ENCLOSURE, READY_S, Order, Plan, Template, limits_of
 from visp.container.view import ENVIRONMENT, RUNTIMES, WORKING
-from visp.container.zygote import CANNOT_ENTER, Cell, Unfit
+from visp.container.zygote import CANNOT_ENTER, Cell
 from visp.container.zygotes import Program, Zygotes
 from visp.errors import StartFailed
 

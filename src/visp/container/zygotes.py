@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from visp.container import machine, turns
+from visp.container.belongings import Moving, Unfit
 from visp.container.local import close_pipes, open_pipes
 from visp.container.template import READY_S, RENEWED_AFTER, Order
-from visp.container.zygote import Binds, Entry, Moving, RLimits, Unfit, petrify
+from visp.container.zygote import Binds, Entry, RLimits, petrify
 from visp.errors import StartFailed
 from visp.telemetry import log
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from visp.container import machine
+from visp.container.belongings import Unfit, descriptors_of, timers_of
 from visp.container.machine import Steps
-from visp.container.zygote import Unfit, descriptors_of, timers_of
 
 WRITE, CLOSE, DUP, EXIT = 1, 3, 32, 231
 FROM_C = bytes.fromhex("4889fb")
