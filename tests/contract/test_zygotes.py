@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ from tests.contract.test_drivers import (
 
 from visp.container import machine, selftest, zygote, zygotes
 from visp.container.base import ContainerSpec, Mount, Way
+from visp.container.belongings import Unfit
 from visp.container.fork import ForkDriver
 from visp.container.local import LocalContainer
 from visp.runtime.local import read_program
@@ -194,6 +195,19 @@ async def test_it_is_renewed_after_many_copies(
         assert (await ask(driver, echo(next(ids))))[0] is Way.COPIED
     await until(lambda: pid not in driver.zygotes.pids(), "it is not renewed")
     assert (await ask(driver, echo(next(ids))))[0] is Way.COPIED
+
+
+async def test_cell_of_an_earlier_template_says_nothing_of_it(driver: ForkDriver, ids: Iterator[str]) -> None:
+    """No copy can enter it where the server is no root; what cannot enter a cell of its own template is unfit."""
+    await until_it_stands(driver, echo(next(ids)))
+    (standing,) = driver.zygotes._kept.values()
+    standing._cell = msgspec.structs.replace(standing._cell, binds=(("cells/nothing", "/visp"),))
+    standing._entries.clear()
+    standing._known = None
+    with pytest.raises(Unfit):
+        await driver._prove_zygote(standing)
+    standing.maker = cast("Any", object())
+    await driver._prove_zygote(standing)
 
 
 async def test_of_too_many_the_one_that_was_not_used_for_longest_goes(

@@ -236,9 +236,15 @@ class ForkDriver(BwrapDriver):
         )
 
     async def _prove_zygote(self, zygote: Zygote) -> None:
-        """One copy is made whose input is at its end: a launcher ends then. Raises `Unfit` for one that does not."""
+        """One copy is made whose input is at its end: a launcher ends then. Raises `Unfit` for one that does not.
+
+        A cell that an earlier template has made is not for it, and says nothing of it.
+        """
         assert self._common is not None
         blank = await self._pool_of(self._common).take()
+        if blank.maker is not zygote.maker:
+            await asyncio.shield(self._drop(blank))
+            return
         name = self.host_name(f"proof-{next(self._numbers)}")
         try:
             folder = await asyncio.to_thread(self.cells.make, name)

@@ -48,8 +48,8 @@ STEP: Final = struct.Struct("q10Q")
 TAKE_UP = -1
 RED_ZONE = 128
 FRAME = ("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi", "rsp")
+"""What a frame holds, eight bytes each; its `rsp` is below the thread's, where its next instruction is kept."""
 FRAME_WORDS: Final = struct.Struct(f"{len(FRAME)}Q")
-"""What a frame holds, eight bytes each; its `rsp` is `landing_of` the thread's, where its next instruction is kept."""
 
 
 Way: TypeAlias = str | int | None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-STEP_ON, GET, SET, LET_GO, SEIZE, STOP, GET_MASK, SET_MASK = 9, 12, 13, 17, 0x4206, 0x4207, 0x420A, 0x420B
+STEP_ON, GET, SET, LET_GO, SEIZE, STOP, GET_MASK = 9, 12, 13, 17, 0x4206, 0x4207, 0x420A
 ALL_KINDS = 0x40000000
 """Of children: threads too."""
 NAMES: Final = (
