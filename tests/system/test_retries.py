@@ -139,7 +139,6 @@ def test_interrupted_run_is_tried_again_if_it_asks_for_that(place: Place) -> Non
     api = Api(place.start(*FAKE).url)
     ended = record(api, first)
     assert ended["response"]["status"] == "whisk internal error"
-    put_action(api, "long", OK)
     until(lambda: api.request("GET", "/activation/count").json == 1)
 
 

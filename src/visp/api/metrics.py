@@ -8,6 +8,7 @@ scrape.
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from visp import wording
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from visp.telemetry.metrics import Family
 
 
+_IMPORTING = threading.Lock()
+"""Its modules import each other: of two threads that came first at once, one could see a module half made."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -50,7 +53,8 @@ async def _check_reader(request: Request, services: Services) -> None:
 
 def expose(families: Iterable[Family], labels: dict[str, str]) -> bytes:
     """The families as text, each sample with `labels` before its own."""
-    from prometheus_client.exposition import generate_latest
+    with _IMPORTING:
+        from prometheus_client.exposition import generate_latest
 
     return generate_latest(cast("Collector", _Once([_metric(family, labels) for family in families])))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +31,37 @@ FAMILIES = [
         ("phase",),
     ),
 ]
+
+
+FIRST_SCRAPES = """
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from visp.api.metrics import expose
+from visp.telemetry.metrics import Family
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("prometheus_client"):
+            importing.add(threading.get_ident())
+            time.sleep(0.01)
+
+importing = set()
+sys.meta_path.insert(0, Slow())
+with ThreadPoolExecutor(100) as pool:
+    scrapes = []
+    for _ in range(100):
+        scrapes.append(pool.submit(expose, [Family("a", "", "gauge", {(): 1})], {}))
+        time.sleep(0.004)
+    for scrape in scrapes:
+        scrape.result()
+print(len(importing), file=sys.stderr)
+"""
+
+
+def test_first_scrapes_at_once_do_not_import_at_once() -> None:
+    """The library's modules import each other: two threads in them at once can see one half made."""
+    done = subprocess.run([sys.executable, "-c", FIRST_SCRAPES], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "1\n")
 
 
 def test_what_is_exposed_reads_back() -> None:
