@@ -113,19 +113,16 @@ def program(machine: str | None = None, *, confined: bool = False) -> bytes:
     code += _load(_NUMBER)
     if architecture.has_x32:
         code += _step(_AT_LEAST, _X32_BIT, 0, 1) + _give(_KILL)
-    for number in architecture.denied:
-        code += _on_call(number, _give(_REFUSE | errno.EPERM))
-    code += _on_call(architecture.clone3, _give(_REFUSE | errno.ENOSYS))
-    code += _on_call(
-        architecture.clone,
-        _load(_FIRST) + _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _give(_REFUSE | errno.EPERM) + _give(_ALLOW),
-    )
+    bodies = dict.fromkeys(architecture.denied, _give(_REFUSE | errno.EPERM))
+    bodies |= {
+        architecture.clone3: _give(_REFUSE | errno.ENOSYS),
+        architecture.clone: _load(_FIRST) + _unless_any(_NEW_NAMESPACES),
+        architecture.socket: _load(_FIRST) + _one_of(_FAMILIES, _ALLOW, _REFUSE | errno.EAFNOSUPPORT),
+        architecture.ioctl: _load(_SECOND) + _one_of(_INJECTIONS, _REFUSE | errno.EPERM, _ALLOW),
+    }
     if confined:
-        code += _confine(architecture)
-    else:
-        code += _on_call(architecture.socket, _load(_FIRST) + _one_of(_FAMILIES, _ALLOW, _REFUSE | errno.EAFNOSUPPORT))
-    code += _on_call(architecture.ioctl, _load(_SECOND) + _one_of(_INJECTIONS, _REFUSE | errno.EPERM, _ALLOW))
-    return b"".join([*code, *_give(_ALLOW)])
+        bodies |= _confine(architecture)
+    return b"".join([*code, *_choose(_intervals(bodies))])
 
 
 def policy(machine: str | None = None) -> str:
@@ -144,25 +141,44 @@ def policy(machine: str | None = None) -> str:
     )
 
 
-def _confine(architecture: _Architecture) -> list[bytes]:
+def _confine(architecture: _Architecture) -> dict[int, list[bytes]]:
     no_family, no = _give(_REFUSE | errno.EAFNOSUPPORT), _give(_REFUSE | errno.EPERM)
     kind = _load(_SECOND) + _step(_AND, _KINDS)
-    code = _on_call(
-        architecture.socket,
-        _load(_FIRST)
+    sends = {number: _load(_FIRST + 8 * flags) + _unless_any(_FAST_OPEN) for number, flags in architecture.sends}
+    return sends | {
+        architecture.socket: _load(_FIRST)
         + _unless(_INTERNET, no_family)
         + kind
         + _unless((_STREAM,), no)
         + _load(_THIRD)
         + _one_of(_TCP, _ALLOW, _REFUSE | errno.EPERM),
-    )
-    # one of a pair of datagram sockets can send to any path
-    code += _on_call(architecture.socketpair, kind + _one_of((_DATAGRAM,), _REFUSE | errno.EPERM, _ALLOW))
-    code += _on_call(architecture.listen, no)
-    for number, argument in architecture.sends:
-        flags = _load(_FIRST + 8 * argument)
-        code += _on_call(number, flags + _step(_ANY_BIT, _FAST_OPEN, 0, 1) + no + _give(_ALLOW))
-    return code + _on_call(architecture.prlimit, _load(_FIRST) + _one_of((0,), _ALLOW, _REFUSE | errno.EPERM))
+        # one of a pair of datagram sockets can send to any path
+        architecture.socketpair: kind + _one_of((_DATAGRAM,), _REFUSE | errno.EPERM, _ALLOW),
+        architecture.listen: no,
+        architecture.prlimit: _load(_FIRST) + _one_of((0,), _ALLOW, _REFUSE | errno.EPERM),
+    }
+
+
+def _intervals(bodies: dict[int, list[bytes]]) -> list[tuple[int, list[bytes]]]:
+    """All numbers, as the first of each run with one body, which ends in a verdict: what has none is allowed."""
+    allow = _give(_ALLOW)
+    found = [(0, allow)]
+    for number, body in sorted(bodies.items()):
+        if found[-1][0] == number:
+            found.pop()
+        if not found or found[-1][1] != body:
+            found.append((number, body))
+        found.append((number + 1, allow))
+    return found
+
+
+def _choose(intervals: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """By halves: the kernel tries each of its calls when the filter is put up, a part of every start."""
+    if len(intervals) == 1:
+        return intervals[0][1]
+    half = len(intervals) // 2
+    low, high = _choose(intervals[:half]), _choose(intervals[half:])
+    return _step(_AT_LEAST, intervals[half][0], len(low), 0) + low + high
 
 
 def _step(code: int, value: int, yes: int = 0, no: int = 0) -> list[bytes]:
@@ -177,9 +193,9 @@ def _give(verdict: int) -> list[bytes]:
     return _step(_RETURN, verdict)
 
 
-def _on_call(number: int, body: list[bytes]) -> list[bytes]:
-    """`body`, which ends in a verdict, for this call alone."""
-    return _step(_EQUAL, number, 0, len(body)) + body
+def _unless_any(bits: int) -> list[bytes]:
+    """Refused when what is loaded has any of the bits."""
+    return _step(_ANY_BIT, bits, 0, 1) + _give(_REFUSE | errno.EPERM) + _give(_ALLOW)
 
 
 def _unless(values: tuple[int, ...], verdict: list[bytes]) -> list[bytes]:

@@ -52,6 +52,15 @@ def test_what_is_denied_is_denied_everywhere(machine: str) -> None:
         assert ask(machine, seccomp.ARCHITECTURES[machine].clone3, confined=confined) == errno.ENOSYS
 
 
+def test_all_else_is_allowed(machine: str) -> None:
+    known = seccomp.ARCHITECTURES[machine]
+    heeded = {*known.denied, known.clone3, known.clone, known.socket, known.ioctl}
+    heeded_confined = heeded | {known.socketpair, known.listen, known.prlimit, *dict(known.sends)}
+    for number in range(1024):
+        assert number in heeded or ask(machine, number) == ALLOWED
+        assert number in heeded_confined or ask(machine, number, confined=True) == ALLOWED
+
+
 def test_both_machines_deny_the_same_kernel() -> None:
     x86, arm = (seccomp.ARCHITECTURES[name] for name in ("x86_64", "aarch64"))
     only_of_x86 = {154, 172, 173}
