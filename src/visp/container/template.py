@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import resource
 import socket
@@ -104,9 +105,22 @@ class Blank:
         self._heir = heir
 
     def obey(self, order: Order) -> Pipes:
-        """Gives the order and returns how the container is spoken to. Raises `OSError` when the cell is gone."""
+        """How the container is spoken to; raises `OSError` for want of descriptors.
+
+        The order goes out when whoever is at work has nothing left to do, so that what is said to the container at once
+        is there when it looks, and nobody has to be waited for. A cell that is gone by then has ended as any container.
+        """
         self._heir.close()  # the cell names it, or ends
-        return self._give(lambda inside: socket.send_fds(self._channel, [msgspec.json.encode(order)], inside))
+        inside, wire = open_pipes()
+        asyncio.get_running_loop().call_soon(self._order, msgspec.json.encode(order), inside)
+        return wire
+
+    def _order(self, message: bytes, inside: dict[int, int]) -> None:
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._channel, [message], [inside[number] for number in sorted(inside)])
+        for descriptor in inside.values():
+            os.close(descriptor)
+        self._channel.close()
 
     def be_entered(self, zygote: Zygote, code: str) -> Pipes:
         """A copy of `zygote` goes on in it, over a folder below that of cells; else as `obey`."""

@@ -48,7 +48,10 @@ def fresh(names):
 
 
 def begin():
-    """The `main` of the launcher that a child was told to be."""
+    """The `main` of the launcher that a child was told to be, and all that it has of the template.
+
+    That is kept: a child pays for each page in which it lets something go.
+    """
     warm(json.loads(enclosure.read_plan())["imports"])
     ready = enclosure.settle()
     del sys.modules["enclosure"]
@@ -65,10 +68,11 @@ def begin():
     gc.collect()
     gc.freeze()
     command = enclosure.serve(ready, rehearse)
-    if command is None:
-        return launcher["main"]
-    sys.argv[:], names = others[command]
-    return names["main"]
+    names = launcher
+    if command is not None:
+        sys.argv[:], names = others[command]
+    return names["main"], (ready, launcher, others)
 
 
-begin()()
+main, kept = begin()
+main()
