@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ HERE = Path(__file__).parent
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"}
 """What a container has: a variable of the caller's can make the start of Node several times as long."""
+
+CELL = ("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+ANSWER_BYTES = 4096
 
 RUN_BODY = {
     "value": {},
@@ -110,6 +114,47 @@ def fork_hello(python: str) -> Iterator[ForkHello]:
         yield ForkHello(process)
 
 
+class Cell:
+    """A prepared process in a sandbox of bubblewrap, which forks and executes a binary: the floor of cold binaries."""
+
+    def __init__(self, process: subprocess.Popen[str], given: int, answers: int) -> None:
+        self._process = process
+        self._given = given
+        self._answers = answers
+
+    def start_s(self, line: bytes, expected: bytes) -> float:
+        """Seconds from the request to what the binary answers to the line."""
+        os.write(self._given, line)
+        began_s = time.perf_counter()
+        self._say()
+        answer = os.read(self._answers, ANSWER_BYTES)
+        took_s = time.perf_counter() - began_s
+        self._say()
+        _next_line(self._process)
+        if answer != expected:
+            raise Broken(f"the binary answered {answer!r}")
+        return took_s
+
+    def _say(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+
+
+@contextlib.contextmanager
+def cell(python: str, binary: str) -> Iterator[Cell]:
+    """The prepared process, for the block."""
+    inside, given = os.pipe()
+    answers, outside = os.pipe()
+    try:
+        program = [python, "-S", "-s", str(HERE / "cell.py"), binary, str(inside), str(outside)]
+        with _spawned([*CELL, *program], pass_fds=(inside, outside)) as process:
+            yield Cell(process, given, answers)
+    finally:
+        for descriptor in (inside, given, answers, outside):
+            os.close(descriptor)
+
+
 class DockerRun:
     """A hello by `docker run`, each time in a new container."""
 
@@ -142,9 +187,10 @@ def node_start_s(node: str) -> float:
 
 
 @contextlib.contextmanager
-def _spawned(argv: list[str]) -> Iterator[subprocess.Popen[str]]:
+def _spawned(argv: list[str], pass_fds: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[str]]:
     """A process with its input and output as text; it is killed when the block is left."""
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, env=ENVIRONMENT, text=True, pass_fds=pass_fds) as process:
         try:
             yield process
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import TYPE_CHECKING
 
 from bench.load import Broken
@@ -34,10 +33,9 @@ class ColdStarts:
         self._count += 1
         name = f"cold{self._count}"
         self._visp.put_action(name, self._code, self._kind, main=self._main)
-        wait_until_quiet(self._visp.pid)
-        began_s = time.perf_counter()
-        result = self._visp.run(name, NAME)
-        took_s = time.perf_counter() - began_s
+        with self._visp.ready_to_run(name, NAME) as run:
+            wait_until_quiet(self._visp.pid)
+            took_s, result = run()
         if result != GREETING:
             raise Broken(f"the action answered {result}")
         self._visp.delete_action(name)
