@@ -88,7 +88,7 @@ class Servers:
     def of(self, driver: Driver) -> str:
         if driver.name not in self._urls:
             placed = self._stack.enter_context(driver.place())
-            settings = {"driver": driver.name, "runtimes.folder": self.home, **driver.settings, **placed}
+            settings = {"driver": driver.chosen, "runtimes.folder": self.home, **driver.settings, **placed}
             self._urls[driver.name] = self._stack.enter_context(running.running(settings)).url
         return self._urls[driver.name]
 

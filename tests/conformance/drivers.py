@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.conformance.kinds import NO_BINARY, NOT_A_DICTIONARY, Kind, fails
+from tests.conformance.kinds import EXITED, NO_BINARY, NO_RESPONSE, NOT_A_DICTIONARY, Kind, fails
 from tests.images import engine
 from tests.images.engine import PROXY
 
-from visp.container import runsc
 from visp.errors import StartFailed
-from visp.settings import load
 
 FORKED = ("python:", "nodejs:", "php:", "ruby:", "java:", "bun:")
 """Kinds whose containers are children of templates, or copies of programs that wait."""
@@ -44,6 +41,11 @@ class Driver:
     place: Callable[[], AbstractContextManager[dict[str, Any]]] = lambda: contextlib.nullcontext({})
     is_common: bool = False
 
+    @property
+    def chosen(self) -> str:
+        """By which name a server is told of it: one may be another, with settings."""
+        return str(self.settings.get("driver", self.name))
+
 
 def _needs(program: str, package: str) -> Callable[[], str | None]:
     return lambda: None if shutil.which(program) else f"{program} is not installed: apt-get install {package}"
@@ -56,9 +58,8 @@ def _needs_nsjail() -> str | None:
 
 
 def _needs_runsc() -> str | None:
-    """In this machine's own folder of runtimes: it is not installed for tests."""
     try:
-        runsc.find(load(environ=os.environ).settings)
+        engine.gvisor()
     except StartFailed as error:
         return str(error)
     return None
@@ -79,6 +80,11 @@ def _by_image(kind: Kind) -> Kind:
     )
 
 
+def _by_gvisor(kind: Kind) -> Kind:
+    """Whose kernel lets a first process end itself."""
+    return replace(_by_image(kind), died=NO_RESPONSE if kind.died == EXITED else kind.died)
+
+
 @contextlib.contextmanager
 def _engine() -> Iterator[dict[str, Any]]:
     """The images of two kinds are those of the tests, in a registry that is not asked."""
@@ -97,4 +103,12 @@ DRIVERS = (
     Driver("landlock", lambda: None, lambda kind: not kind.startswith("swift:")),
     Driver("runsc", _needs_runsc),
     Driver("docker", lambda: None, lambda kind: kind in IMAGES, row=_by_image, place=_engine),
+    Driver(
+        "gvisor",
+        _needs_runsc,
+        lambda kind: kind in IMAGES,
+        settings={"driver": "docker", "docker.runtime": engine.GVISOR},
+        row=_by_gvisor,
+        place=_engine,
+    ),
 )

@@ -48,6 +48,7 @@ from visp.settings import load, runtimes_folder
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
 SUCCESS, APPLICATION, DEVELOPER = "success", "application error", "action developer error"
+NO_RESPONSE = "The action did not produce a valid response and exited unexpectedly."
 NOT_A_DICTIONARY = "The action did not return a dictionary or array."
 EXITED = "command exited"
 OUT_OF_MEMORY = "The action exhausted its memory and was aborted."
@@ -247,7 +248,7 @@ def _nodejs(version: int, *, is_common: bool = False) -> Kind:
         thrown=Ending(DEVELOPER, {"error": "An error has occurred: Error: boom"}),
         number=Ending(DEVELOPER, {"error": "The action did not return a dictionary."}),
         nothing=fails("The action did not produce a valid JSON or JSON Array response: null"),
-        died="The action did not produce a valid response and exited unexpectedly.",
+        died=NO_RESPONSE,
         broken=("function main () { return ] }", fails("SyntaxError: Unexpected token ']'")),
         absent=("nope", fails("Action entrypoint 'nope' is not a function.")),
         eaten=(fails(OUT_OF_MEMORY), fails("exited unexpectedly"), fails("An error has occurred: RangeError")),

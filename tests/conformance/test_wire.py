@@ -52,7 +52,7 @@ def body(value: Any) -> bytes:
 async def test_a_second_init_changes_nothing(place: Place, servers: Servers, folder: Path) -> None:
     """Where the launcher is visp's own it says so; a program of the action's takes it for a run."""
     settings = Settings(
-        driver=place.driver.name,
+        driver=place.driver.chosen,
         trust_all_code=True,
         container=Container(cells_dir=str(folder / "cells"), blanks=0),
         runtimes=Runtimes(folder=str(servers.home)),

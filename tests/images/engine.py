@@ -10,10 +10,14 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from visp.container import runsc
+from visp.errors import StartFailed
+from visp.settings import load
 
 HERE = Path(__file__).parent
 PYTHON = "/usr/bin/python3.11"
@@ -33,6 +37,10 @@ NAMES = {"bin/sh": "/usr/bin/dash", "usr/bin/python3": PYTHON}
 UP_WITHIN_S = 30.0
 ENGINE = "VISP_DOCKER_HOST"
 """A variable that names an engine to use in place of one of the tests' own."""
+
+
+GVISOR = "runsc"
+"""The runtime of its name, of an engine of the tests' own where `gvisor` finds it."""
 
 
 class NoEngine(Exception):
@@ -60,6 +68,11 @@ class Engine:
         """Makes an image of a tar file."""
         change = f"CMD {json.dumps(command)}"
         self.call("import", "--change", change, "--change", "ENV PATH=/usr/bin:/bin", str(tar), image)
+
+
+def gvisor() -> str:
+    """The program, of this machine's own runtimes: it is not installed for tests. Raises `StartFailed`."""
+    return runsc.find(load(environ=os.environ).settings)
 
 
 @contextmanager
@@ -103,6 +116,8 @@ def _daemon(folder: Path) -> Iterator[Engine]:
     argv = ["dockerd", "--host", f"unix://{socket}", "--data-root", str(folder / "data")]
     argv += ["--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"), "--config-file", str(config)]
     argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]
+    with suppress(StartFailed):
+        argv += ["--add-runtime", f"{GVISOR}={gvisor()}"]
     with said.open("wb") as log:
         daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
     try:
