@@ -148,6 +148,20 @@ async def test_a_program_whose_copies_cannot_enter_is_started_ever_after(
     assert not any("proof" in path.name for path in driver.cells.own.iterdir())
 
 
+async def test_what_kept_it_from_its_start_for_once_is_tried_again(
+    driver: ForkDriver, ids: Iterator[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygotes, "AGAIN_S", 0.1)
+    with monkeypatch.context() as busy:
+        busy.setattr(zygotes, "READY_S", 0.0)
+        for waited_s in (0.1, 0.2):
+            assert (await ask(driver, echo(next(ids))))[0] is Way.STARTED
+            await until(lambda: [*driver.zygotes._unfit.values()][:1] and not driver.zygotes._beginning, "no refusal")
+            assert [wait_s for _, wait_s in driver.zygotes._unfit.values()] == [waited_s]
+            await asyncio.sleep(waited_s)
+    assert await until_it_stands(driver, echo(next(ids)))
+
+
 async def test_a_copy_that_cannot_enter_is_the_last(driver: ForkDriver, ids: Iterator[str]) -> None:
     """Where that was possible before."""
     pid = await until_it_stands(driver, echo(next(ids)))

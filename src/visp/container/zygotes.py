@@ -34,6 +34,8 @@ KEPT_S = 60.0
 """As long after it was used last."""
 REPLACED_AFTER_S = 5.0
 """Where there are as many as may be, one that was not used for so long gives way to another."""
+AGAIN_S = 60.0
+"""After what kept one from its start, and may pass; twice as long after each further time."""
 LOOKS_S = 0.01
 CALM_LOOKS = 6
 """A program has settled once it was seen so often in a row to wait and to have done nothing."""
@@ -128,7 +130,8 @@ class Zygotes:
         self._template = template
         self._cell_of = cell_of
         self._kept: dict[Program, Zygote] = {}
-        self._unfit: set[Program] = set()
+        self._unfit: dict[Program, tuple[float, float]] = {}
+        """Until when none is begun, and how long that is."""
         self._beginning: dict[Program, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -148,8 +151,7 @@ class Zygotes:
 
     def give_up(self, program: Program) -> None:
         """Its copies do not come to life."""
-        log.warning("zygote.unfit", program=program.argv[0], reason="a copy could not enter its cell")
-        self._unfit.add(program)
+        self._refuse(program, "a copy could not enter its cell", wait_s=float("inf"))
         zygote = self._kept.pop(program, None)
         if zygote is not None:
             self._let_go(zygote)
@@ -159,7 +161,8 @@ class Zygotes:
         return [zygote.process.pid for zygote in self._kept.values() if zygote.lives]
 
     def _begin(self, program: Program) -> None:
-        if self._is_closed or program in self._unfit or program in self._beginning:
+        until_s, _ = self._unfit.get(program, (0.0, 0.0))
+        if self._is_closed or program in self._beginning or asyncio.get_running_loop().time() < until_s:
             return
         if program in self._kept or self._has_room():
             self._beginning[program] = asyncio.ensure_future(self._start(program))
@@ -179,9 +182,12 @@ class Zygotes:
     async def _start(self, program: Program) -> None:
         try:
             zygote = await self._started(program)
-        except (Unfit, OSError, StartFailed, TimeoutError) as error:
-            log.warning("zygote.unfit", program=program.argv[0], reason=str(error) or repr(error))
-            self._unfit.add(program)
+        except Unfit as error:
+            self._refuse(program, str(error), wait_s=float("inf"))
+            return
+        except (OSError, StartFailed, TimeoutError) as error:
+            _, before_s = self._unfit.get(program, (0.0, AGAIN_S / 2))
+            self._refuse(program, str(error) or repr(error), wait_s=2 * before_s)
             return
         finally:
             del self._beginning[program]
@@ -192,6 +198,10 @@ class Zygotes:
             self._let_go(before)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(KEPT_S, self._look)
+
+    def _refuse(self, program: Program, reason: str, wait_s: float) -> None:
+        log.warning("zygote.unfit", program=program.argv[0], reason=reason, again_s=wait_s)
+        self._unfit[program] = asyncio.get_running_loop().time() + wait_s, wait_s
 
     async def _started(self, program: Program) -> Zygote:
         cell = self._cell_of(program)
