@@ -21,9 +21,10 @@ from tests.system.traces import groups_in, members_of, rss_kib, traces_of, until
 from tests.system.walled import PYTHON, Walled, walled
 from tests.unit import archives
 
-RUNS = 300
 BOMBS_S, BEGUN = 3.0, 50
 """In so long bombs come to their limit, and so many processes more are bombs that have begun."""
+CROWD = (os.cpu_count() or 1) + 2
+"""Of containers: more than can run at once."""
 SMALL = {"memory": 128}
 SPIN = "import time\ndef main(p):\n  end = time.monotonic() + p['s']\n  while time.monotonic() < end: pass\n  return {}"
 FORKS = """
@@ -81,26 +82,37 @@ def took_ms(act: Callable[[], Any]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def p99_ms(act: Callable[[], Any], runs: int = RUNS) -> float:
-    return statistics.quantiles([took_ms(act) for _ in range(runs)], n=100)[98]
-
-
 def while_it_runs(
-    tenant: Api, code: str, payload: Any, *acts: Callable[[], float], has_begun: Callable[[], object], **limits: Any
-) -> list[float]:
-    """What each of `acts` gives while the code runs in two more containers than the machine has processors."""
+    tenant: Api,
+    code: str,
+    payload: Any,
+    act: Callable[[], float],
+    *,
+    has_begun: Callable[[], object],
+    containers: int = CROWD,
+    **limits: Any,
+) -> float:
+    """What `act` gives while the code runs in so many containers."""
     tenant.action("abuser", code, PYTHON, limits=SMALL | limits)
-    callers = [
-        threading.Thread(target=tenant.invoke, args=("abuser", payload)) for _ in range((os.cpu_count() or 1) + 2)
-    ]
+    callers = [threading.Thread(target=tenant.invoke, args=("abuser", payload)) for _ in range(containers)]
     for caller in callers:
         caller.start()
     has_begun()
-    values = [act() for act in acts]
+    value = act()
     tenant.delete("actions/abuser")
     for caller in callers:
         caller.join()
-    return values
+    return value
+
+
+def while_outside(act: Callable[[], float]) -> float:
+    """What `act` gives beside one program that every other goes before, and that no wall is around."""
+    argv = ["chrt", "--idle", "0", sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(argv) as spinning:
+        time.sleep(1)
+        value = act()
+        spinning.kill()
+    return value
 
 
 def processes() -> int:
@@ -108,7 +120,7 @@ def processes() -> int:
     return sum(name.isdigit() for name in os.listdir("/proc"))
 
 
-def p99_for_ms(seconds: float, act: Callable[[], object]) -> float:
+def p99_ms(act: Callable[[], object], seconds: float = BOMBS_S) -> float:
     """Of all calls in that time."""
     end, taken = time.monotonic() + seconds, []
     while time.monotonic() < end:
@@ -136,19 +148,24 @@ def figures(wall: Walled) -> Iterator[tuple[str, str]]:
 
     base = quiet()
     yield "warm p99 of another tenant, nobody else there", f"{base:.1f} ms"
-    (spun,) = while_it_runs(abuser, SPIN, {"s": 20}, quiet, has_begun=lambda: time.sleep(1))
+    outside = while_outside(quiet)
+    yield "the same beside an idle-class program outside", f"{outside:.1f} ms (x {outside / base:.2f})"
+    spun = while_it_runs(abuser, SPIN, {"s": 20}, quiet, has_begun=lambda: time.sleep(1))
     yield "C6: the same while processors + 2 spin", f"{spun:.1f} ms (bound {2 * base + 50:.0f})"
     before = processes()
-    (forked,) = while_it_runs(
-        abuser,
-        FORKS,
-        {},
-        lambda: p99_for_ms(BOMBS_S, lambda: other.run("quiet")),
-        has_begun=lambda: until(lambda: processes() > before + BEGUN),
-        timeout=15_000,
-        memory=512,
-    )
-    yield "C2: the same while as many bombs fork, and end", f"{forked:.1f} ms (x {forked / base:.2f})"
+    for bombs in (1, CROWD):
+        forked = while_it_runs(
+            abuser,
+            FORKS,
+            {},
+            quiet,
+            has_begun=lambda: until(lambda: processes() > before + BEGUN),
+            containers=bombs,
+            timeout=15_000,
+            memory=512,
+        )
+        yield f"C2: the same while {bombs} bombs fork, and end", f"{forked:.1f} ms (x {forked / base:.2f})"
+        until(lambda: processes() < before + BEGUN, 30.0)
     other.delete("actions/quiet")
     until(lambda: not wall.left(), 30.0)
     yield "C2: fork bomb gone after the answer", f"{gone_ms(wall, abuser, FORKS):.0f} ms"
