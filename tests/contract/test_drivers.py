@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import select
 import shutil
 import signal
 import struct
@@ -39,6 +40,7 @@ from visp.container.nsjail import NsjailDriver
 from visp.container.process import ProcessDriver
 from visp.container.runsc import RunscDriver
 from visp.container.sandbox import SandboxDriver
+from visp.container.template import Order
 from visp.container.uids import Uids
 from visp.errors import ContainerGone, StartFailed
 from visp.remembered import Memory
@@ -1040,6 +1042,17 @@ async def test_killed_template_is_started_again(forking: Forking) -> None:
     os.write(container.wire.stdin, b"{}\n")
     assert json.loads(await read_line(container)) == {"ok": True}, "its children live on"
     await container.destroy()
+
+
+@needs_python
+async def test_cell_that_has_ended_becomes_no_container(forking: Forking) -> None:
+    blank = await forking._pool_of(template_in(forking)).take()
+    for pid in watch.tree(blank.process.pid)[1:]:
+        os.kill(pid, signal.SIGKILL)
+    await until(lambda: select.select([blank._channel], [], [], 0)[0], "it lives")
+    with pytest.raises(OSError, match="the cell has ended"):
+        blank.obey(Order(binds=(), argv=None, env={}, limits=()))
+    await forking._drop(blank)
 
 
 @needs_python

@@ -105,12 +105,15 @@ class Blank:
         self._heir = heir
 
     def obey(self, order: Order) -> Pipes:
-        """How the container is spoken to; raises `OSError` for want of descriptors.
+        """How the container is spoken to. Raises `OSError` when the cell is gone.
 
         The order goes out when whoever is at work has nothing left to do, so that what is said to the container at once
-        is there when it looks, and nobody has to be waited for. A cell that is gone by then has ended as any container.
+        is there when it looks, and nobody has to be waited for.
         """
         self._heir.close()  # the cell names it, or ends
+        with contextlib.suppress(BlockingIOError):
+            self._channel.recv(1, socket.MSG_PEEK)
+            raise ConnectionResetError("the cell has ended")
         inside, wire = open_pipes()
         asyncio.get_running_loop().call_soon(self._order, msgspec.json.encode(order), inside)
         return wire
