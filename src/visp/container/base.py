@@ -92,13 +92,15 @@ class Address(msgspec.Struct, frozen=True):
     """How a container that speaks HTTP (`/init`, `/run`) is reached.
 
     `connect` makes a connection where the address is one of the container's own network; it raises `OSError`. `follow`
-    has what it prints handed over, from its start and as it is taken: 0 or 1 for the stream, and bytes.
+    has what it prints handed over, from its start and as it is taken: 0 or 1 for the stream, and bytes. `ended_late`:
+    its connections may be gone a second or two before its end is known.
     """
 
     host: str
     port: int
     connect: Callable[[], Awaitable[socket.socket]] | None = None
     follow: Callable[[Callable[[int, bytes], None]], None] | None = None
+    ended_late: bool = False
 
 
 class Way(Enum):

@@ -48,6 +48,8 @@ GONE_S = 0.9
 DRAINED_S = 0.1
 """How long what an ended container printed may be on its way."""
 STATUS_S = 1.0
+REASON_S = 0.2
+"""So long after the end of a container the engine may learn that it was for its memory."""
 AGAIN_S = 1.0
 BURIALS = 4
 BURIED_S = 15.0
@@ -339,7 +341,7 @@ class DockerContainer:
                 connect = lambda: resident.connect(PORT)  # noqa: E731
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     self.doors = await resident.listen(ports)
-        self.wire = Address(host, PORT, connect, self._follow)
+        self.wire = Address(host, PORT, connect, self._follow, ended_late=self._resident is None)
         self._watching = asyncio.ensure_future(self._watch())
 
     # ── what it prints ──────────────────────────────────────────────────────────────────────────────────────────
@@ -376,23 +378,30 @@ class DockerContainer:
                 ended = _exit_of((await self._handle.wait())["StatusCode"])
                 if ended.status != KILLED.status:
                     return ended
-                state = (await self._handle.show())["State"]  # the group may have been gone before it was read
-                return msgspec.structs.replace(ended, is_out_of_memory=bool(state["OOMKilled"]))
+                # the group may have been gone before it was read
+                return msgspec.structs.replace(ended, is_out_of_memory=await self._is_out_of_memory())
         except (TimeoutError, aiodocker.DockerError, aiohttp.ClientError, OSError):
             return KILLED
 
     async def _ended_elsewhere(self) -> Exit:
         while True:
             try:
-                status = (await self._handle.wait())["StatusCode"]
-                state = (await self._handle.show())["State"]
-                return msgspec.structs.replace(_exit_of(status), is_out_of_memory=bool(state["OOMKilled"]))
+                ended = _exit_of((await self._handle.wait())["StatusCode"])
+                is_out_of_memory = await self._is_out_of_memory()
+                if ended.status == KILLED.status and not is_out_of_memory:
+                    await asyncio.sleep(REASON_S)
+                    is_out_of_memory = await self._is_out_of_memory()
+                return msgspec.structs.replace(ended, is_out_of_memory=is_out_of_memory)
             except aiodocker.DockerError as error:
                 if error.status == MISSING:
                     return KILLED
             except (aiohttp.ClientError, OSError):  # the engine restarts
                 pass
             await asyncio.sleep(AGAIN_S)
+
+    async def _is_out_of_memory(self) -> bool:
+        """As far as the engine knows by now."""
+        return bool((await self._handle.show())["State"]["OOMKilled"])
 
     def _end(self, ended: Exit) -> None:
         if not self.exited.done():

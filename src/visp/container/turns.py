@@ -7,6 +7,8 @@ import ctypes
 import os
 import struct
 
+from visp.container import watch
+
 SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}
 ATTRIBUTES = "IIQiIQQQII"
 TURN_NS = 100_000
@@ -16,15 +18,18 @@ _libc = ctypes.CDLL(None)
 
 
 def shorten(pid: int) -> None:
-    """What a process and all that it starts from now on hold a processor for, as long as others wait for it.
+    """What a process and all that it has started and will start hold a processor for, as long as others wait for it.
 
     Linux 6.12 and newer heed it; nothing is done for what has ended, or is not ours.
     """
     number = SET_ATTRIBUTES.get(os.uname().machine)
     if number is None:
         return
-    with contextlib.suppress(OSError):
-        nice = os.getpriority(os.PRIO_PROCESS, pid)
-        wanted = struct.pack(ATTRIBUTES, struct.calcsize(ATTRIBUTES), 0, 0, nice, 0, TURN_NS, 0, 0, 0, 0)
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            _libc.syscall(number, int(thread), wanted, 0)
+    pids = [pid]
+    for one in pids:
+        with contextlib.suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, one)
+            wanted = struct.pack(ATTRIBUTES, struct.calcsize(ATTRIBUTES), 0, 0, nice, 0, TURN_NS, 0, 0, 0, 0)
+            for thread in os.listdir(f"/proc/{one}/task"):
+                _libc.syscall(number, int(thread), wanted, 0)
+        pids += watch.children(one)  # what it starts after that has its turns

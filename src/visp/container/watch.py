@@ -15,10 +15,17 @@ def tree(pid: int) -> list[int]:
     """A process and all that descend from it, parents first."""
     out = [pid]
     for parent in out:
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{task}/children") as file:
-                    out += map(int, file.read().split())
+        out += children(parent)
+    return out
+
+
+def children(pid: int) -> list[int]:
+    """Those that a process has by now."""
+    out: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                out += map(int, file.read().split())
     return out
 
 

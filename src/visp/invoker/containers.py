@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         [Sequence[socket.socket], asyncio.Future[Any], Callable[[], str | None], Callable[[], Policy]], None
     ]
 
-EXIT_GRACE_S = 0.25
-"""How long to wait for the kernel's word on why a container ended."""
+EXIT_GRACE_S, LATE_S = 0.25, 2.0
+"""How long to wait for the kernel's word on why a container ended, and for an engine's."""
 
 
 class Containers:
@@ -166,6 +166,7 @@ class Containers:
 
 
 async def was_out_of_memory(container: Container) -> bool:
-    """Whether a container that is ending ends for that, if the kernel says so soon."""
-    done, _ = await asyncio.wait([container.exited], timeout=EXIT_GRACE_S)
+    """Whether a container that is ending ends for that, if whoever knows says so soon."""
+    is_late = isinstance(container.wire, Address) and container.wire.ended_late
+    done, _ = await asyncio.wait([container.exited], timeout=LATE_S if is_late else EXIT_GRACE_S)
     return bool(done) and container.exited.result().is_out_of_memory
