@@ -580,7 +580,7 @@ async def test_destroy_ends_those_that_have_left_the_tree(local: LocalDriver, is
         await container.pause()
     began_s = time.monotonic()
     await container.destroy()
-    assert [pid for pid in left if _command(pid)] == []
+    await until(lambda: not [pid for pid in left if _command(pid)], "they live on")
     assert time.monotonic() - began_s < 5
     assert traces_of(local) == []
 
@@ -869,8 +869,8 @@ async def test_fork_bomb_stays_inside(name: str, folder: Path) -> None:
             assert 0 < held < 128
         else:
             assert 50 < held < 64
-        await container.destroy()
-        assert processes_of(driver) == []
+        await container.destroy()  # which waits a second at the most: a machine that others bomb may need longer
+        await until(lambda: processes_of(driver) == [], "they live on")
         assert traces_of(driver) == []
 
 
