@@ -106,9 +106,9 @@ class Platform:
                 began_s = time.perf_counter()
                 connection.sendall(request)
                 head, _, answer = connection.recv(PIECE_BYTES).partition(b"\r\n\r\n")
-                size = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
-                while len(answer) < size:
-                    answer += connection.recv(PIECE_BYTES)
+                (size,) = map(int, re.findall(rb"(?i)content-length: (\d+)", head))
+                while len(answer) < size and (piece := connection.recv(PIECE_BYTES)):
+                    answer += piece
                 took_s = time.perf_counter() - began_s
                 if b" 200 " not in head:
                     raise Broken(f"{head!r}: {answer[:500]!r}")

@@ -580,7 +580,7 @@ async def test_destroy_ends_those_that_have_left_the_tree(local: LocalDriver, is
         await container.pause()
     began_s = time.monotonic()
     await container.destroy()
-    await until(lambda: not [pid for pid in left if _command(pid)], "they live on")
+    await until(lambda: not [pid for pid in left if _command(pid)], "they live on", within_s=1.0)
     assert time.monotonic() - began_s < 5
     assert traces_of(local) == []
 
@@ -870,7 +870,7 @@ async def test_fork_bomb_stays_inside(name: str, folder: Path) -> None:
         else:
             assert 50 < held < 64
         await container.destroy()  # which waits a second at the most: a machine that others bomb may need longer
-        await until(lambda: processes_of(driver) == [], "they live on")
+        await until(lambda: processes_of(driver) == [], "they live on", within_s=1.0)
         assert traces_of(driver) == []
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 _IMPORTING = threading.Lock()
-"""Its modules import each other: of two threads that came first at once, one could see a module half made."""
+"""The library's modules import each other: of two threads that came first at once, one could see a module half made."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
